@@ -1,0 +1,1 @@
+"""Ranks every object of a 360-degree panorama by importance."""

@@ -1,0 +1,80 @@
+"""The fields that every configuration has, with their defaults, and the check of their values.
+
+A file in `configs/` calls `base_config()`, changes what it wants and returns it; the command line may
+override any field (`--config.optimizer.learning_rate=1e-3`). Only the entry points and the `build_*`
+functions see a ConfigDict: below them values travel as plain arguments.
+"""
+
+from ml_collections import ConfigDict
+
+STEP_MODES = ("jit", "jit_sharded", "shard_map", "pmap")
+
+
+def base_config() -> ConfigDict:
+  """Returns the defaults; unknown fields are refused by the lock."""
+  config = ConfigDict()
+  config.seed = 0
+
+  config.data = ConfigDict()
+  config.data.name = "synthetic360/64x128"  # TFDS name, with the builder config
+  config.data.data_dir = "data"
+  config.data.train_split = "train"
+  config.data.validation_split = "validation"
+  config.data.test_split = "test"
+  config.data.height = 64  # model input; panoramas of another size are resampled to it
+  config.data.max_objects = 40  # objects are padded to this number
+  config.data.batch_size = 8  # over all devices
+  config.data.num_threads = 2
+  config.data.augment = ConfigDict()
+  config.data.augment.yaw = True  # roll by a random number of columns
+  config.data.augment.mirror = True
+  config.data.augment.permute_colours = True
+
+  config.model = ConfigDict()
+  config.model.widths = (24, 48, 72, 96)  # channels at strides 2, 4, 8, 16
+  config.model.feature_channels = 48
+  config.model.mask_channels = 32
+  config.model.num_queries = 48
+  config.model.decoder_layers = 1
+  config.model.num_categories = 12
+  config.model.mask_stride = 2
+  config.model.surround = True  # the rank head also pools around each mask
+
+  config.loss = ConfigDict()  # weights of the objective's terms; see models/objective.py
+
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.warmup_steps = 50
+  config.optimizer.weight_decay = 0.02
+  config.optimizer.b2 = 0.99
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.ema_decay = 0.99
+
+  config.train = ConfigDict()
+  config.train.steps = 1500
+  config.train.minutes = 0.0  # > 0: the schedule also ends after this wall time (compilation excluded)
+  config.train.mode = "jit"
+  config.train.log_every = 50
+  config.train.checkpoint_every = 500
+  config.train.keep_checkpoints = 2
+
+  config.evaluate = ConfigDict()
+  config.evaluate.batch_size = 20
+  config.evaluate.iou_threshold = 0.5
+  config.evaluate.score_thresholds = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+  config.evaluate.sheet_images = 8
+  return config.lock()
+
+
+def validate(config: ConfigDict) -> None:
+  """Raises ValueError with one line for the first value that cannot work."""
+  height = config.data.height
+  if height % 16:
+    raise ValueError(f"config.data.height must be divisible by 16 (four stride-2 stages), not {height}")
+  if config.train.mode not in STEP_MODES:
+    raise ValueError(f"config.train.mode must be one of {', '.join(STEP_MODES)}, not {config.train.mode!r}")
+  if config.model.mask_stride not in (2, 4):
+    raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
+  for field in ("batch_size", "max_objects"):
+    if config.data[field] < 1:
+      raise ValueError(f"config.data.{field} must be at least 1, not {config.data[field]}")
