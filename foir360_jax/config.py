@@ -32,6 +32,7 @@ def base_config() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.widths = (24, 48, 72, 96)  # channels at strides 2, 4, 8, 16
+  config.model.sphere_from_stride = 8  # coarser levels use spherical convolution, finer ones planar
   config.model.feature_channels = 48
   config.model.mask_channels = 32
   config.model.num_queries = 48
@@ -40,7 +41,18 @@ def base_config() -> ConfigDict:
   config.model.mask_stride = 2
   config.model.surround = True  # the rank head also pools around each mask
 
-  config.loss = ConfigDict()  # weights of the objective's terms; see models/objective.py
+  config.loss = ConfigDict()  # the ranking loss and the weights of the terms of models/objective.py
+  config.loss.ranking = "listmle"
+  config.loss.heat = 1.0
+  config.loss.foreground = 2.0
+  config.loss.object = 0.5
+  config.loss.mask_dice = 2.0
+  config.loss.mask_entropy = 1.0
+  config.loss.category = 0.1
+  config.loss.rank_true = 0.5
+  config.loss.rank_found = 0.5
+  config.loss.recurrent = 0.5
+  config.loss.rank_category = 0.5
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 2e-3

@@ -1,0 +1,45 @@
+"""Writes a data set to disk: `python datasets/prepare.py --dataset=synthetic360 --data_dir=data`.
+
+`--dataset=NAME/CONFIG` writes one configuration, `--dataset=NAME` the builder's first. What is complete on disk
+already is kept; TFDS writes to a temporary folder and renames it at the end, so a stopped run leaves
+nothing that looks finished. `--difficulty` then prints how hard the data set is (synthetic360 only).
+"""
+
+import importlib
+import pathlib
+import sys
+
+from absl import app, flags
+
+BUILDERS = ("synthetic360",)
+
+_DATASET = flags.DEFINE_string("dataset", "synthetic360/64x128", "Data set, with its configuration.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder under which the data set is written.")
+_DIFFICULTY = flags.DEFINE_bool("difficulty", False, "Print the ceiling and the simple baselines.")
+
+
+def main(argv):
+  """Prepares the data set that the flags name."""
+  if len(argv) > 1:
+    sys.exit(f"unexpected argument {argv[1]!r}; write --dataset=NAME/CONFIG")
+  name, _, config = _DATASET.value.partition("/")
+  if name not in BUILDERS:
+    sys.exit(f"--dataset={name}: no such data set; known are: {', '.join(BUILDERS)}")
+  module = importlib.import_module(f"{name}.{name}_dataset_builder")
+  configs = [known.name for known in module.Builder.BUILDER_CONFIGS]
+  if config and config not in configs:
+    sys.exit(f"--dataset={_DATASET.value}: no such configuration; known are: {', '.join(configs)}")
+  data_dir = pathlib.Path(_DATA_DIR.value).resolve()
+  builder = module.Builder(
+    config=config or configs[0], data_dir=data_dir, file_format="array_record"
+  )
+  builder.download_and_prepare()
+  sizes = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
+  print(f"{builder.info.full_name} in {builder.data_path}: {sizes}")
+  if _DIFFICULTY.value:
+    difficulty = importlib.import_module(f"{name}.difficulty")
+    print(difficulty.report(builder))
+
+
+if __name__ == "__main__":
+  app.run(main)

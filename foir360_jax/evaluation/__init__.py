@@ -1,0 +1,1 @@
+"""Evaluates trained rankers, predicts on folders of pictures, and draws the reports."""

@@ -1,0 +1,157 @@
+"""The result of ranking one panorama: objects with masks, importance and ranks, sorted by rank.
+
+What the ranker and the weak labels return and what rank files hold. Axes: N objects, H rows (row 0
+north-most), W = 2 H columns (column 0 starts at longitude -pi).
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from foir360_jax.sphere import regions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankedObjects:
+  """The objects of one panorama, most important first. Build it by `from_masks`.
+
+  Attributes:
+    masks: [N, H, W] bool; may overlap; an object cut by the seam is one object.
+    importance: [N] float32 in [0, 1], falling.
+    ranks: [N] int32, 1 = most important, dense (ties share a rank: 1, 1, 2).
+    bfov_deg: [N, 4] float32: longitude and latitude of the centre, width and height of the box on
+      the sphere, in degrees.
+    bbox_px: [N, 4] int32: x, y, width, height in pixels; x + width passes W where the seam is cut.
+    categories: N names, "" where unknown.
+    area_sr: [N] float32, solid angle in steradians.
+    ids: [N] int32, the objects' numbers in the instance map they come from.
+    panorama: [H, W, 3] uint8 RGB, or None where only labels were read.
+    image: name of the picture file, "" if there is none.
+  """
+
+  masks: np.ndarray
+  importance: np.ndarray
+  ranks: np.ndarray
+  bfov_deg: np.ndarray
+  bbox_px: np.ndarray
+  categories: tuple[str, ...]
+  area_sr: np.ndarray
+  ids: np.ndarray
+  panorama: np.ndarray | None = None
+  image: str = ""
+
+  def __len__(self) -> int:
+    return len(self.masks)
+
+  @classmethod
+  def from_masks(
+    cls,
+    panorama: np.ndarray,
+    masks: np.ndarray,
+    importance: np.ndarray | Sequence[float],
+    categories: Sequence[str] | None = None,
+    *,
+    ids: np.ndarray | Sequence[int] | None = None,
+    image: str = "",
+  ) -> Self:
+    """Ranks objects by their importance and measures their boxes and areas on the sphere.
+
+    Args:
+      panorama: [H, W, 3] uint8 RGB, W = 2 H.
+      masks: [N, H, W] bool, at least one pixel each; N may be 0.
+      importance: [N] in [0, 1]; equal values share a rank and keep their order.
+      categories: N names; None: unknown.
+      ids: [N] positive numbers, no two equal; None: 1 ... N in the order given.
+      image: name of the picture file.
+
+    Raises:
+      ValueError: shapes, types or values that do not fit together.
+
+    Example:
+      >>> masks = np.zeros([2, 32, 64], bool)
+      >>> masks[0, :8], masks[1, 20:24, 5:9] = True, True
+      >>> ranked = RankedObjects.from_masks(
+      ...   np.zeros([32, 64, 3], np.uint8), masks, [0.25, 0.75], ["sky", "dog"]
+      ... )
+      >>> ranked.categories, ranked.ranks.tolist(), ranked.bbox_px[0].tolist()
+      (('dog', 'sky'), [1, 2], [5, 20, 4, 4])
+    """
+    masks, importance = np.asarray(masks), np.asarray(importance, np.float32)
+    num_objects = len(masks)
+    categories = ("",) * num_objects if categories is None else tuple(categories)
+    ids = np.arange(1, num_objects + 1) if ids is None else np.asarray(ids)
+    _check(np.asarray(panorama), masks, importance, categories, ids)
+
+    order = np.argsort(-importance, kind="stable")
+    masks, importance = masks[order], importance[order]
+    # Falling importance: a rank begins wherever the value changes.
+    ranks = np.cumsum(np.diff(importance, prepend=np.inf) != 0)
+    return cls(
+      masks=masks,
+      importance=importance,
+      ranks=ranks.astype(np.int32),
+      bfov_deg=_measure(regions.bounding_fov_deg, masks, np.float32),
+      bbox_px=_measure(regions.bounding_box_px, masks, np.int32),
+      categories=tuple(str(categories[index]) for index in order),
+      area_sr=np.array([regions.solid_angle(mask) for mask in masks], np.float32),
+      ids=ids[order].astype(np.int32),
+      panorama=np.asarray(panorama),
+      image=image,
+    )
+
+  def save_json(self, path: str | os.PathLike) -> None:
+    """Writes the rank file (`ranks/ID.json`); see `formats.write_rank_file`."""
+    from foir360_jax.formats import rank_file  # here: its reader returns this class
+
+    rank_file.write_rank_file(path, self)
+
+  def save_overlay(self, path: str | os.PathLike) -> None:
+    """Writes the panorama with the ranked objects drawn on it, as a PNG.
+
+    Raises:
+      ValueError: there is no panorama to draw on.
+    """
+    from foir360_jax.formats import overlay, panorama_file  # here: it draws this class
+
+    if self.panorama is None:
+      raise ValueError(f"{path}: no panorama to draw on; pass it to read_rank_file")
+    panorama_file.save_image(path, overlay.draw_overlay(self.panorama, self))
+
+
+def _measure(function, masks: np.ndarray, dtype) -> np.ndarray:
+  """Returns `function` of each mask as [N, 4]."""
+  return np.array([function(mask) for mask in masks], dtype).reshape(-1, 4)
+
+
+def _check(panorama, masks, importance, categories, ids) -> None:
+  """Raises ValueError with one line for the first argument that does not fit."""
+  if panorama.dtype != np.uint8 or panorama.ndim != 3 or panorama.shape[-1] != 3:
+    raise ValueError(
+      f"panorama must be uint8 [H, W, 3], not {panorama.dtype} {list(panorama.shape)}"
+    )
+  height, width = panorama.shape[:2]
+  if width != 2 * height:
+    raise ValueError(f"panorama must be twice as wide as high, not {width} x {height}")
+  num_objects = len(masks)
+  if masks.dtype != bool or masks.shape != (num_objects, height, width):
+    raise ValueError(
+      f"masks must be bool [N, {height}, {width}] like the panorama, "
+      f"not {masks.dtype} {list(masks.shape)}"
+    )
+  for name, values in (("importance", importance), ("categories", categories), ("ids", ids)):
+    if np.shape(values) != (num_objects,):
+      raise ValueError(
+        f"{name} needs one value for each of the {num_objects} masks, not {list(np.shape(values))}"
+      )
+  if not np.all((importance >= 0) & (importance <= 1)):
+    raise ValueError(
+      "importance must lie in [0, 1]; give (n - rank + 1) / n where only ranks exist"
+    )
+  if len(np.unique(ids)) != num_objects or np.any(ids < 1):
+    raise ValueError(f"ids must be positive and all different, not {ids.tolist()}")
+  empty = np.flatnonzero(~masks.any(axis=(1, 2)))
+  if len(empty):
+    raise ValueError(f"masks {empty.tolist()} have no pixel; leave such objects out")

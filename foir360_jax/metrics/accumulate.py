@@ -1,0 +1,101 @@
+"""From the scores of single images to the mean over a data set and the images it is from.
+
+Metrics differ most in which images they leave out, so a mean never travels without these counts.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Status = Literal["used", "skipped", "counted_zero", "undefined"]
+
+
+class Score(NamedTuple):
+  """The value of a metric for one image, and how the image enters the mean.
+
+  - "used": the value counts.
+  - "skipped": the rule leaves this image out; the value is NaN.
+  - "counted_zero": the metric gives no number, which its rule counts as 0; the value is 0.
+  - "undefined": the metric has no result and its rule no answer to that; NaN, left out.
+  """
+
+  value: float
+  status: Status
+
+
+class ScoreAccumulator(NamedTuple):
+  """A sum of scores and the number of images behind it.
+
+  All fields add up, so accumulators of batches, devices or processes merge; as a tuple of numbers
+  it passes through `jax.tree.map` and the collectives as it is.
+
+  >>> scores = [Score(0.5, "used"), Score(0.0, "counted_zero"), Score(float("nan"), "skipped")]
+  >>> ScoreAccumulator().add(*scores).summary()["mean"]
+  0.25
+  """
+
+  total: float = 0.0
+  images_used: int = 0
+  images_skipped: int = 0
+  images_undefined: int = 0
+  images_counted_zero: int = 0
+
+  def add(self, *scores: Score) -> "ScoreAccumulator":
+    """Returns the accumulator with these scores added.
+
+    Raises:
+      ValueError: if a status is not one of `Status`.
+    """
+    sums = self._asdict()
+    for score in scores:
+      if (field := f"images_{score.status}") not in sums:
+        raise ValueError(
+          f"status must be used, skipped, counted_zero or undefined, not {score.status!r}"
+        )
+      sums[field] += 1
+      sums["total"] += _counted_value(score)
+    return ScoreAccumulator(**sums)
+
+  def merge(self, *others: "ScoreAccumulator") -> "ScoreAccumulator":
+    """Returns the accumulator of all images of this one and the others."""
+    return ScoreAccumulator(*map(sum, zip(self, *others, strict=True)))
+
+  def summary(self) -> dict[str, float | int]:
+    """Returns `mean` (NaN if no image counts) and the four numbers of images."""
+    count = self.images_used + self.images_counted_zero
+    counts = {name: int(number) for name, number in self._asdict().items() if name != "total"}
+    return {"mean": float(self.total / count) if count else float("nan"), **counts}
+
+
+def bootstrap_interval(
+  scores: Iterable[Score], *, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+  """Returns the percentile bootstrap interval of the mean score, resampling the images.
+
+  Images that are left out of the mean are left out here.
+  Source: Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3.
+
+  Args:
+    scores: One score an image.
+    confidence: Share of resampled means inside the interval, in (0, 1).
+    num_resamples: Number of data sets drawn.
+    seed: The same seed gives the same interval.
+
+  Returns:
+    (low, high); (NaN, NaN) if no image counts.
+
+  >>> bootstrap_interval([Score(0.5, "used")] * 9)
+  (0.5, 0.5)
+  """
+  values = np.array([_counted_value(s) for s in scores if s.status in ("used", "counted_zero")])
+  if not values.size:
+    return float("nan"), float("nan")
+  rng = np.random.default_rng(seed)
+  means = [rng.choice(values, values.size).mean() for _ in range(num_resamples)]
+  low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+  return float(low), float(high)
+
+
+def _counted_value(score: Score) -> float:
+  return score.value if score.status == "used" else 0.0

@@ -1,0 +1,7 @@
+"""The ranking models: encoder, decoders, PanoRank and its training objective."""
+
+from foir360_jax.models.build import build_model, build_objective
+from foir360_jax.models.layers import SphereConv
+from foir360_jax.models.panorank import Order, PanoRank, Segmentation
+
+__all__ = ["Order", "PanoRank", "Segmentation", "SphereConv", "build_model", "build_objective"]

@@ -1,0 +1,49 @@
+"""A small residual encoder for panoramas, trained from scratch.
+
+On the fine levels, where kernels see edges and texture, they are planar with the sphere's padding; on the coarse ones,
+where a kernel spans whole objects, their taps lie on the sphere, so that an object looks the same to them near a
+pole as on the horizon.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from foir360_jax.models.layers import ConvNorm, ResidualBlock, SphereConv, WrapConv
+from foir360_jax.sphere import pixel_directions
+
+
+class SphereEncoder(nnx.Module):
+  """Four stages at strides 2, 4, 8 and 16.
+
+  The only thing it is told about the place of a pixel is the sine of its latitude, so a turn of the panorama turns
+  its features.
+
+  Args:
+    widths: channels of the four stages.
+    sphere_from_stride: the first stride at which kernels lie on the sphere; 16 or more than it for fewer.
+    rngs: source of the initial kernels.
+  """
+
+  def __init__(self, widths: tuple[int, int, int, int], sphere_from_stride: int, *, rngs: nnx.Rngs):
+    self.stem = ConvNorm(WrapConv, 4, widths[0], stride=2, rngs=rngs)
+    first = ResidualBlock(WrapConv, widths[0], widths[0], rngs=rngs)
+    self.stages = nnx.List([nnx.List([first])])
+    for level in (1, 2, 3):
+      conv = SphereConv if 2 ** (level + 1) >= sphere_from_stride else WrapConv
+      down = ResidualBlock(conv, widths[level - 1], widths[level], stride=2, rngs=rngs)
+      self.stages.append(
+        nnx.List([down, ResidualBlock(conv, widths[level], widths[level], rngs=rngs)])
+      )
+
+  def __call__(self, image: jax.Array) -> list[jax.Array]:
+    """Image `[B, H, W, 3]` in [0, 1], H divisible by 16 and >= 48 -> [B, H/s, W/s, widths] at s = 2, 4, 8, 16."""
+    batch_size, height, width = image.shape[:3]
+    sine = jnp.broadcast_to(pixel_directions(height)[..., 2:], (batch_size, height, width, 1))
+    x = nnx.relu(self.stem(jnp.concatenate([4 * image - 2, sine], axis=-1)))
+    levels = []
+    for stage in self.stages:
+      for block in stage:
+        x = block(x)
+      levels.append(x)
+    return levels

@@ -1,0 +1,101 @@
+"""Where objects are: a heat map on the sphere, its peaks, and the map that training asks for.
+
+A query comes from a place, a cell of the fine map [h, w] given by its index in the flattened map (P = h w). Angles
+between cells are measured on the sphere, so an object is as wide near a pole as on the horizon.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from foir360_jax.models.layers import Mlp, WrapConv, pad_sphere
+from foir360_jax.sphere import pixel_areas, pixel_directions
+
+_HIDDEN_CHANNELS = 24
+_RARE = -3.0  # initial logit: most cells hold no object
+
+
+def flat_directions(height: int) -> jax.Array:
+  """Unit vectors of the cells of a map of this height, `[P, 3]`."""
+  return jnp.asarray(pixel_directions(height).reshape(-1, 3))
+
+
+def flat_weights(height: int) -> jax.Array:
+  """Solid angles of the cells, in units of a cell on the horizon, `[P]`: about cos(latitude)."""
+  areas = pixel_areas(height).reshape(-1)
+  return jnp.asarray(areas / areas.max())
+
+
+class Objectness(nnx.Module):
+  """Logit of "an object is centred here" for each cell."""
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    self.conv = WrapConv(channels, _HIDDEN_CHANNELS, rngs=rngs)
+    self.head = Mlp((_HIDDEN_CHANNELS, 1), last_scale=0.1, rngs=rngs)
+
+  def __call__(self, fine: jax.Array) -> jax.Array:
+    """`[B, h, w, C]` -> `[B, h, w]`."""
+    return self.head(nnx.relu(self.conv(fine)))[..., 0] + _RARE
+
+
+def find_peaks(heat: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+  """The highest local maxima (3x3 cells, around the seam and across the poles) of `heat [B, h, w]`.
+
+  Returns:
+    indices of cells `[B, count]` and their logits `[B, count]`; where there are fewer peaks, cells with the
+    lowest possible logit fill the list.
+  """
+  padded = pad_sphere(heat[..., None], 1)[..., 0]
+  around = jax.lax.reduce_window(padded, -jnp.inf, jax.lax.max, (1, 3, 3), (1, 1, 1), "VALID")
+  peaks = jnp.where(heat >= around, heat, -1e4)
+  logits, index = jax.lax.top_k(peaks.reshape(heat.shape[0], -1), count)
+  return index, logits
+
+
+def object_centres(masks: jax.Array) -> jax.Array:
+  """The cell of each mask that lies nearest the mask's centroid on the sphere.
+
+  Args:
+    masks: `[B, N, P]` in [0, 1].
+
+  Returns:
+    `[B, N]` indices of cells; for an empty mask 0.
+  """
+  height = map_height(masks.shape[-1])
+  directions = flat_directions(height)
+  centroid = jnp.einsum("bnp,px->bnx", masks * flat_weights(height), directions)
+  cosine = jnp.einsum("bnx,px->bnp", _normalised(centroid), directions)
+  inside = masks >= 0.5 * jnp.maximum(masks.max(-1, keepdims=True), 1e-6)
+  return jnp.argmax(jnp.where(inside, cosine, -2.0), axis=-1)
+
+
+def heat_target(masks: jax.Array, centres: jax.Array, where: jax.Array) -> jax.Array:
+  """What the heat map should be: 1 at every centre, falling off with the object's own size.
+
+  Args:
+    masks: `[B, N, P]`. centres: `[B, N]` cells. where: `[B, N]`.
+
+  Returns:
+    `[B, P]` in [0, 1]; exp((cos(distance) - 1) / width^2) with width 0.35 of the object's radius, at least 0.4 cells.
+  """
+  height = map_height(masks.shape[-1])
+  directions = flat_directions(height)
+  cell = jnp.pi / height
+  area = (masks * flat_weights(height)).sum(-1) * cell**2
+  width = jnp.maximum(0.35 * jnp.sqrt(area / jnp.pi), 0.4 * cell)
+  cosine = jnp.einsum("bnx,px->bnp", directions[centres], directions)
+  bumps = jnp.exp((cosine - 1) / width[..., None] ** 2)
+  at_centre = jnp.arange(masks.shape[-1]) == centres[..., None]  # rounding would leave 1 - 1e-7
+  return jnp.where(where[..., None], jnp.where(at_centre, 1.0, bumps), 0.0).max(1)
+
+
+def map_height(cells: int) -> int:
+  """Height of the map [h, 2 h] with this number of cells."""
+  height = round((cells / 2) ** 0.5)
+  if 2 * height * height != cells:
+    raise ValueError(f"{cells} cells are not a map of shape [h, 2 h]")
+  return height
+
+
+def _normalised(vectors: jax.Array) -> jax.Array:
+  return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(-1, keepdims=True), 1e-12))

@@ -1,0 +1,162 @@
+"""Measures of an object's mask on the sphere: area, centre, boxes, parts. NumPy, on the host.
+
+Masks are bool [H, W], W = 2 H, row 0 north-most, column 0 at longitude -pi. The left and right
+edges of the picture are the same meridian, and the top and bottom edges are single points.
+"""
+
+import numpy as np
+
+from foir360_jax.sphere import grid
+from foir360_jax.sphere.rotation import rotation_matrix
+
+
+def solid_angle(mask: np.ndarray) -> np.ndarray:
+  """Returns the solid angle of masks [..., H, W] in steradians, [...]; 4 pi is the whole sphere.
+
+  >>> round(float(solid_angle(np.ones((8, 16), bool))), 4)
+  12.5664
+  """
+  mask = _checked(mask)
+  return np.sum(grid.pixel_areas(mask.shape[-2]), where=mask, axis=(-2, -1), dtype=np.float64)
+
+
+def centroid_direction(mask: np.ndarray) -> np.ndarray:
+  """Returns the unit vector towards the middle of masks [..., H, W], [..., 3] float64.
+
+  It is the mean of the pixels' directions, weighted by solid angle. Where that vanishes (a ring,
+  the whole sphere) it is straight ahead, (1, 0, 0).
+
+  Raises:
+    ValueError: a mask is empty.
+  """
+  mask = _checked(mask)
+  if not mask.any(axis=(-2, -1)).all():
+    raise ValueError("an empty mask has no centroid: leave out the padding first")
+  height = mask.shape[-2]
+  weights = mask * grid.pixel_areas(height)
+  moment = np.einsum("...rc,rcd->...d", weights, grid.pixel_directions(height), dtype=np.float64)
+  length = np.linalg.norm(moment, axis=-1, keepdims=True)
+  vanishes = length < 1e-6 * weights.sum(axis=(-2, -1))[..., None]
+  return np.where(vanishes, [1.0, 0.0, 0.0], moment / np.where(vanishes, 1.0, length))
+
+
+def bounding_box_px(mask: np.ndarray) -> np.ndarray:
+  """Returns [x, y, width, height] of a mask [H, W] in whole pixels, int64 [4].
+
+  Columns are a circle: of all intervals that hold the object the narrowest is taken (the
+  westernmost of equals), so x lies in [0, W) and x + width may pass W when the object crosses the
+  seam.
+
+  Raises:
+    ValueError: the mask is empty or not one [H, W] mask.
+
+  >>> mask = np.zeros((4, 8), bool)
+  >>> mask[1, [7, 0, 1]] = True
+  >>> bounding_box_px(mask)
+  array([7, 1, 3, 1])
+  """
+  mask = _single(mask)
+  if not mask.any():
+    raise ValueError("an empty mask has no box: leave out the padding first")
+  rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+  # The interval leaves out the widest gap between neighbouring columns of the object.
+  gap_before = (columns - np.roll(columns, 1) - 1) % mask.shape[1]
+  first = np.argmax(gap_before)
+  width = mask.shape[1] - gap_before[first]
+  return np.array([columns[first], rows[0], width, rows[-1] - rows[0] + 1])
+
+
+def bounding_fov_deg(mask: np.ndarray) -> np.ndarray:
+  """Returns [lon, lat, width, height] in degrees of an object-centred box, float64 [4].
+
+  Turn the sphere so that (lon, lat) is straight ahead and north stays up (yaw and pitch, no roll).
+  In that frame all of the object, its pixels to their corners, lies within width / 2 of longitude 0
+  and within height / 2 of latitude 0. The centre is the centroid, moved to the middle of the
+  extents. So a round object of angular diameter d has width = height = d wherever it is, be it on
+  the seam or over a pole; width is at most 360 and height at most 180, and a ring around the
+  horizon is 360 wide. Longitude is in [-180, 180).
+
+  Raises:
+    ValueError: the mask is empty or not one [H, W] mask.
+  """
+  mask = _single(mask)
+  outline = _outline_directions(mask)
+  back_lat_rad = np.linspace(-np.pi / 2, np.pi / 2, 4 * len(mask) + 1)
+  back = grid.directions_from_angles(np.pi, back_lat_rad)
+  center = centroid_direction(mask)
+  boxes = []
+  for _ in range(6):  # each turn changes the extents a little, so the middle is found step by step
+    lon_rad, lat_rad = grid.angles_from_directions(center)
+    rotation = rotation_matrix(lon_rad, lat_rad, 0.0)
+    # Extents lie on the outline, unless the object covers the frame's poles or what is behind.
+    behind = back[_contains(mask, back @ rotation.T)]
+    extents = np.stack(grid.angles_from_directions(np.concatenate([outline @ rotation, behind])))
+    width, height = 2 * np.abs(extents).max(axis=1)
+    boxes.append((lon_rad, lat_rad, width, height))
+    middle = (extents.min(axis=1) + extents.max(axis=1)) / 2
+    center = rotation @ grid.directions_from_angles(*middle)
+  return np.degrees(min(boxes, key=lambda box: box[2] * box[3]))
+
+
+def connected_components(mask: np.ndarray) -> np.ndarray:
+  """Returns labels [H, W] int32 of a mask's parts: 0 outside, then 1, 2, ... in reading order.
+
+  Pixels that touch on the sphere, be it at a corner, are of one part. So parts join across the
+  seam, and all pixels of the outermost row touch at the pole.
+
+  Raises:
+    ValueError: it is not one [H, W] mask.
+
+  >>> mask = np.zeros((4, 8), bool)
+  >>> mask[1, [0, 3, 7]] = True
+  >>> connected_components(mask)[1]
+  array([1, 0, 0, 2, 0, 0, 0, 1], dtype=int32)
+  """
+  import cv2  # here, so that the rest of the package needs nothing but jax
+
+  mask = _single(mask)
+  count, planar = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+  west, east = planar[:, 0], np.pad(planar[:, -1], 1)
+  touching = [np.stack([west, east[i : i + len(mask)]], axis=1) for i in range(3)]
+  touching += [np.stack([row, np.full_like(row, row.max())], axis=1) for row in planar[[0, -1]]]
+  pairs = np.unique(np.concatenate(touching), axis=0)
+  joined = np.arange(count)
+  for a, b in pairs[(pairs > 0).all(axis=1)]:
+    joined[joined == joined[a]] = joined[b]
+  parts, first_pixel = np.unique(joined[planar[mask]], return_index=True)
+  renumbered = np.zeros(count, np.int32)
+  renumbered[parts[np.argsort(first_pixel)]] = np.arange(1, len(parts) + 1)
+  return renumbered[joined[planar]]
+
+
+def _checked(mask: np.ndarray) -> np.ndarray:
+  mask = np.asarray(mask)
+  if mask.dtype != bool or mask.ndim < 2 or mask.shape[-1] != 2 * mask.shape[-2]:
+    raise ValueError(
+      f"a mask is bool [..., H, 2 H], not {mask.dtype} {mask.shape}: compare with > 0"
+    )
+  return mask
+
+
+def _single(mask: np.ndarray) -> np.ndarray:
+  mask = _checked(mask)
+  if mask.ndim != 2:
+    raise ValueError(f"expected one mask [H, W], not {mask.shape}: call it for each mask")
+  return mask
+
+
+def _outline_directions(mask: np.ndarray) -> np.ndarray:
+  """Directions [n, 3] of the pixel corners at which the object meets its surroundings."""
+  height = len(mask)
+  rows = np.pad(mask, ((1, 1), (0, 0)), mode="edge")
+  around = np.stack([rows[:-1], rows[1:], np.roll(rows, 1, 1)[:-1], np.roll(rows, 1, 1)[1:]])
+  row, column = np.nonzero(around.any(axis=0) & ~around.all(axis=0))
+  pixel_rad = np.pi / height
+  return grid.directions_from_angles(column * pixel_rad - np.pi, np.pi / 2 - row * pixel_rad)
+
+
+def _contains(mask: np.ndarray, directions: np.ndarray) -> np.ndarray:
+  """Whether the pixels that hold the directions [n, 3] belong to the mask, [n]."""
+  row, column = grid.pixels_from_directions(directions, len(mask))
+  row = np.clip(np.rint(row).astype(int), 0, len(mask) - 1)
+  return mask[row, np.rint(column).astype(int) % mask.shape[1]]

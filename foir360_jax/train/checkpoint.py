@@ -1,0 +1,152 @@
+"""Checkpoints of a run: its state, where its data stand and how long it took, saved together.
+
+The only file that knows Orbax. On disk a checkpoint is `FOLDER/STEP/` with three items: `model`
+(all that evaluation needs), `optimizer` and `progress` (JSON). Arrays are kept under their path in
+the state, e.g. `ema_params.encoder.kernel.value`.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+from flax import nnx
+from orbax.checkpoint import v1 as ocp
+
+from foir360_jax.train.state import TrainState
+
+_MODEL_FIELDS = ("params", "ema_params", "model_state")
+_OPTIMIZER_FIELDS = ("step", "opt_state")
+
+
+class Checkpoints:
+  """The checkpoints of one run; a context manager that waits for the last save when it is left.
+
+  Args:
+    folder: where they lie; it is made if need be.
+    keep: number of checkpoints to keep; older ones are deleted.
+  """
+
+  def __init__(self, folder: str | pathlib.Path, keep: int):
+    self.folder = pathlib.Path(
+      folder
+    ).absolute()  # Orbax fails on relative paths, but only at the save
+    self._orbax = ocp.training.Checkpointer(
+      self.folder,
+      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      cleanup_tmp_directories=True,  # what a killed run left half written
+    )
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._orbax.close()
+
+  def wait(self) -> None:
+    """Waits until what `save` started is on disk."""
+    self._orbax.wait()
+
+  @property
+  def latest_step(self) -> int | None:
+    """The step of the newest checkpoint, None if there is none."""
+    return None if self._orbax.latest is None else self._orbax.latest.step
+
+  def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
+    """Starts to save; returns as soon as `state` may be changed or donated.
+
+    Args:
+      step: names the checkpoint.
+      state: a `TrainState`, on any devices.
+      progress: JSON values; with several processes those of the first are kept.
+    """
+    items = {
+      "model": _named(state, _MODEL_FIELDS),
+      "optimizer": _named(state, _OPTIMIZER_FIELDS),
+      "progress": progress,
+    }
+    with jax.transfer_guard("allow"):  # this copy to the host is meant
+      self._orbax.save_checkpointables_async(step, items, force=True, overwrite=True)
+
+  def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Returns the newest checkpoint's state and progress.
+
+    Args:
+      state: gives the structure, shapes and placement; its values are not used.
+
+    Raises:
+      ValueError: if there is no checkpoint, or if it does not fit `state`.
+    """
+    fields = {"model": _MODEL_FIELDS, "optimizer": _OPTIMIZER_FIELDS}
+    likes = {item: _named(state, names) for item, names in fields.items()}
+    loaded = _load_latest(self._orbax, self.folder, likes | {"progress": None})
+    for item, names in fields.items():
+      state = _renewed(state, names, loaded[item])
+    return state, loaded["progress"]
+
+
+def restore_model(folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = True) -> nnx.Module:
+  """Returns the model of the newest checkpoint, without the optimizer's state.
+
+  Args:
+    folder: the folder of the checkpoints, as given to `Checkpoints`.
+    model: a model built from the run's config; it may be abstract
+      (`nnx.eval_shape(lambda: build_model(...))`), for its values are not used.
+    ema: whether to take the averaged parameters or the last ones.
+
+  Raises:
+    ValueError: if there is no checkpoint, or if it does not fit the model.
+  """
+  folder = pathlib.Path(folder).absolute()
+  if not folder.is_dir():
+    raise ValueError(f"no checkpoint in {folder}: train first, or correct the --workdir")
+  graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+  state = TrainState(None, params, model_state, None, params)
+  with ocp.training.Checkpointer(folder) as orbax:
+    loaded = _load_latest(orbax, folder, {"model": _named(state, _MODEL_FIELDS)})
+  state = _renewed(state, _MODEL_FIELDS, loaded["model"])
+  return nnx.merge(graphdef, state.ema_params if ema else state.params, state.model_state)
+
+
+def _named(state: TrainState, fields: tuple[str, ...]) -> dict[str, Any]:
+  """Flattens fields of the state to {path: array}: names that do not depend on container types."""
+  tree = {field: getattr(state, field) for field in fields}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="."): leaf
+    for path, leaf in jax.tree.leaves_with_path(tree)
+  }
+
+
+def _renewed(state: TrainState, fields: tuple[str, ...], named: dict[str, Any]) -> TrainState:
+  """Puts what `_named` gave back into its place."""
+  tree = {field: getattr(state, field) for field in fields}
+  leaves = [named[name] for name in _named(state, fields)]
+  return state.replace(**jax.tree.unflatten(jax.tree.structure(tree), leaves))
+
+
+def _load_latest(orbax: Any, folder: pathlib.Path, likes: dict[str, Any]) -> dict[str, Any]:
+  if orbax.latest is None:
+    raise ValueError(f"no checkpoint in {folder}: train first, or correct the --workdir")
+  step = orbax.latest.step
+  saved = orbax.checkpointables_metadata(step).metadata
+  for item, like in likes.items():
+    if like is not None:
+      _check_fit(f"the checkpoint of step {step} in {folder}", saved[item], like)
+  default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=getattr(x, "sharding", None) or default
+    ),
+    likes,
+  )
+  return orbax.load_checkpointables(step, abstract)
+
+
+def _check_fit(where: str, saved: dict[str, Any], like: dict[str, Any]) -> None:
+  for name in sorted(saved.keys() | like.keys()):
+    there = tuple(saved[name].shape) if name in saved else "missing"
+    here = tuple(like[name].shape) if name in like else "missing"
+    if there != here:
+      raise ValueError(
+        f"{where} does not fit this config: {name} is {there} there and {here} here; take the"
+        " config of that run (config.json) or another --workdir"
+      )

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from foir360_jax import metrics
+from foir360_jax.metrics import segmentation
+
+
+def random_masks(seed, count, height=6, width=12):
+  return np.random.default_rng(seed).random((count, height, width)) < 0.4
+
+
+def iou_reference(masks_a, masks_b, weights):
+  return [[(weights * (a & b)).sum() / (weights * (a | b)).sum() for b in masks_b] for a in masks_a]
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("pixels_per_block", [7, 2**20])
+def test_iou_equals_its_formula_written_out(monkeypatch, dtype, weighted, pixels_per_block):
+  monkeypatch.setattr(segmentation, "_PIXELS_PER_BLOCK", pixels_per_block)
+  a, b = random_masks(0, 4), random_masks(1, 3)
+  weights = np.random.default_rng(2).random((6, 12)) if weighted else None
+  iou = metrics.mask_iou(a.astype(dtype), b.astype(dtype), weights)
+  assert iou.dtype == np.float64
+  np.testing.assert_allclose(iou, iou_reference(a, b, 1 if weights is None else weights), 1e-13)
+
+
+def test_weights_of_one_per_row_are_broadcast():
+  a, b = random_masks(3, 2), random_masks(4, 2)
+  rows = np.random.default_rng(5).random((6, 1))
+  expected = metrics.mask_iou(a, b, np.tile(rows, (1, 12)))
+  np.testing.assert_array_equal(metrics.mask_iou(a, b, rows), expected)
+
+
+def test_iou_is_the_correctly_rounded_quotient_of_the_counts():
+  mask = np.zeros((1, 8, 16), bool)
+  mask[0].flat[:100] = True
+  parts = np.zeros((100, 8, 16), bool)
+  for count, part in enumerate(parts, start=1):
+    part.flat[:count] = True
+  np.testing.assert_array_equal(metrics.mask_iou(mask, parts)[0], np.arange(1, 101) / 100)
+
+
+def test_empty_masks_overlap_nothing_and_no_masks_give_an_empty_matrix():
+  empty, full = np.zeros((1, 2, 4)), np.ones((1, 2, 4))
+  np.testing.assert_array_equal(metrics.mask_iou(empty, np.concatenate([empty, full])), [[0, 0]])
+  assert metrics.mask_iou([], full).shape == (0, 1)
+  assert metrics.mask_iou(full, []).shape == (1, 0)
+
+
+def test_an_object_cut_by_the_seam_is_one_object():
+  mask = np.zeros((1, 4, 8), bool)
+  mask[0, 1:3, [0, 1, 6, 7]] = True
+  shifted = np.roll(mask, 4, axis=-1)
+  assert metrics.mask_iou(mask, mask) == metrics.mask_iou(shifted, shifted) == 1
+
+
+def test_masks_of_another_size_are_refused():
+  with pytest.raises(ValueError, match=r"not \(2, 6, 12\) and \(1, 6, 8\)"):
+    metrics.mask_iou(random_masks(0, 2), random_masks(0, 1, width=8))
+
+
+@pytest.mark.parametrize(
+  ("iou", "expected"),
+  [
+    ([[0.5, 0.0], [0.0, 0.49]], 0.5),
+    ([[0.9, 0.0], [0.8, 0.0], [0.7, 0.0]], 1 / 3),  # one prediction finds one object
+    ([[0.6, 0.9], [0.0, 0.8]], 1.0),  # the first gives way to the second
+    (np.zeros((3, 0)), 0.0),
+  ],
+)
+def test_recall_counts_objects_with_a_prediction_of_their_own(iou, expected):
+  assert metrics.recall_at_iou(iou, 0.5) == (expected, "used")
+
+
+def test_recall_without_objects_is_skipped():
+  value, status = metrics.recall_at_iou(np.zeros((0, 4)))
+  assert np.isnan(value) and status == "skipped"

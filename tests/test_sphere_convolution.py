@@ -1,0 +1,187 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from foir360_jax.sphere import sphere_conv
+
+# height, kernel size, stride, input channels, output channels (None: depthwise)
+CASES = [
+  (3, 3, 1, 2, 2),
+  (4, 3, 1, 3, 2),
+  (8, 3, 1, 2, 5),
+  (9, 5, 1, 3, 3),
+  (8, 7, 1, 2, 1),
+  (16, 3, 2, 4, 3),
+  (12, 3, 3, 2, 4),
+  (8, 5, 2, 1, 3),
+  (8, 1, 2, 3, 3),
+  (8, 3, 1, 4, None),
+  (16, 5, 2, 3, None),
+]
+
+
+def _inputs(height, size, channels, out_channels, batch_size=2):
+  rng = np.random.default_rng(height + 10 * size)
+  shape = (1, channels) if out_channels is None else (channels, out_channels)
+  x = rng.normal(size=(batch_size, height, 2 * height, channels))
+  return x.astype(np.float32), rng.normal(size=(size, size, *shape)).astype(np.float32)
+
+
+def _tap_corners(height, size, stride):
+  """Yields (tap, rows, columns, weights) of the four pixels around each tap, [H / s, W / s] each.
+
+  Straight from the geometry, in three dimensions and float64: the tap is the point
+  centre + X east + Y north of the tangent plane.
+  """
+  width, reach = 2 * height, size // 2
+  lat = np.pi / 2 - (np.arange(height // stride)[:, None] + 0.5) * stride * np.pi / height
+  lon = -np.pi + (np.arange(width // stride)[None] + 0.5) * stride * 2 * np.pi / width
+  center = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon])
+  east = np.stack([-np.sin(lon) + 0 * lat, np.cos(lon) + 0 * lat, 0 * lat + 0 * lon])
+  north = np.cross(center, east, axis=0)
+  for dy in range(-reach, reach + 1):
+    for dx in range(-reach, reach + 1):
+      tangent_x = np.tan(dx * 2 * np.pi / width)
+      tangent_y = -np.tan(dy * np.pi / height) / np.cos(dx * 2 * np.pi / width)
+      point = center + tangent_x * east + tangent_y * north
+      point /= np.linalg.norm(point, axis=0)
+      row = (np.pi / 2 - np.arcsin(np.clip(point[2], -1, 1))) * height / np.pi - 0.5
+      column = (np.arctan2(point[1], point[0]) + np.pi) * width / (2 * np.pi) - 0.5
+      for r, c in ((np.floor(row) + i, np.floor(column) + j) for i in (0, 1) for j in (0, 1)):
+        weights = (1 - abs(row - r)) * (1 - abs(column - c))
+        columns = np.where((r < 0) | (r >= height), c + height, c).astype(int) % width
+        rows = np.where(r < 0, 0, np.where(r >= height, height - 1, r)).astype(int)
+        yield (dy + reach, dx + reach), rows, columns, weights
+
+
+def _reference(x, kernel, stride, module):
+  """Plain gathers; with module=np in float64, with module=jnp for autodiff."""
+  _, height, _, channels = x.shape
+  depthwise = kernel.shape[2] == 1 and kernel.shape[3] == channels > 1
+  out = 0.0
+  for tap, rows, columns, weights in _tap_corners(height, kernel.shape[0], stride):
+    pixels = x[:, rows, columns] * module.asarray(weights)[..., None]
+    out = out + (pixels * kernel[tap][0] if depthwise else pixels @ kernel[tap])
+  return out
+
+
+def _assert_close(actual, expected, tolerance=1e-6):
+  error = np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max()
+  assert error < tolerance
+
+
+@pytest.mark.parametrize(("height", "size", "stride", "channels", "out_channels"), CASES)
+def test_result_equals_the_float64_reference(height, size, stride, channels, out_channels):
+  x, kernel = _inputs(height, size, channels, out_channels)
+  expected = _reference(x.astype(np.float64), kernel.astype(np.float64), stride, np)
+  actual = sphere_conv(x, kernel, stride=stride)
+  assert actual.shape == (2, height // stride, 2 * height // stride, out_channels or channels)
+  assert actual.dtype == jnp.float32
+  _assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(("height", "size", "stride", "channels", "out_channels"), CASES)
+def test_gradients_equal_autodiff_of_plain_gathers(height, size, stride, channels, out_channels):
+  x, kernel = _inputs(height, size, channels, out_channels)
+
+  def loss(convolve):
+    return lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel)))
+
+  def plain(x, kernel):
+    return _reference(x, kernel, stride, jnp)
+
+  expected = jax.jit(jax.grad(loss(plain), (0, 1)))(x, kernel)
+  ours = jax.grad(loss(lambda x, kernel: sphere_conv(x, kernel, stride=stride)), (0, 1))
+  for actual, gradient in zip(jax.jit(ours)(x, kernel), expected, strict=True):
+    _assert_close(actual, np.asarray(gradient), 5e-6)
+
+
+def test_oracle_cases_are_reproduced(shared):
+  with np.load(shared / "oracle" / "sphere_conv.npz") as cases:
+    for i in range(int(cases["n"])):
+      x, kernel = (jnp.asarray(cases[f"{i}/{name}"], jnp.float32) for name in ("x", "kernel"))
+      actual = sphere_conv(x, kernel, stride=int(cases[f"{i}/stride"]))
+      _assert_close(actual, cases[f"{i}/y"])
+
+
+@pytest.mark.parametrize(("height", "size", "stride", "channels", "out_channels"), CASES)
+def test_roll_of_the_input_rolls_the_output(height, size, stride, channels, out_channels):
+  x, kernel = _inputs(height, size, channels, out_channels)
+  out = sphere_conv(x, kernel, stride=stride)
+  for steps in (1, 3):
+    rolled = sphere_conv(np.roll(x, steps * stride, axis=2), kernel, stride=stride)
+    _assert_close(rolled, np.roll(out, steps, axis=2))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_mirrored_input_and_kernel_give_the_mirrored_output(stride, axis):
+  x, kernel = _inputs(8, 3, 3, 3)
+  mirrored = sphere_conv(np.flip(x, axis), np.flip(kernel, axis - 1), stride=stride)
+  _assert_close(mirrored, np.flip(sphere_conv(x, kernel, stride=stride), axis))
+
+
+def test_constant_panorama_stays_constant_up_to_the_poles():
+  _, kernel = _inputs(8, 3, 2, 3)
+  out = sphere_conv(np.ones((1, 8, 16, 2), np.float32), kernel)
+  _assert_close(out, np.broadcast_to(kernel.sum(axis=(0, 1, 2)), out.shape))
+
+
+def test_equator_sees_nearly_the_planar_kernel():
+  height = 256
+  lon, lat = (np.arange(2 * height) * np.pi / height, np.arange(height)[:, None] * np.pi / height)
+  x = (np.sin(3 * lon) * np.cos(2 * lat))[None, ..., None].astype(np.float32)
+  _, kernel = _inputs(8, 3, 1, 1)
+  planar = sum(
+    kernel[i, j, 0, 0] * np.roll(x, (1 - i, 1 - j), axis=(1, 2)) for i in range(3) for j in range(3)
+  )
+  middle = slice(height // 2 - 1, height // 2 + 1)
+  np.testing.assert_allclose(sphere_conv(x, kernel)[:, middle], planar[:, middle], atol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_jit_and_vmap_change_nothing(stride):
+  x, kernel = _inputs(8, 3, 3, 2, batch_size=4)
+  out = sphere_conv(x, kernel, stride=stride)
+  stacked = x.reshape(2, 2, *x.shape[1:])
+  mapped = jax.vmap(lambda x: sphere_conv(x, kernel, stride=stride))(stacked)
+  _assert_close(mapped.reshape(out.shape), out)
+  _assert_close(jax.jit(sphere_conv, static_argnames="stride")(x, kernel, stride=stride), out)
+  gradients = jax.vmap(jax.grad(lambda x: (sphere_conv(x, kernel, stride=stride) ** 2).sum()))
+  whole = jax.grad(lambda x: (sphere_conv(x, kernel, stride=stride) ** 2).sum())(x)
+  _assert_close(gradients(stacked).reshape(x.shape), whole)
+
+
+def test_gradient_uses_no_scatter():
+  x, kernel = _inputs(8, 3, 3, 3)
+  for stride in (1, 2):
+    gradient = jax.grad(lambda x, s=stride: sphere_conv(x, kernel, stride=s).sum())
+    assert "scatter" not in str(jax.make_jaxpr(gradient)(x))
+
+
+def test_half_precision_stays_half_precision():
+  x, kernel = _inputs(8, 3, 3, 2)
+  out = sphere_conv(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
+  assert out.dtype == jnp.bfloat16
+  _assert_close(out.astype(jnp.float32), np.asarray(sphere_conv(x, kernel)), 5e-2)
+
+
+@pytest.mark.parametrize(
+  ("x_shape", "kernel_shape", "stride", "message"),
+  [
+    ((8, 16, 3), (3, 3, 3, 4), 1, "2 H"),
+    ((1, 8, 15, 3), (3, 3, 3, 4), 1, "2 H"),
+    ((1, 8, 16, 3), (2, 2, 3, 4), 1, "k odd"),
+    ((1, 8, 16, 3), (3, 5, 3, 4), 1, "k odd"),
+    ((1, 8, 16, 3), (3, 3, 4), 1, "k odd"),
+    ((1, 8, 16, 3), (3, 3, 4, 4), 1, "3 channels"),
+    ((1, 8, 16, 3), (3, 3, 1, 4), 1, "3 channels"),
+    ((1, 2, 4, 3), (3, 3, 3, 4), 1, "90 degrees"),
+    ((1, 9, 18, 3), (3, 3, 3, 4), 2, "stride 2"),
+    ((1, 8, 16, 3), (3, 3, 3, 4), 0, "stride 0"),
+  ],
+)
+def test_shapes_outside_the_contract_are_refused(x_shape, kernel_shape, stride, message):
+  with pytest.raises(ValueError, match=message):
+    sphere_conv(jnp.zeros(x_shape), jnp.zeros(kernel_shape), stride=stride)

@@ -1,0 +1,239 @@
+import json
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from foir360_jax.train import build_optimizer, create_state, restore_model, train
+
+OPTIMIZER = build_optimizer(1e-2, warmup_steps=3, weight_decay=0.1, b2=0.99, clip_norm=1.0)
+
+
+class Batches:
+  """Endless batches that depend on their index; `act` runs when a batch is fetched."""
+
+  def __init__(self, act=lambda index: None):
+    self.index, self.act = 0, act
+
+  def __next__(self):
+    self.act(self.index)
+    generator = np.random.default_rng(self.index)
+    self.index += 1
+    return {
+      "x": generator.normal(size=(4, 3)).astype(np.float32),
+      "scale": np.ones(4, np.float32),
+      "index": np.full(4, self.index - 1, np.int32),
+    }
+
+  def get_state(self):
+    return {"next_index": self.index}
+
+  def set_state(self, state):
+    self.index = state["next_index"]
+
+
+def objective(model, batch):
+  error = model(batch["x"])[..., 0] - batch["x"].sum(-1)
+  return {
+    "squared": (jnp.sum(batch["scale"] * error**2), len(error)),
+    "index": (batch["index"].sum(), len(error)),
+  }
+
+
+def run(workdir, batches=None, **changes):
+  graphdef, state = create_state(nnx.Linear(3, 1, rngs=nnx.Rngs(0)), OPTIMIZER)
+  arguments = dict(
+    graphdef=graphdef,
+    state=state,
+    optimizer=OPTIMIZER,
+    objective=objective,
+    weights={"squared": 1.0},
+    batches=batches or Batches(),
+    workdir=workdir,
+    steps=10,
+    minutes=0.0,
+    mode="jit",
+    log_every=4,
+    checkpoint_every=3,
+    keep_checkpoints=2,
+    ema_decay=0.9,
+    batch_size=4,
+  )
+  return train(**(arguments | changes))
+
+
+def rows(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_steps(workdir):
+  return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def assert_identical(first, second):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(first), jax.device_get(second))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("uninterrupted")
+  return workdir, run(workdir, config={"train": {"steps": 10}})
+
+
+def test_a_run_leaves_logs_checkpoints_and_config(uninterrupted, capfd):
+  workdir, state = uninterrupted
+  assert int(state.step) == 10
+  assert [row["step"] for row in rows(workdir)] == [4, 8, 10]
+  # Term `index` shows which batches the rows cover: 0..3, 4..7, 8..9, one a step.
+  assert [row["terms/index"] for row in rows(workdir)] == [1.5, 5.5, 8.5]
+  assert rows(workdir)[-1]["progress"] == 1 and rows(workdir)[-1]["loss"] < rows(workdir)[0]["loss"]
+  assert saved_steps(workdir) == [9, 10]
+  assert json.loads((workdir / "config.json").read_text()) == {"train": {"steps": 10}}
+  model = restore_model(workdir / "checkpoints", nnx.Linear(3, 1, rngs=nnx.Rngs(1)))
+  np.testing.assert_array_equal(model.kernel[...], state.ema_params["kernel"][...])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signalled_and_resumed_run_ends_bit_identical(tmp_path, uninterrupted, capsys, signum):
+  def act(index):
+    if index == 5:  # fetched while step 5 is computed
+      signal.raise_signal(signum)
+
+  before = signal.getsignal(signum)
+  with pytest.raises(SystemExit) as stopped:
+    run(tmp_path, Batches(act))
+  assert stopped.value.code == 128 + signum
+  assert signal.getsignal(signum) is before
+  assert saved_steps(tmp_path)[-1] == 5
+  assert f"step 5, saved; the same command with --workdir={tmp_path}" in capsys.readouterr().out
+
+  state = run(tmp_path)
+  assert_identical(state, uninterrupted[1])
+  assert [row["step"] for row in rows(tmp_path)] == [4, 5, 8, 10]
+  assert [row["terms/index"] for row in rows(tmp_path)] == [1.5, 4.0, 6.0, 8.5]
+  elapsed = [row["elapsed_s"] for row in rows(tmp_path)]
+  assert elapsed == sorted(elapsed)
+
+
+def test_a_crashed_and_resumed_run_ends_bit_identical(tmp_path, uninterrupted):
+  def act(index):
+    if index == 8:
+      raise OSError("disk gone")
+
+  with pytest.raises(OSError, match="disk gone"):
+    run(tmp_path, Batches(act))
+  assert saved_steps(tmp_path) == [3, 6]
+  assert_identical(run(tmp_path), uninterrupted[1])
+  assert [row["step"] for row in rows(tmp_path)] == [4, 8, 10]
+
+
+def test_a_complete_run_returns_its_state_and_longer_ones_go_on(tmp_path, uninterrupted):
+  first = run(tmp_path, steps=6)
+
+  def refuse(index):
+    raise AssertionError("no batch is needed")
+
+  assert_identical(run(tmp_path, Batches(refuse), steps=6), first)
+  assert int(run(tmp_path, steps=8).step) == 8
+
+
+def test_sharded_training_matches_one_device(tmp_path, uninterrupted):
+  state = run(tmp_path, mode="jit_sharded")
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5)  # noqa: E731
+  jax.tree.map(close, jax.device_get(state.params), jax.device_get(uninterrupted[1].params))
+
+
+def with_nan_at(index):
+  batches = Batches()
+  plain = batches.__next__
+
+  class Broken(Batches):
+    def __next__(self):
+      batch = plain()
+      if batch["index"][0] == index:
+        batch["scale"][1] = np.nan
+      return batch
+
+  return Broken()
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path, log_every):
+  message = "step 8: loss is nan.*terms/squared is nan; the last good checkpoint is 6"
+  with pytest.raises(FloatingPointError, match=message):
+    run(tmp_path, with_nan_at(7), log_every=log_every)
+  assert saved_steps(tmp_path) == [3, 6]
+  model = restore_model(tmp_path / "checkpoints", nnx.Linear(3, 1, rngs=nnx.Rngs(1)))
+  assert np.isfinite(model.kernel[...]).all()
+
+
+def test_minutes_bound_a_run_and_count_over_resumptions_without_compilation(tmp_path):
+  def slow_to_compile(model, batch):
+    time.sleep(0.7)  # only while tracing
+    return objective(model, batch)
+
+  def act(index):
+    time.sleep(0.02)
+    if index == 10:
+      signal.raise_signal(signal.SIGTERM)
+
+  arguments = dict(minutes=0.6 / 60, steps=10**6, objective=slow_to_compile, checkpoint_every=10**6)
+  with pytest.raises(SystemExit):
+    run(tmp_path, Batches(act), **arguments)
+  first = rows(tmp_path)[-1]
+  assert 0.15 < first["elapsed_s"] < 0.6
+  assert first["progress"] == pytest.approx(first["elapsed_s"] / 0.6, abs=0.1)
+  state = run(tmp_path, Batches(lambda index: time.sleep(0.02)), **arguments)
+  last = rows(tmp_path)[-1]
+  assert last["elapsed_s"] >= 0.6 and last["progress"] >= 1
+  assert 10 < int(state.step) == last["step"] < 40
+
+
+def test_the_schedule_follows_the_progress(tmp_path):
+  seen = []
+
+  def update(updates, state, params=None, *, progress):
+    jax.debug.callback(lambda value: seen.append(float(value)), progress, ordered=True)
+    return updates, state
+
+  spy = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+  _, state = create_state(nnx.Linear(3, 1, rngs=nnx.Rngs(0)), spy)
+  run(tmp_path, optimizer=spy, state=state, steps=4)
+  jax.effects_barrier()
+  np.testing.assert_allclose(seen, [0.0, 0.25, 0.5, 0.75])
+
+
+def test_batches_that_end_too_early_are_refused(tmp_path):
+  batches = (batch for _, batch in zip(range(5), iter(Batches().__next__, None), strict=False))
+  with pytest.raises(ValueError, match="came to an end"):
+    run(tmp_path, batches)
+
+
+def test_exactly_as_many_batches_as_steps_are_enough(tmp_path):
+  batches = (batch for _, batch in zip(range(5), iter(Batches().__next__, None), strict=False))
+  assert int(run(tmp_path, batches, steps=5).step) == 5
+
+
+def test_batches_without_a_state_start_anew_and_say_so(tmp_path, capsys):
+  run(tmp_path, iter(Batches().__next__, None), steps=3)
+  run(tmp_path, iter(Batches().__next__, None), steps=6)
+  assert "start anew" in capsys.readouterr().out
+
+
+def test_the_loop_moves_nothing_to_the_devices_unasked(tmp_path):
+  def act(index):
+    jnp.sin(np.float32(index))  # a hidden transfer in the loop's thread
+
+  with pytest.raises(Exception, match="[Dd]isallowed host-to-device transfer"):
+    run(tmp_path, Batches(act))
+
+
+def test_intervals_below_one_are_refused(tmp_path):
+  for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+    with pytest.raises(ValueError, match=f"config.train.{name} must be at least 1"):
+      run(tmp_path, **{name: 0})
