@@ -1,1 +1,7 @@
-"""Evaluates trained rankers, predicts on folders of pictures, and draws the reports."""
+"""What a trained model is worth, and what it says of new panoramas: evaluate, predict, pictures."""
+
+from foir360_jax.evaluation.evaluate import evaluate
+from foir360_jax.evaluation.predict import predict_folder
+from foir360_jax.evaluation.ranker import Ranker
+
+__all__ = ["Ranker", "evaluate", "predict_folder"]

@@ -143,13 +143,10 @@ def sa_sor_from_iou(
   if np.isnan(relevance).any() or np.isnan(scores).any() or np.isnan(iou).any():
     raise ValueError("NaN in iou, gt_relevance or pred_scores: pass real objects only, no padding")
 
-  by_relevance, by_score = (np.argsort(-v, kind="stable") for v in (relevance, scores))
-  iou, relevance, scores = (
-    iou[np.ix_(by_relevance, by_score)],
-    relevance[by_relevance],
-    scores[by_score],
+  objects, predictions = (np.argsort(-values, kind="stable") for values in (relevance, scores))
+  return _RULES[rule](
+    iou[np.ix_(objects, predictions)], relevance[objects], scores[predictions], iou_threshold
   )
-  return _RULES[rule](iou, relevance, scores, iou_threshold)
 
 
 def rank_correlation(gt_relevance: ArrayLike, scores: ArrayLike) -> Score:

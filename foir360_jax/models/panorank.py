@@ -113,15 +113,20 @@ class PanoRank(nnx.Module):
     duplicate = _is_duplicate(queries.mask_logits > 0, confidence)
     return Segmentation(queries.mask_logits, jnp.where(duplicate, 0.0, confidence))
 
-  def order(self, scene: Scene, masks: jax.Array, where: jax.Array) -> Order:
-    """Ranks objects given by `masks [B, N, P]`, the REM picking one after the other."""
+  def describe(self, scene: Scene, masks: jax.Array) -> jax.Array:
+    """One token `[B, N, C]` for each object given by `masks [B, N, P]` in [0, 1]."""
     with jax.named_scope("rank_decoder"):
-      ranking = self.rank_decoder(scene.appearance, masks, where)
+      return self.rank_decoder.describe(scene.appearance, masks)
+
+  def order(self, tokens: jax.Array, where: jax.Array) -> Order:
+    """Ranks objects given by the tokens of `describe`, the REM picking one after the other."""
+    with jax.named_scope("rank_decoder"):
+      ranking = self.rank_decoder.compare(tokens, where)
       order, _ = self.rank_decoder.recurrent(ranking, where)
     scores = jnp.where(where, ranking.scores, -jnp.inf)
-    dealt = -jnp.sort(-scores, axis=-1)
+    falling = -jnp.sort(-scores, axis=-1)
     rows = jnp.arange(scores.shape[0])[:, None]
-    scores = jnp.zeros_like(scores).at[rows, order].set(dealt)
+    scores = jnp.zeros_like(scores).at[rows, order].set(falling)
     return Order(jax.nn.sigmoid(scores), ranking.scores, ranking.category_logits)
 
 

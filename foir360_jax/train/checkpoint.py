@@ -57,7 +57,7 @@ class Checkpoints:
     Args:
       step: names the checkpoint.
       state: a `TrainState`, on any devices.
-      progress: JSON values; with several processes those of the first are kept.
+      progress: JSON values, at least one; with several processes the first one's are kept.
     """
     items = {
       "model": _named(state, _MODEL_FIELDS),
@@ -141,10 +141,16 @@ def _load_latest(orbax: Any, folder: pathlib.Path, likes: dict[str, Any]) -> dic
   return orbax.load_checkpointables(step, abstract)
 
 
+def _stored_shape(leaf: Any) -> tuple[int, ...]:
+  if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    leaf = jax.eval_shape(jax.random.key_data, leaf)
+  return leaf.shape
+
+
 def _check_fit(where: str, saved: dict[str, Any], like: dict[str, Any]) -> None:
   for name in sorted(saved.keys() | like.keys()):
     there = tuple(saved[name].shape) if name in saved else "missing"
-    here = tuple(like[name].shape) if name in like else "missing"
+    here = _stored_shape(like[name]) if name in like else "missing"
     if there != here:
       raise ValueError(
         f"{where} does not fit this config: {name} is {there} there and {here} here; take the"

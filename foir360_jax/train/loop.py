@@ -203,7 +203,7 @@ def _fetch_finite(unchecked: list[tuple[int, Any]], checkpoints: Checkpoints) ->
   """Fetches metrics from the devices; raises if the state behind the last may not be saved."""
   fetched = jax.device_get([metrics for _, metrics in unchecked])
   for (step, _), metrics in zip(unchecked, fetched, strict=True):
-    values = {name: float(value) for name, value in metrics.items() if name != "terms"}
+    values = {key: float(metrics[key]) for key in ("loss", "gradient_norm", "parameter_norm")}
     if not np.isfinite(list(values.values())).all():
       values |= {f"terms/{term}": float(total) for term, (total, _) in metrics["terms"].items()}
       broken = ", ".join(f"{name} is {v}" for name, v in values.items() if not np.isfinite(v))

@@ -57,15 +57,6 @@ def build_optimizer(
     weight_decay: shrinks a weight by `rate · weight_decay` of itself at each update.
     b2: decay of Adam's second moment.
     clip_norm: gradients of a larger global norm are scaled down to it.
-
-  Example:
-    >>> optimizer = build_optimizer(0.1, warmup_steps=0, weight_decay=0.0, b2=0.99, clip_norm=1.0)
-    >>> params = {"bias": jnp.zeros(1)}
-    >>> updates, _ = optimizer.update(
-    ...   {"bias": jnp.ones(1)}, optimizer.init(params), params, progress=0.0
-    ... )
-    >>> round(float(updates["bias"][0]), 4)
-    -0.1
   """
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),

@@ -76,7 +76,7 @@ def put_state(state: Any, mode: str, mesh: Mesh) -> Any:
 
 def put_scalar(value: float, mode: str, mesh: Mesh) -> jax.Array:
   """Puts a float32 scalar on every device."""
-  return jax.make_array_from_process_local_data(_sharding(mode, mesh), np.float32(value))
+  return _put(np.float32(value), _sharding(mode, mesh))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mode: str, mesh: Mesh) -> dict[str, jax.Array]:
@@ -106,16 +106,20 @@ def put_batch(batch: Mapping[str, np.ndarray], mode: str, mesh: Mesh) -> dict[st
       for key, value in batch.items()
     }
   sharding = _sharding(mode, mesh, split=True)
-  return {
-    key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
-  }
+  return {key: _put(value, sharding) for key, value in batch.items()}
 
 
 def from_first_process(values: Sequence[float]) -> list[float]:
   """Returns the first process's values on every process, for what they must decide alike."""
   if jax.process_count() == 1:
     return list(values)
-  return multihost_utils.broadcast_one_to_all(np.asarray(values, np.float32)).tolist()
+  with jax.transfer_guard("allow"):
+    return multihost_utils.broadcast_one_to_all(np.asarray(values, np.float32)).tolist()
+
+
+def _put(local: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+  with jax.transfer_guard("allow"):  # meant, but with several processes JAX takes it for implicit
+    return jax.make_array_from_process_local_data(sharding, local)
 
 
 def _check_mode(mode: str) -> None:

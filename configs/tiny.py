@@ -1,0 +1,18 @@
+"""PanoRank on small synthetic panoramas: what the quickstart trains.
+
+  python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data
+  python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
+"""
+
+from foir360_jax.config import base_config
+
+
+def get_config():
+  """Six minutes of training on two CPU cores; see README for what it reaches."""
+  config = base_config()
+  config.data.name = "synthetic360/64x128"
+  config.data.height = 64
+  config.model.mask_stride = 2
+  config.train.steps = 4000
+  config.train.minutes = 6.0
+  return config

@@ -1,0 +1,101 @@
+"""The compiled passes of evaluation: from a batch to scores and overlaps, small enough for the host.
+
+Axes: B examples, N true objects, Q candidates of the model, T confidence thresholds, P cells of the fine map.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from foir360_jax.models import PanoRank
+from foir360_jax.models.objective import cell_masks
+from foir360_jax.models.places import flat_directions, flat_weights, map_height
+from foir360_jax.sphere import resize_panorama
+
+
+class GivenMasks(NamedTuple):
+  """How the true objects are ranked: `importance [B, N]` with the REM, `head_scores [B, N]` without it."""
+
+  importance: jax.Array
+  head_scores: jax.Array
+
+
+class OwnMasks(NamedTuple):
+  """The model's own objects.
+
+  Attributes:
+    iou: `[B, N, Q]` overlap with the true masks, pixel by pixel at the size of the batch's pictures.
+    confidence: `[B, Q]`, 0 for duplicates.
+    importance: `[B, T, Q]`, ranked among the candidates above each threshold.
+    log_area, horizon: `[B, Q]` log of the solid angle, and minus the distance from the horizon.
+  """
+
+  iou: jax.Array
+  confidence: jax.Array
+  importance: jax.Array
+  log_area: jax.Array
+  horizon: jax.Array
+
+
+def infer(
+  graphdef: nnx.GraphDef, state: nnx.State, batch: Mapping[str, jax.Array], thresholds: jax.Array
+) -> tuple[GivenMasks, OwnMasks]:
+  """One pass over a batch; jit it with `graphdef` static. `thresholds [T]` in [0, 1)."""
+  model: PanoRank = nnx.merge(graphdef, state)
+  scene = model.encode(batch["image"])
+  masks = cell_masks(batch["masks"], model.mask_stride)
+  given = model.order(model.describe(scene, masks), batch["where"])
+
+  segmentation = model.segment(scene)
+  own_masks = jax.nn.sigmoid(segmentation.mask_logits)
+  tokens = model.describe(scene, own_masks)
+  keep = segmentation.confidence[:, None] > thresholds[:, None]
+  order = jax.vmap(model.order, in_axes=(None, 1), out_axes=1)(tokens, keep)
+
+  height = batch["image"].shape[1]
+  full = picture_masks(segmentation.mask_logits, height)
+  own = OwnMasks(
+    iou=_overlap(batch["masks"], full),
+    confidence=segmentation.confidence,
+    importance=order.importance,
+    log_area=_log_area(own_masks),
+    horizon=_horizon(own_masks),
+  )
+  return GivenMasks(given.importance, given.head_scores), own
+
+
+def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
+  """Mask logits on the fine map `[B, Q, P]` -> bool masks `[B, Q, height, 2 height]`."""
+  maps = einops.rearrange(mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1]))
+  return resize_panorama(maps, height)[..., 0] > 0
+
+
+def mask_measures(masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Log solid angle and minus the distance from the horizon, `[B, N]`, of `masks [B, N, P]`."""
+  return _log_area(masks), _horizon(masks)
+
+
+def _log_area(masks):
+  weights = flat_weights(map_height(masks.shape[-1]))
+  return jnp.log((masks * weights).sum(-1) + 1e-3)
+
+
+def _horizon(masks):
+  height = map_height(masks.shape[-1])
+  weighted = masks * flat_weights(height)
+  latitude = jnp.arcsin(jnp.clip(flat_directions(height)[:, 2], -1, 1))
+  return -jnp.abs((weighted * latitude).sum(-1) / (weighted.sum(-1) + 1e-6))
+
+
+def _overlap(packed: jax.Array, found: jax.Array) -> jax.Array:
+  """IoU `[B, N, Q]` of bit-packed true masks and bool masks, counting pixels as published rules do."""
+  true = einops.rearrange(jnp.unpackbits(packed, axis=-1), "b n h w -> b n (h w)")
+  true = true.astype(jnp.float32)
+  found = einops.rearrange(found, "b q h w -> b q (h w)").astype(jnp.float32)
+  both = jnp.einsum("bnp,bqp->bnq", true, found)
+  either = true.sum(-1)[..., None] + found.sum(-1)[:, None] - both
+  return both / jnp.maximum(either, 1.0)

@@ -1,0 +1,84 @@
+"""The report of an evaluation: `metrics.json`, a table to read and a sheet of pictures."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from foir360_jax.data.source import open_source
+from foir360_jax.data.transforms import unpack_masks
+from foir360_jax.evaluation.evaluate import evaluate
+from foir360_jax.evaluation.ranker import Ranker
+from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
+from foir360_jax.formats import save_image, write_atomically
+from foir360_jax.metrics import ranks_from_relevance, sa_sor
+
+_ROWS = (
+  ("model", "model"),
+  ("rank_head_alone", "  its rank head without the REM"),
+  ("area", "by area"),
+  ("horizon", "by distance from the horizon"),
+  ("area_and_horizon", "by both, fitted on validation"),
+  ("ceiling", "ceiling (noiseless importance)"),
+)
+
+
+def table(report: dict[str, Any]) -> str:
+  """The report as text: SA-SOR of each ranker on given and on the model's own masks."""
+  given, own = report["given_masks"], report["own_masks"]
+  lines = [f"{'SA-SOR, mean [95 % interval]':34}{'given true masks':>24}{'own masks':>24}"]
+  for key, title in _ROWS:
+    if key in given:
+      lines.append(f"{title:34}{_cell(given[key]):>24}{_cell(own.get(key)):>24}")
+  if given.get("gap_closed") is not None:
+    lines.append(f"{'share of the gap closed':34}{given['gap_closed']:>24.3f}{own['gap_closed']:>24.3f}")
+  counts = own["model"]
+  lines.append(
+    f"{report['images']} images: own masks used {counts['images_used']}, skipped {counts['images_skipped']},"
+    f" undefined {counts['images_undefined']}, counted as zero {counts['images_counted_zero']};"
+    f" confidence above {report['confidence_threshold']:g} (chosen on {report['validation_split']}),"
+    f" IoU {own['iou_threshold']:g}: recall {own['recall']:.3f},"
+    f" {own['predictions_per_image']:.1f} objects an image for {own['objects_per_image']:.1f} true ones"
+  )
+  return "\n".join(lines)
+
+
+def write_report(
+  report: dict[str, Any], workdir: pathlib.Path, ranker: Ranker, config: Any
+) -> None:
+  """Writes `metrics.json` and `evaluation.png` into the run's folder."""
+  text = json.dumps(report, indent=2, allow_nan=False, default=float)
+  write_atomically(workdir / "metrics.json", (text + "\n").encode())
+  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
+  count = min(config.evaluate.sheet_images, len(source))
+  rows = [_sheet_row(source[index], ranker, config) for index in range(count)]
+  save_image(workdir / "evaluation.png", evaluation_sheet(rows))
+
+
+def _sheet_row(example: dict[str, Any], ranker: Ranker, config: Any) -> SheetRow:
+  ranked = ranker(example["image"])
+  masks = unpack_masks(example["masks"], example["image"].shape[1])
+  score = sa_sor(
+    masks,
+    example["importance"],
+    ranked.masks,
+    ranked.importance,
+    iou_threshold=config.evaluate.iou_threshold,
+  )
+  return SheetRow(
+    image_id=example["image_id"],
+    panorama=example["image"],
+    true_masks=masks,
+    true_ranks=ranks_from_relevance(example["importance"]),
+    predicted_masks=ranked.masks,
+    predicted_ranks=ranked.ranks,
+    sa_sor=None if np.isnan(score.value) else score.value,
+  )
+
+
+def _cell(summary: dict[str, Any] | None) -> str:
+  if summary is None:
+    return "-"
+  low, high = summary["interval_95"]
+  return f"{summary['mean']:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,93 @@
+"""The entry points behind the command line: from a configuration to a trained, evaluated, used model."""
+
+import os
+import pathlib
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from foir360_jax.config import validate
+from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
+from foir360_jax.evaluation.evaluate import evaluate
+from foir360_jax.evaluation.predict import predict_folder
+from foir360_jax.evaluation.ranker import Ranker
+from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.models import build_model, build_objective
+from foir360_jax.train import build_optimizer, create_state, restore_model, train
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
+  """Trains (or resumes) the run in `workdir`, then evaluates it."""
+  validate(config)
+  _use_compilation_cache()
+  data = config.data
+  category_names = open_source(data.name, data.data_dir, data.train_split).category_names
+  if len(category_names) > config.model.num_categories:
+    raise ValueError(
+      f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at least that,"
+      f" not {config.model.num_categories}"
+    )
+  optimizer = build_optimizer(
+    **{name: config.optimizer[name] for name in config.optimizer if name != "ema_decay"}
+  )
+  model = nnx.jit(build_model, static_argnums=0)(config)
+  graphdef, state = create_state(model, optimizer)
+  objective, weights = build_objective(config)
+  train(
+    graphdef=graphdef,
+    state=state,
+    optimizer=optimizer,
+    objective=objective,
+    weights=weights,
+    batches=build_training_batches(config),
+    workdir=workdir,
+    ema_decay=config.optimizer.ema_decay,
+    batch_size=data.batch_size,
+    config=config.to_dict() | {"category_names": list(category_names)},
+    **config.train,
+  )
+  evaluate_run(config, workdir)
+
+
+def evaluate_run(config: ConfigDict, workdir: str) -> None:
+  """Evaluates the newest checkpoint in `workdir`: prints a table, writes metrics.json and evaluation.png."""
+  validate(config)
+  _use_compilation_cache()
+  folder = pathlib.Path(workdir)
+  model = restore_model(folder / "checkpoints", nnx.eval_shape(lambda: build_model(config)))
+  report, _ = evaluate(
+    model,
+    build_evaluation_batches(config, config.data.validation_split),
+    build_evaluation_batches(config, config.data.test_split),
+    thresholds=config.evaluate.score_thresholds,
+    iou_threshold=config.evaluate.iou_threshold,
+  )
+  report = {
+    "data": config.data.name,
+    "split": config.data.test_split,
+    "validation_split": config.data.validation_split,
+  } | report
+  print(table(report))
+  names = open_source(config.data.name, config.data.data_dir, config.data.test_split).category_names
+  ranker = Ranker(
+    model,
+    height=config.data.height,
+    category_names=names,
+    confidence_threshold=report["confidence_threshold"],
+  )
+  write_report(report, folder, ranker, config)
+  print(f"wrote {folder / 'metrics.json'} and {folder / 'evaluation.png'}")
+
+
+def predict(workdir: str, input_path: str, output: str, *, overwrite: bool) -> int:
+  """Ranks new panoramas with the run in `workdir`; returns the number of pictures that failed."""
+  _use_compilation_cache()
+  return predict_folder(Ranker.load(workdir), input_path, output, overwrite=overwrite)
+
+
+def _use_compilation_cache() -> None:
+  """Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache."""
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "foir360_jax"))
