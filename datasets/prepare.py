@@ -2,24 +2,28 @@
 
 `--dataset=NAME/CONFIG` writes one configuration, `--dataset=NAME` the builder's first. What is complete on disk
 already is kept; TFDS writes to a temporary folder and renames it at the end, so a stopped run leaves
-nothing that looks finished. `--difficulty` then prints how hard the data set is (synthetic360 only).
+nothing that looks finished. For synthetic360, `--difficulty` then prints how hard the data set is, and `--picture=FILE`
+renders one more panorama, to try a model on.
 """
 
 import importlib
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 BUILDERS = ("synthetic360",)
 
 _DATASET = flags.DEFINE_string("dataset", "synthetic360/64x128", "Data set, with its configuration.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder under which the data set is written.")
 _DIFFICULTY = flags.DEFINE_bool("difficulty", False, "Print the ceiling and the simple baselines.")
+_PICTURE = flags.DEFINE_string("picture", None, "Render a panorama that is in no split into this PNG.")
 
 
 def main(argv):
   """Prepares the data set that the flags name."""
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     sys.exit(f"unexpected argument {argv[1]!r}; write --dataset=NAME/CONFIG")
   name, _, config = _DATASET.value.partition("/")
@@ -39,6 +43,10 @@ def main(argv):
   if _DIFFICULTY.value:
     difficulty = importlib.import_module(f"{name}.difficulty")
     print(difficulty.report(builder))
+  if _PICTURE.value:
+    path = pathlib.Path(_PICTURE.value)
+    written = importlib.import_module(f"{name}.picture").write_picture(path)
+    print(f"{path}: {'rendered' if written else 'there already, kept'}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ functions see a ConfigDict: below them values travel as plain arguments.
 
 from ml_collections import ConfigDict
 
-STEP_MODES = ("jit", "jit_sharded", "shard_map", "pmap")
-
+from foir360_jax.train.parallel import MODES
 
 def base_config() -> ConfigDict:
   """Returns the defaults; unknown fields are refused by the lock."""
@@ -83,8 +82,8 @@ def validate(config: ConfigDict) -> None:
   height = config.data.height
   if height % 16:
     raise ValueError(f"config.data.height must be divisible by 16 (four stride-2 stages), not {height}")
-  if config.train.mode not in STEP_MODES:
-    raise ValueError(f"config.train.mode must be one of {', '.join(STEP_MODES)}, not {config.train.mode!r}")
+  if config.train.mode not in MODES:
+    raise ValueError(f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}")
   if config.model.mask_stride not in (2, 4):
     raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
   for field in ("batch_size", "max_objects"):

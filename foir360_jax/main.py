@@ -7,7 +7,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from foir360_jax import run
@@ -23,6 +23,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace results of 
 
 def main(argv):
   """Calls the entry point of the mode; errors of the user are one line and exit code 2."""
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step of theirs
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
   needed = {"workdir": _WORKDIR.value}

@@ -31,7 +31,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   optimizer = build_optimizer(
     **{name: config.optimizer[name] for name in config.optimizer if name != "ema_decay"}
   )
-  model = nnx.jit(build_model, static_argnums=0)(config)
+  model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
   graphdef, state = create_state(model, optimizer)
   objective, weights = build_objective(config)
   train(

@@ -29,41 +29,44 @@ def _inputs(height, size, channels, out_channels, batch_size=2):
 
 
 def _tap_corners(height, size, stride):
-  """Yields (tap, rows, columns, weights) of the four pixels around each tap, [H / s, W / s] each.
+  """Rows, columns and weights [k, k, 4, H / s, W / s] of the four pixels around each tap.
 
   Straight from the geometry, in three dimensions and float64: the tap is the point
   centre + X east + Y north of the tangent plane.
   """
-  width, reach = 2 * height, size // 2
+  width = 2 * height
   lat = np.pi / 2 - (np.arange(height // stride)[:, None] + 0.5) * stride * np.pi / height
-  lon = -np.pi + (np.arange(width // stride)[None] + 0.5) * stride * 2 * np.pi / width
-  center = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon])
-  east = np.stack([-np.sin(lon) + 0 * lat, np.cos(lon) + 0 * lat, 0 * lat + 0 * lon])
+  lon = -np.pi + (np.arange(width // stride) + 0.5) * stride * 2 * np.pi / width
+  lon, lat = np.broadcast_arrays(lon, lat)
+  center = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+  east = np.stack([-np.sin(lon), np.cos(lon), np.zeros_like(lon)])
   north = np.cross(center, east, axis=0)
-  for dy in range(-reach, reach + 1):
-    for dx in range(-reach, reach + 1):
-      tangent_x = np.tan(dx * 2 * np.pi / width)
-      tangent_y = -np.tan(dy * np.pi / height) / np.cos(dx * 2 * np.pi / width)
-      point = center + tangent_x * east + tangent_y * north
-      point /= np.linalg.norm(point, axis=0)
-      row = (np.pi / 2 - np.arcsin(np.clip(point[2], -1, 1))) * height / np.pi - 0.5
-      column = (np.arctan2(point[1], point[0]) + np.pi) * width / (2 * np.pi) - 0.5
-      for r, c in ((np.floor(row) + i, np.floor(column) + j) for i in (0, 1) for j in (0, 1)):
-        weights = (1 - abs(row - r)) * (1 - abs(column - c))
-        columns = np.where((r < 0) | (r >= height), c + height, c).astype(int) % width
-        rows = np.where(r < 0, 0, np.where(r >= height, height - 1, r)).astype(int)
-        yield (dy + reach, dx + reach), rows, columns, weights
+  offsets = np.arange(size) - size // 2
+  dy, dx = offsets[:, None, None, None], offsets[:, None, None]
+  tangent_x = np.tan(dx * 2 * np.pi / width) + 0 * dy
+  tangent_y = -np.tan(dy * np.pi / height) / np.cos(dx * 2 * np.pi / width)
+  x, y, z = (
+    center[i] + tangent_x * east[i] + tangent_y * north[i] for i in range(3)
+  )  # [k, k, H / s, W / s]
+  on_pole = np.hypot(x, y) < 1e-12  # all longitudes are right there; take the pixel's own
+  column = (np.where(on_pole, lon, np.arctan2(y, x)) + np.pi) * width / (2 * np.pi) - 0.5
+  row = (np.pi / 2 - np.arctan2(z, np.hypot(x, y))) * height / np.pi - 0.5
+  corners = []
+  for r, c in ((np.floor(row) + i, np.floor(column) + j) for i in (0, 1) for j in (0, 1)):
+    half_turn = np.where((r < 0) | (r >= height), height, 0)
+    weights = (1 - abs(row - r)) * (1 - abs(column - c))
+    corners.append((np.clip(r, 0, height - 1), (c + half_turn) % width, weights))
+  rows, columns, weights = (np.stack(v, axis=2) for v in zip(*corners, strict=True))
+  return rows.astype(int), columns.astype(int), weights
 
 
 def _reference(x, kernel, stride, module):
-  """Plain gathers; with module=np in float64, with module=jnp for autodiff."""
-  _, height, _, channels = x.shape
-  depthwise = kernel.shape[2] == 1 and kernel.shape[3] == channels > 1
-  out = 0.0
-  for tap, rows, columns, weights in _tap_corners(height, kernel.shape[0], stride):
-    pixels = x[:, rows, columns] * module.asarray(weights)[..., None]
-    out = out + (pixels * kernel[tap][0] if depthwise else pixels @ kernel[tap])
-  return out
+  """One plain gather; with module=np in float64, with module=jnp for autodiff."""
+  rows, columns, weights = _tap_corners(x.shape[1], kernel.shape[0], stride)
+  samples = (x[:, rows, columns] * module.asarray(weights)[..., None]).sum(axis=3)
+  if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3] > 1:
+    return module.einsum("bijhwc,ijc->bhwc", samples, kernel[:, :, 0])
+  return module.einsum("bijhwc,ijcd->bhwd", samples, kernel)
 
 
 def _assert_close(actual, expected, tolerance=1e-6):

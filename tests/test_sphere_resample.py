@@ -88,7 +88,7 @@ def test_anything_but_a_panorama_is_refused(shape):
 @pytest.mark.parametrize("height", [1, 3, 5, 8, 15])
 def test_shrinking_is_the_area_mean_for_any_factor(rng, height):
   panorama = rng.normal(size=(16, 32, 3)).astype(np.float32)
-  fine = panorama.repeat(height, axis=0).repeat(height, axis=1)  # 16 fine pixels per new pixel
+  fine = panorama.astype(np.float64).repeat(height, axis=0).repeat(height, axis=1)
   expected = fine.reshape(height, 16, 2 * height, 16, 3).mean(axis=(1, 3))
   np.testing.assert_allclose(sphere.resize_panorama(panorama, height), expected, atol=1e-6)
   by_opencv = cv2.resize(panorama, (2 * height, height), interpolation=cv2.INTER_AREA)

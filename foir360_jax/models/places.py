@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.layers import Mlp, WrapConv, pad_sphere
+from foir360_jax.models.layers import Mlp, pad_sphere
 from foir360_jax.sphere import pixel_areas, pixel_directions
 
-_HIDDEN_CHANNELS = 24
 _RARE = -3.0  # initial logit: most cells hold no object
 
 
@@ -30,12 +29,11 @@ class Objectness(nnx.Module):
   """Logit of "an object is centred here" for each cell."""
 
   def __init__(self, channels: int, *, rngs: nnx.Rngs):
-    self.conv = WrapConv(channels, _HIDDEN_CHANNELS, rngs=rngs)
-    self.head = Mlp((_HIDDEN_CHANNELS, 1), last_scale=0.1, rngs=rngs)
+    self.head = Mlp((channels, channels, 1), last_scale=0.1, rngs=rngs)
 
   def __call__(self, fine: jax.Array) -> jax.Array:
     """`[B, h, w, C]` -> `[B, h, w]`."""
-    return self.head(nnx.relu(self.conv(fine)))[..., 0] + _RARE
+    return self.head(fine)[..., 0] + _RARE
 
 
 def find_peaks(heat: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

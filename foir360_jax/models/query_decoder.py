@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.layers import Attention, FeedForward, Mlp, WrapConv
+from foir360_jax.models.layers import Attention, FeedForward, Mlp
 from foir360_jax.models.places import flat_directions
 
 _AFFINITY_CHANNELS = 16
@@ -49,7 +49,7 @@ class MaskHead(nnx.Module):
   """
 
   def __init__(self, channels: int, mask_channels: int, *, rngs: nnx.Rngs):
-    self.features = WrapConv(channels, mask_channels, rngs=rngs)
+    self.features = nnx.Linear(channels, mask_channels, rngs=rngs)
     self.embed = Mlp((channels, channels, mask_channels + 2), last_scale=0.1, rngs=rngs)
     self.foreground_gain = nnx.Param(jnp.asarray(0.5))
 

@@ -179,7 +179,7 @@ class _CirculantMatrix:
 def _multiply(matrix: _CirculantMatrix, x: jax.Array) -> jax.Array:
   """The product [B, R', W, L', C] of a matrix with x [B, R, W, L, C]."""
   batch_size, _, columns, lanes, channels = x.shape
-  elements = x.reshape(batch_size, -1, channels)
+  elements = jax.lax.optimization_barrier(x).reshape(batch_size, -1, channels)
   # Indices are computed inside the fused gather: as constants they would outweigh the program.
   column = jax.lax.iota(jnp.int32, columns)
 

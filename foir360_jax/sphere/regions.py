@@ -17,7 +17,8 @@ def solid_angle(mask: np.ndarray) -> np.ndarray:
   12.5664
   """
   mask = _checked(mask)
-  return np.sum(grid.pixel_areas(mask.shape[-2]), where=mask, axis=(-2, -1), dtype=np.float64)
+  areas = grid.pixel_areas(mask.shape[-2])
+  return np.einsum("...rc,rc->...", mask, areas, dtype=np.float64)
 
 
 def centroid_direction(mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# From a bare machine (Python >= 3.11, git) to a ranked panorama: installs into .venv, renders a small data set,
+# trains configs/tiny.py, evaluates it and ranks a new panorama. Flags: --python=PYTHON, --extra=cuda for a GPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=python3 extra=""
+for flag in "$@"; do
+  case "$flag" in
+    --python=*) python="${flag#*=}" ;;
+    --extra=*) extra="[${flag#*=}]" ;;
+    *) echo "unknown flag $flag; known are --python=PYTHON and --extra=cuda" >&2; exit 2 ;;
+  esac
+done
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".$extra"
+
+.venv/bin/python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data --picture=data/panorama.png
+.venv/bin/python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
+.venv/bin/python -m foir360_jax.main --mode=predict --workdir=runs/tiny --input=data/panorama.png \
+  --output=runs/tiny/predictions --overwrite
+echo "the ranked panorama: $PWD/runs/tiny/predictions/overlays/panorama.png"
