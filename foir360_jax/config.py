@@ -27,10 +27,12 @@ def base_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.yaw = True  # roll by a random number of columns
   config.data.augment.mirror = True
-  config.data.augment.permute_colours = True
+  # Changes luminance, so it is for data whose importance does not depend on it (synthetic360's does).
+  config.data.augment.permute_colours = False
 
   config.model = ConfigDict()
   config.model.widths = (24, 48, 72, 96)  # channels at strides 2, 4, 8, 16
+  config.model.blocks = (1, 1, 1, 1)  # residual blocks on each level, after it is reached
   config.model.sphere_from_stride = 8  # coarser levels use spherical convolution, finer ones planar
   config.model.feature_channels = 48
   config.model.mask_channels = 32
@@ -72,7 +74,7 @@ def base_config() -> ConfigDict:
   config.evaluate = ConfigDict()
   config.evaluate.batch_size = 20
   config.evaluate.iou_threshold = 0.5
-  config.evaluate.score_thresholds = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+  config.evaluate.score_thresholds = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
   config.evaluate.sheet_images = 8
   return config.lock()
 
@@ -80,12 +82,19 @@ def base_config() -> ConfigDict:
 def validate(config: ConfigDict) -> None:
   """Raises ValueError with one line for the first value that cannot work."""
   height = config.data.height
-  if height % 16:
-    raise ValueError(f"config.data.height must be divisible by 16 (four stride-2 stages), not {height}")
+  if height % 16 or height < 48:
+    raise ValueError(
+      f"config.data.height must be divisible by 16 (four stride-2 stages) and at least 48, not {height}"
+    )
   if config.train.mode not in MODES:
     raise ValueError(f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}")
   if config.model.mask_stride not in (2, 4):
     raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
+  if config.model.num_queries < config.data.max_objects:
+    raise ValueError(
+      f"config.model.num_queries must be at least config.data.max_objects ({config.data.max_objects}),"
+      f" not {config.model.num_queries}"
+    )
   for field in ("batch_size", "max_objects"):
     if config.data[field] < 1:
       raise ValueError(f"config.data.{field} must be at least 1, not {config.data[field]}")

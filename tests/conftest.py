@@ -1,14 +1,150 @@
-"""Set-up shared by all tests: four CPU devices, parsed absl flags (grain reads them), real data if any."""
+"""Set-up shared by all tests: four CPU devices, parsed absl flags (grain reads them), a tiny model and its data.
+
+Most of the time goes into compiling, so programs are compiled without costly optimizations and kept for
+the session: two modules that need the same program share it, and so do the commands that tests start.
+"""
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from absl import flags
+from flax import nnx
 
+from foir360_jax.config import base_config
+from foir360_jax.models import build_model
+from foir360_jax.sphere import pixel_directions
+
+ROOT = pathlib.Path(__file__).parents[1]
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the commands that tests start
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+  """Compiled programs of this session, away from those of the user."""
+  folder = str(tmp_path_factory.mktemp("compiled"))
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+  jax.config.update("jax_compilation_cache_dir", folder)
+
+
+@pytest.fixture(scope="session")
+def run_command():
+  """A function that runs a command of the project as a user does, from its root."""
+
+  def run(*command):
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, run_command) -> pathlib.Path:
+  """A data_dir with synthetic360/tests: 12, 4 and 4 scenes of 32 x 64 pixels."""
+  data_dir = tmp_path_factory.mktemp("data")
+  result = run_command(
+    "datasets/prepare.py", "--dataset=synthetic360/tests", f"--data_dir={data_dir}"
+  )
+  assert result.returncode == 0, result.stderr
+  return data_dir
+
+
+def _tiny_config():
+  config = base_config()
+  config.data.name = "synthetic360/tests"
+  config.data.height = 48
+  config.data.max_objects = 6
+  config.data.batch_size = 2
+  config.data.num_threads = 0
+  config.model.widths = (8, 8, 16, 16)
+  config.model.feature_channels = 16
+  config.model.mask_channels = 20
+  config.model.num_queries = 8
+  config.evaluate.batch_size = 2
+  config.evaluate.score_thresholds = (0.05, 0.3)
+  config.evaluate.sheet_images = 2
+  return config
+
+
+@pytest.fixture
+def tiny_config():
+  """The smallest model that has every part; 48 rows are the fewest that it takes."""
+  return _tiny_config()
+
+
+@pytest.fixture(scope="session")
+def draw_parameters():
+  """A function that builds a module with parameters drawn by NumPy.
+
+  That is quicker than to compile the initializers, and no bias starts at 0, which would hide errors.
+  """
+
+  def draw(path, parameter):
+    name = jax.tree_util.keystr(path)
+    rng = np.random.default_rng(list(name.encode()))
+    values = rng.normal(size=parameter.shape)
+    if "kernel" in name:
+      values *= np.sqrt(1.5 / np.prod(parameter.shape[:-1]))
+    else:
+      values = 0.2 * values + ("scale" in name)
+    return jnp.asarray(values, parameter.dtype)
+
+  def build(function):
+    graphdef, abstract = nnx.split(nnx.eval_shape(function))
+    return nnx.merge(graphdef, jax.tree.map_with_path(draw, abstract))
+
+  return build
+
+
+@pytest.fixture(scope="session")
+def tiny_model(draw_parameters):
+  """A model of `tiny_config` that finds several objects; do not change its parameters."""
+  model = draw_parameters(lambda: build_model(_tiny_config()))
+  decoder = model.query_decoder
+  decoder.object_head.layers[-1].bias[...] += 3.0
+  decoder.mask_head.embed.layers[-1].kernel[...] *= 0.1
+  decoder.mask_head.features.kernel[...] *= 0.3
+  return model
+
+
+@pytest.fixture(scope="session")
+def draw_batch():
+  """A function `(rng, numbers of objects, max_objects)` that draws a batch for `tiny_model`."""
+  height = 48
+  directions = np.asarray(pixel_directions(height))
+
+  def draw(rng, counts, max_objects=6):
+    where = np.arange(max_objects) < np.array(counts)[:, None]
+    centres = rng.normal(size=(*where.shape, 3))
+    centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
+    radius_rad = np.deg2rad(rng.uniform(8, 25, where.shape))
+    cosine = np.einsum("bnx,hwx->bnhw", centres, directions)
+    masks = (cosine > np.cos(radius_rad)[..., None, None]) & where[..., None, None]
+    shades = rng.uniform(20, 235, (*where.shape, 3))
+    image = rng.uniform(60, 190, (len(counts), height, 2 * height, 3))
+    for index in range(max_objects):
+      image = np.where(masks[:, index, ..., None], shades[:, index, None, None], image)
+    return {
+      "image": image.astype(np.uint8),
+      "masks": np.packbits(masks, axis=-1),
+      "where": where,
+      "relevance": np.where(where, rng.random(where.shape), 0).astype(np.float32),
+      "category": np.where(where, rng.integers(0, 12, where.shape), -1).astype(np.int32),
+      "true_importance": np.where(where, rng.random(where.shape), 0).astype(np.float32),
+      "example_where": np.ones(len(counts), bool),
+      "index": np.arange(len(counts), dtype=np.int32),
+      "seed": rng.integers(0, 2**32, len(counts), dtype=np.uint32),
+    }
+
+  return draw
 
 
 @pytest.fixture(scope="session")

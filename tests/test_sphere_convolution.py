@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foir360_jax.sphere import sphere_conv
+from foir360_jax import sphere
+
+sphere_conv = jax.jit(sphere.sphere_conv, static_argnames="stride")
 
 # height, kernel size, stride, input channels, output channels (None: depthwise)
 CASES = [
@@ -11,7 +13,7 @@ CASES = [
   (4, 3, 1, 3, 2),
   (8, 3, 1, 2, 5),
   (9, 5, 1, 3, 3),
-  (8, 7, 1, 2, 1),
+  (8, 7, 2, 2, 1),
   (16, 3, 2, 4, 3),
   (12, 3, 3, 2, 4),
   (8, 5, 2, 1, 3),
@@ -143,17 +145,43 @@ def test_equator_sees_nearly_the_planar_kernel():
   np.testing.assert_allclose(sphere_conv(x, kernel)[:, middle], planar[:, middle], atol=1e-3)
 
 
+def test_jit_changes_nothing():
+  x, kernel = _inputs(4, 3, 3, 2)
+  _assert_close(sphere.sphere_conv(x, kernel), np.asarray(sphere_conv(x, kernel)))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
-def test_jit_and_vmap_change_nothing(stride):
+def test_vmap_changes_neither_result_nor_gradient(stride):
   x, kernel = _inputs(8, 3, 3, 2, batch_size=4)
-  out = sphere_conv(x, kernel, stride=stride)
-  stacked = x.reshape(2, 2, *x.shape[1:])
-  mapped = jax.vmap(lambda x: sphere_conv(x, kernel, stride=stride))(stacked)
-  _assert_close(mapped.reshape(out.shape), out)
-  _assert_close(jax.jit(sphere_conv, static_argnames="stride")(x, kernel, stride=stride), out)
-  gradients = jax.vmap(jax.grad(lambda x: (sphere_conv(x, kernel, stride=stride) ** 2).sum()))
-  whole = jax.grad(lambda x: (sphere_conv(x, kernel, stride=stride) ** 2).sum())(x)
-  _assert_close(gradients(stacked).reshape(x.shape), whole)
+
+  def value_and_gradient(x):
+    return jax.value_and_grad(lambda x: (sphere_conv(x, kernel, stride=stride) ** 2).sum())(x)
+
+  values, gradients = jax.jit(jax.vmap(value_and_gradient))(x.reshape(2, 2, *x.shape[1:]))
+  value, gradient = jax.jit(value_and_gradient)(x)
+  _assert_close(values.sum(), np.asarray(value))
+  _assert_close(gradients.reshape(x.shape), np.asarray(gradient))
+
+
+@pytest.mark.parametrize("num_blocks", [1, 3, 12])
+def test_the_number_of_row_blocks_changes_nothing(monkeypatch, num_blocks):
+  x, kernel = _inputs(12, 3, 2, 2)
+
+  def gradients(x, kernel):
+    return jax.grad(lambda *args: jnp.tanh(sphere.sphere_conv(*args)).sum(), (0, 1))(x, kernel)
+
+  expected = jax.jit(gradients)(x, kernel)
+  monkeypatch.setattr(sphere.circulant, "_num_blocks", lambda rows, row_bytes: num_blocks)
+  for actual, gradient in zip(jax.jit(lambda *a: gradients(*a))(x, kernel), expected, strict=True):
+    _assert_close(actual, np.asarray(gradient))
+
+
+def test_large_blocks_are_split_and_small_ones_leave_a_loop():
+  assert sphere.circulant._num_blocks(32, 1) == 2
+  assert sphere.circulant._num_blocks(32, 2**20) == 8  # 4 MiB each
+  assert sphere.circulant._num_blocks(9, 2**21) == 9
+  assert sphere.circulant._num_blocks(7, 1) == 7
+  assert sphere.circulant._num_blocks(1, 2**30) == 1
 
 
 def test_gradient_uses_no_scatter():
@@ -163,11 +191,16 @@ def test_gradient_uses_no_scatter():
     assert "scatter" not in str(jax.make_jaxpr(gradient)(x))
 
 
-def test_half_precision_stays_half_precision():
-  x, kernel = _inputs(8, 3, 3, 2)
-  out = sphere_conv(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
-  assert out.dtype == jnp.bfloat16
-  _assert_close(out.astype(jnp.float32), np.asarray(sphere_conv(x, kernel)), 5e-2)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_type", [jnp.bfloat16, jnp.float32])
+def test_half_precision_is_promoted_as_usual_and_gradients_keep_their_types(stride, kernel_type):
+  x, kernel = (jnp.asarray(v) for v in _inputs(8, 3, 3, 2))
+  half = x.astype(jnp.bfloat16), kernel.astype(kernel_type)
+  out = sphere_conv(*half, stride=stride)
+  assert out.dtype == kernel_type
+  _assert_close(out.astype(jnp.float32), np.asarray(sphere_conv(x, kernel, stride=stride)), 5e-2)
+  gradients = jax.grad(lambda *args: sphere_conv(*args, stride=stride).sum(), (0, 1))(*half)
+  assert [g.dtype for g in gradients] == [jnp.bfloat16, kernel_type]
 
 
 @pytest.mark.parametrize(

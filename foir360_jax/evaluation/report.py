@@ -31,8 +31,10 @@ def table(report: dict[str, Any]) -> str:
   for key, title in _ROWS:
     if key in given:
       lines.append(f"{title:34}{_cell(given[key]):>24}{_cell(own.get(key)):>24}")
-  if given.get("gap_closed") is not None:
-    lines.append(f"{'share of the gap closed':34}{given['gap_closed']:>24.3f}{own['gap_closed']:>24.3f}")
+  if "gap_closed" in given:
+    shares = (report["gap_closed"] for report in (given, own))
+    cells = ("-" if share is None else f"{share:.3f}" for share in shares)
+    lines.append(f"{'share of the gap closed':34}" + "".join(f"{cell:>24}" for cell in cells))
   counts = own["model"]
   lines.append(
     f"{report['images']} images: own masks used {counts['images_used']}, skipped {counts['images_skipped']},"
@@ -48,12 +50,21 @@ def write_report(
   report: dict[str, Any], workdir: pathlib.Path, ranker: Ranker, config: Any
 ) -> None:
   """Writes `metrics.json` and `evaluation.png` into the run's folder."""
-  text = json.dumps(report, indent=2, allow_nan=False, default=float)
+  text = json.dumps(_without_nan(report), indent=2, allow_nan=False, default=float)
   write_atomically(workdir / "metrics.json", (text + "\n").encode())
   source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
   count = min(config.evaluate.sheet_images, len(source))
   rows = [_sheet_row(source[index], ranker, config) for index in range(count)]
   save_image(workdir / "evaluation.png", evaluation_sheet(rows))
+
+
+def _without_nan(value: Any) -> Any:
+  """JSON has no NaN: the mean of no image becomes null."""
+  if isinstance(value, dict):
+    return {key: _without_nan(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_without_nan(item) for item in value]
+  return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _sheet_row(example: dict[str, Any], ranker: Ranker, config: Any) -> SheetRow:

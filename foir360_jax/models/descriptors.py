@@ -2,7 +2,8 @@
 
 Everything here is pooled with solid-angle weights over cells of the fine map (P = h w):
 
-- inside: learned features, and mean and deviation of the colours, over the mask;
+- inside: learned features, and of the colours the mean, the deviation and the mean difference between
+  neighbouring pixels (busy or calm?), over the mask;
 - surroundings: the same over spherical caps of several radii around the object, the object left out;
 - shape: the mask and the picture seen in the object's own tangent plane, scaled to its size.
 """
@@ -43,7 +44,7 @@ class Descriptors(nnx.Module):
   """
 
   def __init__(self, feature_channels, channels, *, surround: bool, rngs: nnx.Rngs):
-    pooled = feature_channels + 6
+    pooled = feature_channels + 9
     views = 1 + 2 * len(_CAP_RADII_DEG) if surround else 1
     self.crop = Mlp((_CROP_SIZE**2 * 4, 2 * channels, channels), rngs=rngs)
     self.join = Mlp((views * pooled + 4 + channels, 2 * channels, channels), rngs=rngs)
@@ -74,18 +75,20 @@ class Descriptors(nnx.Module):
 
 
 def _statistics_map(appearance: Appearance) -> jax.Array:
-  """`[B, h, w, C + 6]`: features, colours and squared colours of each cell."""
-  colours = appearance.image - 0.5
+  """`[B, h, w, C + 9]`: features; differences of neighbours, colours and squared colours of each cell."""
+  colours = 4 * (appearance.image - 0.5)
+  east = jnp.abs(jnp.roll(colours, -1, axis=2) - colours)
+  south = jnp.abs(jnp.diff(colours, axis=1, append=colours[:, -1:]))
   factor = colours.shape[1] // appearance.features.shape[1]
-  moments = mean_pool(jnp.concatenate([colours, colours**2], axis=-1), factor)
-  return jnp.concatenate([appearance.features, 4 * moments], axis=-1)
+  moments = mean_pool(jnp.concatenate([2 * (east + south), colours, colours**2], axis=-1), factor)
+  return jnp.concatenate([appearance.features, moments], axis=-1)
 
 
 def _with_deviation(pooled: jax.Array) -> jax.Array:
   """Replaces the pooled squares (last three channels) by deviations."""
   rest, mean, square = jnp.split(pooled, [pooled.shape[-1] - 6, pooled.shape[-1] - 3], axis=-1)
-  variance = jnp.maximum(square / 4 - (mean / 4) ** 2, 0)
-  return jnp.concatenate([rest, mean, 8 * jnp.sqrt(variance + 1e-5)], axis=-1)
+  deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0) + 1e-4)
+  return jnp.concatenate([rest, mean, 2 * deviation], axis=-1)
 
 
 def _pool_caps(statistics: jax.Array, masks: jax.Array, direction: jax.Array) -> list[jax.Array]:

@@ -65,6 +65,7 @@ class PanoRank(nnx.Module):
     self,
     *,
     widths: tuple[int, int, int, int],
+    blocks: tuple[int, int, int, int],
     sphere_from_stride: int,
     feature_channels: int,
     mask_channels: int,
@@ -75,7 +76,7 @@ class PanoRank(nnx.Module):
     surround: bool,
     rngs: nnx.Rngs,
   ):
-    self.encoder = SphereEncoder(widths, sphere_from_stride, rngs=rngs)
+    self.encoder = SphereEncoder(widths, blocks, sphere_from_stride, rngs=rngs)
     self.pixel_decoder = PixelDecoder(widths, feature_channels, mask_stride, rngs=rngs)
     self.objectness = Objectness(feature_channels, rngs=rngs)
     self.query_decoder = QueryDecoder(

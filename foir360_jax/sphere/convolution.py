@@ -3,18 +3,18 @@
 Sits below every encoder. Axes: maps [B, H, W, C] with W = 2 H, kernels [k, k, Cin, Cout].
 
 Where the taps of a pixel lie depends on its row alone; along a row they only shift. So sampling all
-taps is a sparse matrix, circulant in longitude: a short list of entries for each row
-(`_CirculantMatrix`). Its transpose is the same list with the sides swapped and the shifts negated,
-so the gradient is a gather with static tables too, and the scatter-add that autodiff would make of
-it never appears.
+taps is a sparse matrix, circulant in longitude (`circulant`), whose transpose is one too: forward
+and backward are gathers with static tables, and the scatter-add of plain autodiff never appears.
 """
 
-import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from foir360_jax.sphere import circulant
 
 
 def sphere_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
@@ -49,23 +49,15 @@ def sphere_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Arra
   depthwise = _check_shapes(jnp.shape(x), jnp.shape(kernel), stride)
   batch_size, height, width, channels = x.shape
   size, _, _, out_channels = kernel.shape
-  taps = size * size
-  grid = (batch_size, height, width // stride)
-  if not depthwise and stride == 1 and out_channels <= channels:
-    # Project first, blend then: the result of the blend is the smaller one, and x is all that the
-    # backward pass needs to keep.
-    projection = kernel.reshape(taps, channels, out_channels).transpose(1, 0, 2)
-    projected = x.reshape(-1, channels) @ projection.reshape(channels, -1)
-    blend = _tap_matrix(height, size, stride, blend=True)
-    return _multiply(blend, projected.reshape(*grid, taps, out_channels))[..., 0, :]
-
   # The columns under one output pixel become the lane axis: then every shift is in output pixels.
-  sample = _tap_matrix(height, size, stride, blend=False)
-  samples = _multiply(sample, x.reshape(*grid, stride, channels))
+  x = x.reshape(batch_size, height, width // stride, stride, channels)
   if depthwise:
-    return jnp.einsum("bhwtc,tc->bhwc", samples, kernel.reshape(taps, channels))
-  out = samples.reshape(-1, taps * channels) @ kernel.reshape(-1, out_channels)
-  return out.reshape(*samples.shape[:3], out_channels)
+    kernel = kernel.reshape(size * size, channels)
+  else:
+    kernel = kernel.reshape(size * size, channels, out_channels)
+  if stride == 1:
+    return _convolve(x[..., 0, :], kernel)
+  return _contract(circulant.multiply(_tap_matrix(height, size, stride), x), kernel)
 
 
 def _check_shapes(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> bool:
@@ -94,6 +86,93 @@ def _check_shapes(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strid
   return depthwise
 
 
+def _contract(samples: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Sums samples [B, R, W, T, C] times kernel [T, C, D], or [T, C] if depthwise, over the taps."""
+  if kernel.ndim == 2:
+    return jnp.einsum("brwtc,tc->brwc", samples, kernel)
+  # One plain matrix product: einsum would leave two contracted axes to the compiler, at half speed.
+  *grid, taps, channels = samples.shape
+  out = samples.reshape(-1, taps * channels) @ kernel.reshape(taps * channels, -1)
+  return out.reshape(*grid, -1)
+
+
+def _correlate(x: jax.Array, spread: jax.Array, depthwise: bool) -> jax.Array:
+  """The kernel's gradient, [T, C, D] or [T, C], from x [B, R, W, C] and spread [B, R, W, T, D]."""
+  if depthwise:
+    return jnp.einsum("brwc,brwtc->tc", x, spread)
+  channels, (*_, taps, out_channels) = x.shape[-1], spread.shape
+  correlation = x.reshape(-1, channels).T @ spread.reshape(-1, taps * out_channels)
+  return correlation.reshape(channels, taps, out_channels).swapaxes(0, 1)
+
+
+@jax.custom_vjp
+def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The convolution at stride 1 of x [B, H, W, C] with kernel [T, C, D], or [T, C] if depthwise."""
+  matrix = _tap_matrix(x.shape[1], math.isqrt(kernel.shape[0]))
+  return circulant.join_blocks(
+    circulant.map_rows(lambda s: _contract(s, kernel), matrix, x[..., None, :])
+  )
+
+
+def _convolve_backward(residuals, cotangent: jax.Array):
+  """Gradients from one gather: of the cotangent, to where each tap had read."""
+  x, kernel = residuals
+  matrix = _tap_matrix(x.shape[1], math.isqrt(kernel.shape[0]), split=True).transpose
+  transposed, depthwise = kernel.swapaxes(1, -1), kernel.ndim == 2
+
+  def gradients(spread: jax.Array, x: jax.Array):  # [B, r, W, T, D], [B, r, W, C]
+    return _contract(spread, transposed), _correlate(x, spread, depthwise)
+
+  x_blocks, kernel_blocks = circulant.map_rows(gradients, matrix, cotangent[..., None, :], x)
+  x_gradient = circulant.join_blocks(x_blocks).astype(x.dtype)
+  return x_gradient, kernel_blocks.sum(axis=0).astype(kernel.dtype)
+
+
+_convolve.defvjp(lambda x, kernel: (_convolve(x, kernel), (x, kernel)), _convolve_backward)
+
+
+@functools.cache
+def _tap_matrix(
+  height: int, size: int, stride: int = 1, *, split: bool = False
+) -> circulant.CirculantMatrix:
+  """The bilinear sampling of all taps.
+
+  Args:
+    height: rows of the input.
+    size: taps along each side of the kernel.
+    stride: input pixels per output pixel.
+    split: False: from (input row, column within an output pixel) to (output row, tap). True, for
+      stride 1: from (input row, tap) to (output row, 0), as if each tap sampled a map of its own.
+  """
+  tap_row, tap_column = _tap_coordinates(height, size, stride)
+  corners = []
+  for south in (0, 1):
+    for east in (0, 1):
+      row, column = np.floor(tap_row) + south, np.floor(tap_column) + east
+      weight = (1 - abs(tap_row - row)) * (1 - abs(tap_column - column))
+      beyond_pole = (row < 0) | (row >= height)
+      column = np.where(beyond_pole, column + height, column)  # half a turn is H columns
+      row = np.where(row < 0, -1 - row, np.where(row >= height, 2 * height - 1 - row, row))
+      corners.append((row, column, weight))
+  row, column, weight = (np.stack(v) for v in zip(*corners, strict=True))  # [4, H / s, k * k]
+  nonzero = np.nonzero(weight)
+  _, out_row, tap = nonzero
+  row, column = row[nonzero].astype(int), column[nonzero].astype(int)
+  taps = size * size
+  lanes, lane, out_lanes, out_lane = (
+    (taps, tap, 1, 0) if split else (stride, column % stride, taps, tap)
+  )
+  return circulant.CirculantMatrix(
+    destination=out_row * out_lanes + out_lane,
+    source=row * lanes + lane,
+    shift=column // stride,
+    weight=weight[nonzero],
+    columns=2 * height // stride,
+    out_shape=(height // stride, out_lanes),
+    in_shape=(height, lanes),
+  )
+
+
 def _tap_coordinates(height: int, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
   """Row and eastward offset in input pixels of each tap of output column 0, float64 [H / s, k * k].
 
@@ -116,124 +195,3 @@ def _tap_coordinates(height: int, size: int, stride: int) -> tuple[np.ndarray, n
   # A tap that falls on a pixel centre needs one pixel, not four with weights of 1e-16.
   row, column = (np.where(abs(v - np.rint(v)) < 1e-9, np.rint(v), v) for v in (row, column))
   return row, column
-
-
-@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: it is a static argument
-class _CirculantMatrix:
-  """A sparse matrix that commutes with shifts in longitude: [B, R, W, L, C] -> [B, R', W, L', C].
-
-  Sites are row * lanes + lane. Entry e adds weight[e] * x[source[e], (c + shift[e]) mod W] to
-  destination[e] at every column c.
-  """
-
-  destination: np.ndarray  # [E] sites of the result
-  source: np.ndarray  # [E] sites of the operand
-  shift: np.ndarray  # [E] columns eastward
-  weight: np.ndarray  # [E]
-  columns: int  # W
-  out_shape: tuple[int, int]  # R', L'
-  in_shape: tuple[int, int]  # R, L
-
-  @functools.cached_property
-  def transpose(self) -> "_CirculantMatrix":
-    """The matrix of the gradient."""
-    return dataclasses.replace(
-      self,
-      destination=self.source,
-      source=self.destination,
-      shift=-self.shift,
-      out_shape=self.in_shape,
-      in_shape=self.out_shape,
-    )
-
-  @functools.cached_property
-  def gathers(self) -> list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """For each result lane its terms: first source element, shift and weight of each row, [R'].
-
-    A row with fewer entries than the longest has terms of weight 0.
-    """
-    sites, lanes = self.out_shape[0] * self.out_shape[1], self.in_shape[1]
-    counts = np.bincount(self.destination, minlength=sites)
-    order = np.argsort(self.destination, kind="stable")
-    site = self.destination[order]
-    term = np.arange(len(order)) - (np.cumsum(counts) - counts)[site]
-
-    def fill(values: np.ndarray, dtype) -> np.ndarray:
-      filled = np.zeros((counts.max(), sites), dtype)
-      filled[term, site] = values[order]
-      return filled.reshape(-1, *self.out_shape)
-
-    start = fill(self.source // lanes * self.columns * lanes + self.source % lanes, np.int32)
-    shift = fill(self.shift % self.columns, np.int32)
-    weight = fill(self.weight, np.float32)
-    return [
-      [
-        (start[i, :, lane], shift[i, :, lane], weight[i, :, lane])
-        for i in np.flatnonzero(weight[:, :, lane].any(axis=1))
-      ]
-      for lane in range(self.out_shape[1])
-    ]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _multiply(matrix: _CirculantMatrix, x: jax.Array) -> jax.Array:
-  """The product [B, R', W, L', C] of a matrix with x [B, R, W, L, C]."""
-  batch_size, _, columns, lanes, channels = x.shape
-  elements = jax.lax.optimization_barrier(x).reshape(batch_size, -1, channels)
-  # Indices are computed inside the fused gather: as constants they would outweigh the program.
-  column = jax.lax.iota(jnp.int32, columns)
-
-  def term(start: np.ndarray, shift: np.ndarray, weight: np.ndarray) -> jax.Array:
-    shifted = jax.lax.rem(column + shift[:, None], jnp.int32(columns))
-    picked = jnp.take(elements, start[:, None] + shifted * lanes, axis=1, mode="clip")
-    return picked * jnp.asarray(weight, x.dtype)[:, None, None]
-
-  # One fused loop per lane: lanes differ in their number of terms.
-  return jnp.stack([sum(term(*t) for t in terms) for terms in matrix.gathers], axis=3)
-
-
-_multiply.defvjp(
-  lambda matrix, x: (_multiply(matrix, x), None),
-  lambda matrix, _, cotangent: (_multiply(matrix.transpose, cotangent),),
-)
-
-
-@functools.cache
-def _tap_matrix(height: int, size: int, stride: int, *, blend: bool) -> _CirculantMatrix:
-  """The bilinear sampling of all taps.
-
-  Args:
-    height: rows of the input.
-    size: taps along each side of the kernel.
-    stride: input pixels per output pixel.
-    blend: False samples: from (input row, column within an output pixel) to (output row, tap).
-      True, for stride 1, moves what each tap has projected to where it belongs and adds up: from
-      (input row, tap) to (output row, 0).
-  """
-  tap_row, tap_column = _tap_coordinates(height, size, stride)
-  corners = []
-  for south in (0, 1):
-    for east in (0, 1):
-      row, column = np.floor(tap_row) + south, np.floor(tap_column) + east
-      weight = (1 - abs(tap_row - row)) * (1 - abs(tap_column - column))
-      beyond_pole = (row < 0) | (row >= height)
-      column = np.where(beyond_pole, column + height, column)  # half a turn is H columns
-      row = np.where(row < 0, -1 - row, np.where(row >= height, 2 * height - 1 - row, row))
-      corners.append((row, column, weight))
-  row, column, weight = (np.stack(v) for v in zip(*corners, strict=True))  # [4, H / s, k * k]
-  nonzero = np.nonzero(weight)
-  _, out_row, tap = nonzero
-  row, column = row[nonzero].astype(int), column[nonzero].astype(int)
-  taps = size * size
-  lanes, lane, out_lanes, out_lane = (
-    (taps, tap, 1, 0) if blend else (stride, column % stride, taps, tap)
-  )
-  return _CirculantMatrix(
-    destination=out_row * out_lanes + out_lane,
-    source=row * lanes + lane,
-    shift=column // stride,
-    weight=weight[nonzero],
-    columns=2 * height // stride,
-    out_shape=(height // stride, out_lanes),
-    in_shape=(height, lanes),
-  )

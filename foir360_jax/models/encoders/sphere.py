@@ -21,20 +21,20 @@ class SphereEncoder(nnx.Module):
 
   Args:
     widths: channels of the four stages.
+    blocks: residual blocks of the stages, beside the one that reaches the stage from the one before.
     sphere_from_stride: the first stride at which kernels lie on the sphere; 16 or more than it for fewer.
     rngs: source of the initial kernels.
   """
 
-  def __init__(self, widths: tuple[int, int, int, int], sphere_from_stride: int, *, rngs: nnx.Rngs):
+  def __init__(self, widths, blocks, sphere_from_stride: int, *, rngs: nnx.Rngs):
     self.stem = ConvNorm(WrapConv, 4, widths[0], stride=2, rngs=rngs)
-    first = ResidualBlock(WrapConv, widths[0], widths[0], rngs=rngs)
-    self.stages = nnx.List([nnx.List([first])])
-    for level in (1, 2, 3):
+    self.stages = nnx.List()
+    for level, (width, num_blocks) in enumerate(zip(widths, blocks, strict=True)):
       conv = SphereConv if 2 ** (level + 1) >= sphere_from_stride else WrapConv
-      down = ResidualBlock(conv, widths[level - 1], widths[level], stride=2, rngs=rngs)
-      self.stages.append(
-        nnx.List([down, ResidualBlock(conv, widths[level], widths[level], rngs=rngs)])
-      )
+      stage = [ResidualBlock(conv, width, width, rngs=rngs) for _ in range(num_blocks)]
+      if level:
+        stage.insert(0, ResidualBlock(conv, widths[level - 1], width, stride=2, rngs=rngs))
+      self.stages.append(nnx.List(stage))
 
   def __call__(self, image: jax.Array) -> list[jax.Array]:
     """Image `[B, H, W, 3]` in [0, 1], H divisible by 16 and >= 48 -> [B, H/s, W/s, widths] at s = 2, 4, 8, 16."""

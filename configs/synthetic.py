@@ -1,0 +1,19 @@
+"""PanoRank on the full synthetic set: the figures that README reports.
+
+  python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
+  python -m foir360_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
+"""
+
+from foir360_jax.config import base_config
+
+
+def get_config():
+  """An hour of training on two CPU cores; see README for what it reaches."""
+  config = base_config()
+  config.data.name = "synthetic360/128x256"
+  config.data.height = 128
+  config.model.mask_stride = 4
+  config.train.steps = 30000
+  config.train.minutes = 60.0
+  config.train.checkpoint_every = 1000
+  return config

@@ -1,0 +1,139 @@
+"""The layout of the project: who may import whom, how long a module may be, what a package exports."""
+
+import ast
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "foir360_jax"
+MAX_LINES = 300
+
+# A module imports only from rows above its own, or from its own package.
+LEVELS = (
+  {"sphere", "losses", "metrics", "types"},
+  {"formats"},
+  {"models", "data", "saliency"},
+  {"train", "weak_labels"},
+  {"config"},  # knows the modes of the training step
+  {"evaluation", "annotation"},
+  {"run", "benchmarks"},
+  {"main"},
+)
+LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+DATA_BUILDERS_USE = {"sphere", "metrics", "formats"}
+
+
+def python_files(*folders):
+  files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+  assert files
+  return files
+
+
+def imported_modules(file):
+  """Full names of the modules and names that a file imports, lazily imported ones included."""
+  names = []
+  for node in ast.walk(ast.parse(file.read_text())):
+    if isinstance(node, ast.Import):
+      names += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f"{file}: relative import"
+      names += [f"{node.module}.{alias.name}" for alias in node.names]
+  return names
+
+
+def imported_parts(file):
+  """The parts of foir360_jax that a file imports: "sphere", "models"..."""
+  modules = [name.split(".") for name in imported_modules(file)]
+  return {parts[1] for parts in modules if parts[0] == "foir360_jax" and len(parts) > 1}
+
+
+def part_of(file):
+  return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("part", sorted({part_of(file) for file in PACKAGE.rglob("*.py")}))
+def test_imports_go_one_way(part):
+  if part == "__init__":
+    pytest.skip("the root only names the parts")
+  assert part in LEVEL_OF, f"foir360_jax.{part} is new: give it a level in this test"
+  for file in python_files("foir360_jax"):
+    if part_of(file) == part:
+      for other in imported_parts(file) - {part}:
+        assert LEVEL_OF[other] < LEVEL_OF[part], f"{file} imports foir360_jax.{other}"
+
+
+def test_configurations_import_the_base_configuration_alone():
+  for file in python_files("configs"):
+    assert set(imported_modules(file)) == {"foir360_jax.config.base_config"}, file
+
+
+def test_data_builders_use_little_of_the_package_and_the_package_nothing_of_them():
+  builders = {folder.name for folder in (ROOT / "datasets").iterdir() if folder.is_dir()}
+  for file in python_files("datasets"):
+    assert imported_parts(file) <= DATA_BUILDERS_USE, file
+  for file in python_files("foir360_jax", "configs"):
+    roots = {name.split(".")[0] for name in imported_modules(file)}
+    assert not roots & (builders | {"datasets", "configs", "tests"}), file
+
+
+def test_no_module_is_longer_than_300_lines():
+  scripts = [file for file in (ROOT / "launch").iterdir() if file.is_file()]
+  for file in python_files("foir360_jax", "datasets", "configs") + scripts:
+    assert len(file.read_text().splitlines()) <= MAX_LINES, file
+
+
+def test_no_module_is_a_box_for_odds_and_ends():
+  for file in python_files("foir360_jax", "datasets", "configs", "tests"):
+    assert file.stem not in {"utils", "util", "helpers", "common", "misc"}, file
+
+
+def test_every_module_says_what_it_is():
+  for file in python_files("foir360_jax", "datasets", "configs"):
+    assert ast.get_docstring(ast.parse(file.read_text())), file
+
+
+@pytest.mark.parametrize(
+  "package",
+  sorted(".".join(f.relative_to(ROOT).parts[:-1]) for f in PACKAGE.glob("*/**/__init__.py")),
+)
+def test_every_package_lists_what_it_exports(package):
+  module = importlib.import_module(package)
+  file = pathlib.Path(module.__file__)
+  imported = {
+    alias.asname or alias.name
+    for node in ast.parse(file.read_text()).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+  }
+  assert set(module.__all__) == imported
+  # Constants, then classes, then functions, each by the alphabet.
+  assert module.__all__ == sorted(
+    module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+  )
+
+
+def run_python(code):
+  command = [sys.executable, "-c", code]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_core_runs_where_only_jax_and_flax_are():
+  result = run_python(
+    "import sys\n"
+    "for name in ('grain', 'tensorflow_datasets', 'ml_collections'): sys.modules[name] = None\n"
+    "import foir360_jax.sphere, foir360_jax.losses, foir360_jax.metrics, foir360_jax.models\n"
+    "import foir360_jax.models.objective, foir360_jax.train.step, foir360_jax.train.state\n"
+  )
+  assert result.returncode == 0, result.stderr
+
+
+def test_the_command_line_imports_neither_tensorflow_nor_torch():
+  result = run_python(
+    "import sys, foir360_jax.main\n"
+    "print([name for name in ('tensorflow', 'torch') if name in sys.modules])"
+  )
+  assert result.stdout.strip() == "[]", result.stderr

@@ -1,0 +1,113 @@
+"""Every file in configs/ loads, is valid and builds a model that its objective takes; wrong values are refused."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from foir360_jax.config import base_config, validate
+from foir360_jax.models import build_model, build_objective
+
+FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def load(file):
+  """Loads by path under a made-up name, as the command line does."""
+  spec = importlib.util.spec_from_file_location("made_up_name", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def abstract_batch(config):
+  batch_size, num_objects, height = (
+    config.data.batch_size,
+    config.data.max_objects,
+    config.data.height,
+  )
+  shapes = {
+    "image": ((height, 2 * height, 3), np.uint8),
+    "masks": ((num_objects, height, height // 4), np.uint8),
+    "where": ((num_objects,), bool),
+    "relevance": ((num_objects,), np.float32),
+    "category": ((num_objects,), np.int32),
+    "seed": ((), np.uint32),
+  }
+  return {
+    key: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+    for key, (shape, dtype) in shapes.items()
+  }
+
+
+def abstract_terms(config):
+  graphdef, state = nnx.split(nnx.eval_shape(lambda: build_model(config)))
+  objective, weights = build_objective(config)
+  terms = jax.eval_shape(
+    lambda state, batch: objective(nnx.merge(graphdef, state), batch), state, abstract_batch(config)
+  )
+  return terms, weights
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_configuration_builds_its_model_and_its_objective(file):
+  module = load(file)
+  config = module.get_config()
+  validate(config)
+  assert f"--config=configs/{file.name}" in module.__doc__
+  terms, weights = abstract_terms(config)
+  assert set(weights) <= set(terms)
+  for name, (total, count) in terms.items():
+    assert total.shape == () and np.shape(count) == (), name
+
+
+def test_there_is_a_configuration():
+  assert FILES
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("data.height", 72, "config.data.height must be divisible by 16"),
+    ("data.height", 32, "config.data.height must be .*at least 48"),
+    ("data.batch_size", 0, "config.data.batch_size must be at least 1, not 0"),
+    ("data.max_objects", 0, "config.data.max_objects must be at least 1, not 0"),
+    ("train.mode", "pjit", "config.train.mode must be one of jit, .*pmap, not 'pjit'"),
+    ("model.mask_stride", 8, "config.model.mask_stride must be 2 or 4, not 8"),
+    ("model.num_queries", 39, "config.model.num_queries .*config.data.max_objects"),
+  ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(field, value, message):
+  config = base_config()
+  validate(config)
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=message):
+    validate(config)
+
+
+def test_fewer_queries_than_objects_are_refused_by_the_objective_too():
+  config = base_config()
+  config.data.height = 48
+  config.model.num_queries = 39
+  with pytest.raises(ValueError, match="39 queries cannot serve 40 objects.*num_queries"):
+    abstract_terms(config)
+
+
+def test_an_unknown_ranking_loss_is_refused():
+  config = base_config()
+  config.loss.ranking = "bubblesort"
+  with pytest.raises(ValueError, match="listmle.*not 'bubblesort'"):
+    build_objective(config)
+
+
+@pytest.mark.parametrize("section", [None, "data", "model", "loss", "optimizer", "train", "evaluate"])
+def test_misspelt_fields_and_values_of_another_type_are_refused(section):
+  config = base_config()
+  part = config if section is None else config[section]
+  with pytest.raises((AttributeError, KeyError), match="heigth"):
+    part.heigth = 64
+  name = next(name for name in part if isinstance(part[name], int | float))
+  with pytest.raises(TypeError):
+    part[name] = "many"

@@ -1,0 +1,326 @@
+"""Evaluation and prediction: what perfect and simple rankers score, what counts, what is written."""
+
+import importlib
+import json
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+
+from foir360_jax.data import unpack_masks
+from foir360_jax.evaluation import Ranker, evaluate, predict_folder
+from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, mask_measures
+from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.formats import RANK_FILE_SCHEMA, PanoramaError
+from foir360_jax.metrics import mask_iou
+from foir360_jax.models.objective import cell_masks
+from foir360_jax.sphere import solid_angle
+
+NUM_OBJECTS, NUM_QUERIES = 6, 8
+THRESHOLDS = (0.05, 0.3)
+OPTIONS = dict(thresholds=THRESHOLDS, iou_threshold=0.5)
+
+
+def draw_example(rng, count):
+  """What the batch knows and what a compiled pass would give for it; candidates are the true masks."""
+  where = np.arange(NUM_OBJECTS) < count
+  truth = np.where(where, rng.normal(size=NUM_OBJECTS), 0)
+  relevance = np.where(where, truth + 0.3 * rng.normal(size=NUM_OBJECTS), 0)
+  queries = np.pad(relevance, (0, NUM_QUERIES - NUM_OBJECTS))
+  return {
+    "where": where,
+    "relevance": relevance.astype(np.float32),
+    "true_importance": truth.astype(np.float32),
+    "example_where": True,
+    "index": 0,
+    "log_area": np.where(where, relevance + rng.normal(size=NUM_OBJECTS), -7),
+    "horizon": np.zeros(NUM_OBJECTS),
+    "given": truth,
+    "iou": np.eye(NUM_OBJECTS, NUM_QUERIES) * where[:, None],
+    "confidence": np.pad(0.9 * where, (0, NUM_QUERIES - NUM_OBJECTS)),
+    "importance": np.stack([queries, queries]),
+  }
+
+
+def batch_of(examples):
+  return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+@pytest.fixture
+def examples():
+  rng = np.random.default_rng(0)
+  return [draw_example(rng, count) for count in (6, 5, 4, 6, 3, 6)]
+
+
+@pytest.fixture
+def run_oracle(monkeypatch):
+  """`evaluate` on batches that bring the results of the compiled pass with them."""
+  module = importlib.import_module("foir360_jax.evaluation.evaluate")
+
+  def pass_through(batch):
+    area = np.pad(batch["log_area"], ((0, 0), (0, 2)), constant_values=-7)
+    own = OwnMasks(
+      batch["iou"], batch["confidence"], batch["importance"], area, np.zeros(area.shape)
+    )
+    given = GivenMasks(batch["given"], batch["given"])
+    return given, own, (batch["log_area"], batch["horizon"])
+
+  monkeypatch.setattr(module, "_compile", lambda *_: pass_through)
+  return lambda validation, test: evaluate(None, validation, test, **OPTIONS)
+
+
+def test_a_ranker_equal_to_the_truth_reaches_the_ceiling(examples, run_oracle):
+  report, results = run_oracle([batch_of(examples)], [batch_of(examples)])
+  given = report["given_masks"]
+  assert given["model"] == given["ceiling"] == given["rank_head_alone"]
+  assert given["gap_closed"] == 1
+  assert given["area"]["mean"] < given["ceiling"]["mean"] < 1
+  assert given["horizon"]["mean"] == 0  # all equal
+  assert len(results) == report["images"] == 6
+
+
+def test_a_ranker_by_area_closes_nothing_of_the_gap_and_a_worse_one_less(examples, run_oracle):
+  for example in examples:
+    example["given"] = example["log_area"]
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  assert report["given_masks"]["gap_closed"] == 0
+  for example in examples:
+    example["given"] = -example["true_importance"]
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  assert report["given_masks"]["gap_closed"] < -1
+
+
+def test_perfect_masks_in_the_perfect_order_score_one(examples, run_oracle):
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  own = report["own_masks"]
+  assert own["model"]["mean"] == 1 and own["recall"] == 1
+  assert own["ceiling"]["mean"] == report["given_masks"]["ceiling"]["mean"]
+  assert own["objects_per_image"] == own["predictions_per_image"] == 5
+  for example in examples:
+    example["importance"] = -example["importance"]
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  assert report["own_masks"]["model"]["mean"] == pytest.approx(-1)
+
+
+def test_missed_objects_lower_recall_and_score(examples, run_oracle):
+  for example in examples:
+    example["confidence"][np.argmax(np.where(example["where"], example["relevance"], -9))] = 0
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  assert report["own_masks"]["recall"] == pytest.approx(1 - 6 / 30)
+  assert report["own_masks"]["model"]["mean"] < 0.7
+
+
+def test_the_threshold_is_chosen_on_validation_and_not_on_test(examples, run_oracle):
+  rng = np.random.default_rng(1)
+  validation = [draw_example(rng, 6) for _ in range(3)]
+  for example in validation:  # right only among those above the higher threshold
+    example["importance"][0] *= -1
+  for example in examples:
+    example["importance"][1] *= -1
+  report, _ = run_oracle([batch_of(validation)], [batch_of(examples)])
+  assert report["confidence_threshold"] == 0.3
+  curve = report["validation_sa_sor_by_threshold"]
+  assert curve == {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
+  assert report["own_masks"]["model"]["mean"] == pytest.approx(-1)
+
+
+def test_pictures_of_one_object_or_none_are_skipped_and_counted(run_oracle):
+  rng = np.random.default_rng(2)
+  examples = [draw_example(rng, count) for count in (6, 1, 0, 4)]
+  report, results = run_oracle([batch_of(examples)], [batch_of(examples)])
+  assert [len(result.relevance) for result in results] == [6, 1, 0, 4]
+  for part in ("given_masks", "own_masks"):
+    for name in ("model", "area", "horizon", "ceiling"):
+      counts = report[part][name]
+      assert (counts["images_used"], counts["images_skipped"]) == (2, 2), (part, name)
+      assert counts["images_undefined"] == counts["images_counted_zero"] == 0
+
+
+def test_fillers_of_the_last_batch_are_ignored(examples, run_oracle):
+  plain, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  filler = draw_example(np.random.default_rng(3), 6) | {"example_where": False}
+  filler["relevance"] = filler["relevance"] * np.nan
+  split = [batch_of(examples[:4]), batch_of([*examples[4:], filler, filler])]
+  report, results = run_oracle(split, split)
+  assert report == plain and len(results) == 6
+
+
+def test_a_split_in_which_nothing_counts_still_gives_a_report(
+  run_oracle, tiny_config, tiny_ranker, prepared, tmp_path
+):
+  rng = np.random.default_rng(4)
+  examples = [draw_example(rng, count) for count in (1, 0)]
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  report["validation_split"] = "validation"
+  assert "share of the gap closed" in table(report)
+  tiny_config.data.data_dir = str(prepared)
+  write_report(report, tmp_path, tiny_ranker, tiny_config)
+  written = read_strictly(tmp_path / "metrics.json")
+  assert written["given_masks"]["model"]["mean"] is None
+  assert written["given_masks"]["gap_closed"] is None
+
+
+def read_strictly(path):
+  def refuse(constant):
+    raise AssertionError(f"{constant} in {path}")
+
+  return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def tiny_ranker(tiny_model):
+  return Ranker(tiny_model, height=48, category_names=("disc", "box"), confidence_threshold=0.3)
+
+
+@pytest.fixture(scope="module")
+def real(tiny_model, draw_batch):
+  """A report of the untrained model, its results and the batches behind them."""
+  rng = np.random.default_rng(5)
+  batches = [draw_batch(rng, counts) for counts in ((6, 4), (1, 0), (5, 2))]
+  batches[2]["example_where"][1] = False
+  return *evaluate(tiny_model, batches, batches, **OPTIONS), batches
+
+
+@pytest.mark.slow
+def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_masks(real):
+  report, results, batches = real
+  assert report["images"] == 5
+  assert report["given_masks"]["model"]["images_used"] == 3
+  assert report["given_masks"]["model"]["images_skipped"] == 2
+  assert -1 <= report["own_masks"]["model"]["mean"] <= 1
+  assert 0 < report["own_masks"]["predictions_per_image"] <= 8
+  examples = [(batch, row) for batch in batches for row in np.flatnonzero(batch["example_where"])]
+  for (batch, row), result in zip(examples, results, strict=True):
+    real_objects = batch["where"][row]
+    np.testing.assert_array_equal(result.relevance, batch["relevance"][row][real_objects])
+    masks = unpack_masks(batch["masks"][row], 96)[real_objects]
+    # In cells of the horizon, each of (pi / height)^2 sr.
+    cells = np.array([solid_angle(mask) for mask in masks]) * (48 / np.pi) ** 2
+    np.testing.assert_allclose(result.given["area"], np.log(cells + 1e-3), rtol=1e-3)
+    assert result.iou.shape == (len(masks), 8)
+
+
+def test_the_ranker_finds_the_objects_that_evaluation_counts(real, tiny_model):
+  report, results, batches = real
+  threshold = report["confidence_threshold"]
+  ranker = Ranker(tiny_model, height=48, confidence_threshold=threshold)
+  batch, result = batches[0], results[0]
+  ranked = ranker(batch["image"][0])
+  truth = unpack_masks(batch["masks"][0], 96)[batch["where"][0]]
+  iou = mask_iou(truth, ranked.masks)
+  importance = result.importance[THRESHOLDS.index(threshold)]
+  kept = np.flatnonzero(result.confidence > threshold)
+  kept = kept[np.argsort(-importance[kept], kind="stable")]
+  expected = result.iou[:, kept]
+  assert iou.any()
+  np.testing.assert_allclose(
+    iou[:, iou.any(0)], expected[:, expected.any(0)], atol=1e-5, err_msg="IoU in order of rank"
+  )
+
+
+def test_the_distance_from_the_horizon_is_that_of_the_mean_latitude(draw_batch):
+  masks = draw_batch(np.random.default_rng(6), (4,))["masks"]
+  _, horizon = mask_measures(cell_masks(masks, 1))
+  lat_rad = np.pi / 2 - (np.arange(48) + 0.5) * np.pi / 48
+  for mask, found in zip(unpack_masks(masks[0], 96)[:4], horizon[0], strict=False):
+    rows = np.nonzero(mask)[0]
+    expected = -abs(np.average(lat_rad[rows], weights=np.cos(lat_rad[rows])))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  """A panorama of an odd size, one that is not 2:1, a broken one, and a text."""
+  folder = tmp_path / "in"
+  folder.mkdir()
+  rng = np.random.default_rng(7)
+  small = rng.integers(0, 256, (6, 12, 3), np.uint8)
+  cv2.imwrite(str(folder / "good.png"), cv2.resize(small, (150, 75)))
+  cv2.imwrite(str(folder / "flat.jpg"), cv2.resize(small, (150, 60)))
+  (folder / "broken.png").write_bytes((folder / "good.png").read_bytes()[:500])
+  (folder / "notes.txt").write_text("not a picture")
+  return folder
+
+
+def test_a_folder_is_ranked_picture_by_picture_and_bad_ones_get_a_line(
+  tiny_ranker, pictures, tmp_path
+):
+  lines, output = [], tmp_path / "out"
+  assert predict_folder(tiny_ranker, pictures, output, say=lines.append) == 2
+  assert len(lines) == 3
+  broken, flat, good = lines  # by name
+  assert broken.startswith("skipped ") and "broken.png" in broken
+  assert flat.startswith("skipped ") and "flat.jpg: 150 x 60 pixels is not 2:1" in flat
+  assert good.startswith("good.png: ") and "objects ->" in good
+  written = sorted(str(f.relative_to(output)) for f in output.rglob("*") if f.is_file())
+  assert written == ["overlays/good.png", "ranks/good.json"]
+
+  ranks = read_strictly(output / "ranks/good.json")
+  jsonschema.validate(ranks, RANK_FILE_SCHEMA)
+  assert (ranks["image"], ranks["height"], ranks["width"]) == ("good.png", 75, 150)
+  assert len(ranks["objects"]) > 1
+  assert [o["rank"] for o in ranks["objects"]] == sorted(o["rank"] for o in ranks["objects"])
+  assert {o["category"] for o in ranks["objects"]} <= {"disc", "box", ""}
+
+
+def test_results_are_only_replaced_when_asked(tiny_ranker, pictures, tmp_path):
+  output, say = tmp_path / "out", lambda line: None
+  old = output / "ranks/broken.json"  # even one that this run might not write
+  old.parent.mkdir(parents=True)
+  old.write_text("old")
+  with pytest.raises(ValueError, match="broken.json exists .1 such files.; give .*--overwrite"):
+    predict_folder(tiny_ranker, pictures, output, say=say)
+  assert [file.name for file in output.rglob("*") if file.is_file()] == ["broken.json"]
+  assert predict_folder(tiny_ranker, pictures / "good.png", output, say=say) == 0
+  before = (output / "ranks/good.json").read_text()
+  with pytest.raises(ValueError, match="good.json exists"):
+    predict_folder(tiny_ranker, pictures / "good.png", output, say=say)
+  assert predict_folder(tiny_ranker, pictures, output, overwrite=True, say=say) == 2
+  assert (output / "ranks/good.json").read_text() == before
+  assert old.read_text() == "old"
+
+
+def test_a_folder_without_pictures_is_refused(tiny_ranker, tmp_path):
+  (tmp_path / "notes.txt").write_text("nothing here")
+  with pytest.raises(PanoramaError, match="no picture in this folder"):
+    predict_folder(tiny_ranker, tmp_path, tmp_path / "out")
+  with pytest.raises(PanoramaError, match="no such file or folder"):
+    predict_folder(tiny_ranker, tmp_path / "missing", tmp_path / "out")
+
+
+def test_the_ranker_refuses_what_is_no_panorama(tiny_ranker):
+  for panorama in (
+    np.zeros((48, 96, 3), np.float32),
+    np.zeros((48, 96), np.uint8),
+    np.zeros((48, 96, 4), np.uint8),
+    np.zeros((48, 90, 3), np.uint8),
+  ):
+    with pytest.raises(ValueError, match=r"panorama (must be uint8|is) \[.*2 H"):
+      tiny_ranker(panorama)
+
+
+def test_the_ranker_returns_ranked_objects_of_the_size_of_the_panorama(tiny_ranker):
+  panorama = np.random.default_rng(8).integers(0, 256, (75, 150, 3), np.uint8)
+  ranked = tiny_ranker(panorama, image="a.png")
+  assert ranked.masks.shape == (len(ranked), 75, 150) and len(ranked) > 1
+  assert ranked.masks.any((1, 2)).all()
+  assert ((ranked.importance > 0) & (ranked.importance < 1)).all()
+  assert (np.diff(ranked.importance) <= 0).all() and ranked.ranks[0] == 1
+
+
+def test_a_threshold_that_nothing_passes_gives_an_empty_ranking(tiny_model, tmp_path):
+  ranker = Ranker(tiny_model, height=48, confidence_threshold=0.9999)
+  ranked = ranker(np.zeros((48, 96, 3), np.uint8))
+  assert len(ranked) == 0 and ranked.masks.shape == (0, 48, 96)
+  ranked.save_json(tmp_path / "empty.json")
+  ranked.save_overlay(tmp_path / "empty.png")
+  jsonschema.validate(read_strictly(tmp_path / "empty.json"), RANK_FILE_SCHEMA)
+
+
+def test_a_folder_that_is_no_run_is_refused_by_the_ranker(tmp_path, tiny_config):
+  with pytest.raises(ValueError, match="is no run: config.json is missing; give the --workdir"):
+    Ranker.load(tmp_path / "nowhere")
+  (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict()))
+  with pytest.raises(ValueError, match="no checkpoint"):
+    Ranker.load(tmp_path)

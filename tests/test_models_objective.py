@@ -1,0 +1,186 @@
+"""The objective of PanoRank, through one compiled training step: sums over examples, blind to padding."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from foir360_jax.config import base_config
+from foir360_jax.models import build_objective
+from foir360_jax.models.places import find_peaks
+from foir360_jax.train import (
+  compile_step,
+  create_state,
+  make_mesh,
+  put_batch,
+  put_scalar,
+  put_state,
+  train_step,
+)
+
+COUNTS = (6, 3, 1, 4)
+OBJECTIVE, WEIGHTS = build_objective(base_config())
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
+
+
+@pytest.fixture(scope="module")
+def step_in(tiny_model):
+  """A function `(mode, state, batch) -> (state, metrics)` on the host; state None starts anew."""
+  mesh = make_mesh()
+  graphdef, start = create_state(tiny_model, OPTIMIZER)
+  step = functools.partial(train_step, graphdef, OPTIMIZER, OBJECTIVE, WEIGHTS, 0.9)
+  compiled = functools.cache(lambda mode: compile_step(step, mode, mesh))
+
+  def run(mode, state, batch):
+    keys = ("image", "masks", "where", "relevance", "category", "seed")
+    batch = put_batch({key: batch[key] for key in keys}, mode, mesh)
+    state = put_state(start if state is None else state, mode, mesh)
+    return jax.device_get(compiled(mode)(state, batch, put_scalar(0.0, mode, mesh)))
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def terms_of(step_in):
+  return lambda batch: step_in("jit", None, batch)[1]["terms"]
+
+
+@pytest.fixture(scope="module")
+def batch(draw_batch):
+  return draw_batch(np.random.default_rng(0), COUNTS)
+
+
+@pytest.fixture(scope="module")
+def terms(terms_of, batch):
+  return terms_of(batch)
+
+
+def assert_same(actual, expected, rtol=2e-5):
+  assert actual.keys() == expected.keys()
+  for name in expected:
+    np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, atol=1e-4, err_msg=name)
+
+
+def add(first, second):
+  return jax.tree.map(lambda a, b: a + b, first, second)
+
+
+def test_every_weight_names_a_term_and_every_term_counts_something(terms):
+  assert set(WEIGHTS) < set(terms)
+  for name, (total, count) in terms.items():
+    assert np.isfinite(total) and total >= 0 and count > 0, name
+  num_objects = sum(COUNTS)
+  assert terms["heat"][1] == terms["object"][1] == terms["recall"][1] == num_objects
+  assert terms["mask_dice"][1] == terms["category"][1] == 2 * num_objects
+  assert terms["rank_true"][1] == len(COUNTS) and terms["recurrent"][1] == 2 * len(COUNTS)
+
+
+def test_garbage_in_the_padding_changes_no_term(terms_of, batch, terms):
+  rng = np.random.default_rng(1)
+  padding = ~batch["where"]
+  garbage = {key: value.copy() for key, value in batch.items()}
+  garbage["masks"][padding] = rng.integers(0, 256, batch["masks"].shape[2:])
+  garbage["relevance"][padding] = 9.0
+  garbage["category"][padding] = 3
+  assert_same(terms_of(garbage), terms)
+
+
+@pytest.mark.slow
+def test_more_padding_changes_no_term(tiny_model, batch, terms):
+  graphdef, state = nnx.split(tiny_model)
+  more = {"masks": 255, "where": False, "relevance": 1.0, "category": 2}
+  padded = batch | {
+    key: np.pad(
+      batch[key], [(0, 0), (0, 2)] + [(0, 0)] * (batch[key].ndim - 2), constant_values=value
+    )
+    for key, value in more.items()
+  }
+  result = jax.jit(lambda state: OBJECTIVE(nnx.merge(graphdef, state), padded))(state)
+  assert_same(jax.device_get(result), terms)
+
+
+def test_an_object_without_a_pixel_counts_as_padding(terms_of, batch):
+  unmasked = batch | {"masks": batch["masks"].copy()}
+  unmasked["masks"][0, 2] = 0
+  absent = batch | {"where": batch["where"].copy()}
+  absent["where"][0, 2] = False
+  assert_same(terms_of(unmasked), terms_of(absent))
+
+
+def test_terms_of_a_batch_are_the_sums_over_its_examples(terms_of, batch, terms, draw_batch):
+  other = draw_batch(np.random.default_rng(2), (2, 5, 0, 6))
+  mix = lambda first, second: {
+    key: np.concatenate([first[key][:2], second[key][2:]]) for key in first
+  }
+  assert_same(
+    add(terms_of(mix(batch, other)), terms_of(mix(other, batch))), add(terms, terms_of(other))
+  )
+  assert_same(terms_of({key: value[::-1] for key, value in batch.items()}), terms)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (0, 1, 0, 0)])
+def test_gradients_are_finite_with_no_object_or_a_single_one(step_in, draw_batch, counts):
+  batch = draw_batch(np.random.default_rng(3), counts)
+  state, metrics = step_in("jit", None, batch)
+  for name in ("loss", "gradient_norm", "parameter_norm"):
+    assert np.isfinite(metrics[name]), name
+  assert metrics["gradient_norm"] > 0  # of the heat map at least
+  for name, (total, count) in metrics["terms"].items():
+    assert np.isfinite(total), name
+    assert sum(counts) or name in ("heat", "foreground", "object") or total == count == 0, name
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_categories_that_are_not_known_cost_nothing(terms_of, batch):
+  result = terms_of(batch | {"category": np.full_like(batch["category"], -1)})
+  assert result["category"] == (0, 0) and result["rank_category"] == (0, 0)
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(step_in, batch):
+  state, losses = None, []
+  for _ in range(25):
+    state, metrics = step_in("jit", state, batch)
+    losses.append(float(metrics["loss"]))
+  assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["jit_sharded", "shard_map", "pmap"])
+def test_every_mode_makes_the_same_step(step_in, batch, mode):
+  expected, expected_metrics = step_in("jit", None, batch)
+  state, metrics = step_in(mode, None, batch)
+  assert_same(metrics["terms"], expected_metrics["terms"])
+  np.testing.assert_allclose(metrics["gradient_norm"], expected_metrics["gradient_norm"], rtol=1e-4)
+  # Clipped SGD moves the parameters by 0.05 at most: 1e-6 is 2e-5 of that.
+  difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, expected.params)
+  assert max(jax.tree.leaves(difference)) < 1e-6
+
+
+def test_taught_and_found_queries_cannot_influence_each_other(tiny_model, batch):
+  graphdef, state = nnx.split(tiny_model)
+  group = jnp.array([0] * 3 + [1] * 8)
+
+  @jax.jit
+  def decode(state, taught, taught_where, shift):
+    model = nnx.merge(graphdef, state)
+    scene = model.encode(batch["image"])
+    found = find_peaks(scene.heat, 8)[0] + shift
+    where = jnp.concatenate([taught_where, jnp.ones(found.shape, bool)], axis=1)
+    return model.decode(scene, jnp.concatenate([taught, found], axis=1), where, group)
+
+  rng = np.random.default_rng(4)
+  taught, others = rng.integers(0, 24 * 48, (2, 4, 3))
+  everyone, nobody = np.ones((4, 3), bool), np.zeros((4, 3), bool)
+  plain = decode(state, taught, everyone, 0)
+  for changed in (decode(state, others, everyone, 0), decode(state, taught, nobody, 0)):
+    for before, after in zip(plain, changed, strict=True):
+      np.testing.assert_allclose(after[:, 3:], before[:, 3:], rtol=1e-5, atol=1e-5)
+      assert np.abs(after[:, :3] - before[:, :3]).max() > 1e-4
+  shifted = decode(state, taught, everyone, 1)
+  for before, after in zip(plain, shifted, strict=True):
+    np.testing.assert_allclose(after[:, :3], before[:, :3], rtol=1e-5, atol=1e-5)
+    assert np.abs(after[:, 3:] - before[:, 3:]).max() > 1e-4
