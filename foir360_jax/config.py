@@ -33,7 +33,7 @@ def base_config() -> ConfigDict:
   config.model = ConfigDict()
   config.model.widths = (24, 48, 72, 96)  # channels at strides 2, 4, 8, 16
   config.model.blocks = (1, 1, 1, 1)  # residual blocks on each level, after it is reached
-  config.model.sphere_from_stride = 8  # coarser levels use spherical convolution, finer ones planar
+  config.model.sphere_from_stride = 4  # coarser levels use spherical convolution, finer ones planar
   config.model.feature_channels = 48
   config.model.mask_channels = 32
   config.model.num_queries = 48

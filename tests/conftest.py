@@ -1,13 +1,14 @@
-"""Set-up shared by all tests: four CPU devices, parsed absl flags (grain reads them), a tiny model and its data.
+"""Set-up shared by all tests: four CPU devices, parsed absl flags, a tiny model and its data.
 
-Most of the time goes into compiling, so programs are compiled without costly optimizations and kept for
-the session: two modules that need the same program share it, and so do the commands that tests start.
+Most of the time goes into compiling, so programs are compiled without costly optimizations and kept
+for the session: modules that need the same program share it, as do the commands that tests start.
 """
 
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +22,13 @@ from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
 
 ROOT = pathlib.Path(__file__).parents[1]
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the commands that tests start
+PROGRAMS = tempfile.TemporaryDirectory()  # removed at exit; away from the user's cache
+# In the environment, too, for the commands that tests start.
+os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name}
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
 jax.config.update("jax_num_cpu_devices", 4)
-flags.FLAGS.mark_as_parsed()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-  """Compiled programs of this session, away from those of the user."""
-  folder = str(tmp_path_factory.mktemp("compiled"))
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-  jax.config.update("jax_compilation_cache_dir", folder)
+flags.FLAGS.mark_as_parsed()  # grain reads them
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +68,12 @@ def _tiny_config():
   config.evaluate.score_thresholds = (0.05, 0.3)
   config.evaluate.sheet_images = 2
   return config
+
+
+@pytest.fixture(scope="session")
+def make_tiny_config():
+  """A function that builds `tiny_config`."""
+  return _tiny_config
 
 
 @pytest.fixture
@@ -150,7 +152,9 @@ def draw_batch():
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
   """The folder with oracle cases and real pictures that some checkouts have beside them."""
-  folder = pathlib.Path(os.environ.get("FOIR360_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
+  folder = pathlib.Path(
+    os.environ.get("FOIR360_SHARED", pathlib.Path(__file__).parents[2] / "shared")
+  )
   if not folder.is_dir():
     pytest.skip(f"no shared data at {folder} (set FOIR360_SHARED)")
   return folder

@@ -1,4 +1,4 @@
-"""The layout of the project: who may import whom, how long a module may be, what a package exports."""
+"""The layout of the project: who may import whom, how long a module may be, what it exports."""
 
 import ast
 import importlib

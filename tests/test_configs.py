@@ -1,4 +1,4 @@
-"""Every file in configs/ loads, is valid and builds a model that its objective takes; wrong values are refused."""
+"""Every file in configs/ is valid and builds a model and an objective; wrong values are refused."""
 
 import importlib.util
 import pathlib
@@ -37,8 +37,7 @@ def abstract_batch(config):
     "seed": ((), np.uint32),
   }
   return {
-    key: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-    for key, (shape, dtype) in shapes.items()
+    key: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for key, (shape, dtype) in shapes.items()
   }
 
 
@@ -102,7 +101,9 @@ def test_an_unknown_ranking_loss_is_refused():
     build_objective(config)
 
 
-@pytest.mark.parametrize("section", [None, "data", "model", "loss", "optimizer", "train", "evaluate"])
+@pytest.mark.parametrize(
+  "section", [None, "data", "model", "loss", "optimizer", "train", "evaluate"]
+)
 def test_misspelt_fields_and_values_of_another_type_are_refused(section):
   config = base_config()
   part = config if section is None else config[section]

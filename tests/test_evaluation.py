@@ -1,4 +1,4 @@
-"""Evaluation and prediction: what perfect and simple rankers score, what counts, what is written."""
+"""Evaluation and prediction: what perfect and simple rankers score, and what is written."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ OPTIONS = dict(thresholds=THRESHOLDS, iou_threshold=0.5)
 
 
 def draw_example(rng, count):
-  """What the batch knows and what a compiled pass would give for it; candidates are the true masks."""
+  """What a batch holds and what a compiled pass finds in it: the candidates are the true masks."""
   where = np.arange(NUM_OBJECTS) < count
   truth = np.where(where, rng.normal(size=NUM_OBJECTS), 0)
   relevance = np.where(where, truth + 0.3 * rng.normal(size=NUM_OBJECTS), 0)

@@ -123,7 +123,11 @@ def test_masks_that_overlap_by_less_than_half_both_stay():
 
 def test_of_equally_confident_duplicates_the_first_stays_and_empty_masks_go():
   box, nothing = (slice(4, 8), slice(2, 8)), (slice(0, 0), slice(0, 0))
-  assert (segment(logits(box, box, nothing), [[1.0, 1.0, 3.0]]) > 0).tolist() == [True, False, False]
+  assert (segment(logits(box, box, nothing), [[1.0, 1.0, 3.0]]) > 0).tolist() == [
+    True,
+    False,
+    False,
+  ]
 
 
 def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model):

@@ -1,4 +1,4 @@
-"""Descriptors, the rank decoder and its recurrent module: padding cannot leak, both ways of picking agree."""
+"""Descriptors, rank decoder and recurrent module: padding cannot leak, both ways to pick agree."""
 
 import jax
 import jax.numpy as jnp
@@ -197,9 +197,7 @@ def far_from(masks, height):
 
 @pytest.mark.parametrize("surround", [True, False])
 def test_what_lies_outside_the_masks_counts_only_with_surround(draw_parameters, surround):
-  describe = draw_parameters(
-    lambda: Descriptors(CHANNELS, 8, surround=surround, rngs=nnx.Rngs(0))
-  )
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=surround, rngs=nnx.Rngs(0)))
   rng = np.random.default_rng(7)
   appearance, masks = draw_appearance(rng, 1), draw_masks(rng, 1, 2)
   outside = far_from(masks, HEIGHT)[..., None]

@@ -3,14 +3,15 @@
 import cv2
 import numpy as np
 import pytest
-from synthetic360 import importance, shapes, textures
-from synthetic360.scene import SMALLEST_SR, Scene, render_scene
-from synthetic360.surroundings import draw_surroundings
-from synthetic360.synthetic360_dataset_builder import SPLITS, render_example
 
 from foir360_jax.data import open_source, unpack_masks
 from foir360_jax.metrics import ScoreAccumulator, rank_correlation, ranks_from_relevance
 from foir360_jax.sphere import bounding_fov_deg, pixel_areas, pixel_directions, solid_angle
+from synthetic360 import importance, shapes, textures
+from synthetic360 import scene as scene_module
+from synthetic360.scene import SMALLEST_SR, Scene, render_scene
+from synthetic360.surroundings import draw_surroundings
+from synthetic360.synthetic360_dataset_builder import SPLITS, render_example
 
 HEIGHT = 32
 
@@ -102,13 +103,10 @@ def test_opaque_masks_never_overlap_and_translucent_ones_may():
 
 def test_the_mask_of_one_opaque_disc_holds_the_pixels_it_covers_most_of(monkeypatch):
   """One disc about a known direction: compared with a brute-force count of quarter pixels."""
-  disc = lambda u, v: np.hypot(u, v) < 1
-  monkeypatch.setattr(shapes, "draw_shape", lambda *_: disc)
+  monkeypatch.setattr(shapes, "draw_shape", lambda *_: lambda u, v: np.hypot(u, v) < 1)
   checked = 0
   for seed in range(6):
     placements = []
-    from synthetic360 import scene as scene_module
-
     draw = scene_module._draw_placement
 
     def remember(*arguments, draw=draw, placements=placements):
@@ -207,7 +205,6 @@ def test_training_scenes_never_show_what_is_kept_for_the_test(record):
 
 
 def test_test_objects_wear_unseen_textures_only_and_some_unseen_outlines(record):
-  painted = {}
   for seed in range(5):
     scene(seed, unseen=True)
   unseen = {number for label, number in record if label == "unseen texture"}
@@ -216,7 +213,6 @@ def test_test_objects_wear_unseen_textures_only_and_some_unseen_outlines(record)
   assert any(label.startswith("unseen") for label in outlines)
   assert any(label.startswith("seen") for label in outlines)
   # The surroundings draw from the seen ones: without objects nothing else is left.
-  painted.update(record)
   record.clear()
   for seed in range(5):
     rng = np.random.default_rng(seed)
@@ -254,7 +250,9 @@ def test_the_labels_can_be_learnt_but_not_from_area_and_latitude(scenes):
     clean, noisy = importance.annotate(features, rng)
     for name, values in zip(scores, (clean, features[:, 0], -features[:, 2]), strict=True):
       scores[name].append(rank_correlation(noisy, values))
-  mean = {name: ScoreAccumulator().add(*values).summary()["mean"] for name, values in scores.items()}
+  mean = {
+    name: ScoreAccumulator().add(*values).summary()["mean"] for name, values in scores.items()
+  }
   assert 0.8 < mean["ceiling"] < 0.97
   assert 0 < mean["area"] < 0.6 and 0 < mean["horizon"] < 0.6
 

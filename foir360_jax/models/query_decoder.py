@@ -51,7 +51,8 @@ class MaskHead(nnx.Module):
   def __init__(self, channels: int, mask_channels: int, *, rngs: nnx.Rngs):
     self.features = nnx.Linear(channels, mask_channels, rngs=rngs)
     self.embed = Mlp((channels, channels, mask_channels + 2), last_scale=0.1, rngs=rngs)
-    self.foreground_gain = nnx.Param(jnp.asarray(0.5))
+    # Typed: a weak type would not survive a checkpoint, and a resumed run would compile anew.
+    self.foreground_gain = nnx.Param(jnp.array(0.5, jnp.float32))
 
   def pixel_features(self, fine: jax.Array) -> jax.Array:
     """`[B, h, w, C]` -> `[B, P, M]`; channel 0 is the foreground logit."""

@@ -57,7 +57,8 @@ def compile_step(step: Callable, mode: str, mesh: Mesh) -> Callable:
   mapped_step = functools.partial(step, axis_name=_AXIS)
   if mode == "shard_map":
     specs = (PartitionSpec(), PartitionSpec(_AXIS), PartitionSpec())
-    # Unchecked: loops inside libraries (optax's Hungarian algorithm) start from replicated constants.
+    # Unchecked: loops inside libraries (optax's Hungarian algorithm) start from plain constants,
+    # which the check takes for replicated values that become varying.
     mapped = jax.shard_map(
       mapped_step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
     )

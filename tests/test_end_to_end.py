@@ -1,0 +1,219 @@
+"""From prepared data to ranked panoramas, by the entry points and the command line."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from foir360_jax import run
+from foir360_jax.evaluation import Ranker
+from foir360_jax.formats import read_rank_file, save_image
+
+pytestmark = pytest.mark.slow
+STEPS = 4
+
+
+def read_strictly(path):
+  def refuse(constant):
+    raise AssertionError(f"{constant} in {path}")
+
+  return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def settings(make_tiny_config, prepared):
+  """A function `(steps) -> config`."""
+
+  def build(steps=STEPS):
+    config = make_tiny_config()
+    config.data.data_dir = str(prepared)
+    config.train.steps = steps
+    config.train.log_every = 2
+    config.train.checkpoint_every = 3
+    config.optimizer.warmup_steps = 1
+    return config
+
+  return build
+
+
+@pytest.fixture(scope="module")
+def final_states():
+  """The states with which the trainings of this module ended, in order."""
+  states, train = [], run.train
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run, "train", lambda **arguments: states.append(train(**arguments)))
+    yield states
+
+
+@pytest.fixture(scope="module")
+def trained(settings, final_states, tmp_path_factory):
+  """The folder of a run of four steps, evaluated, and its final state."""
+  workdir = tmp_path_factory.mktemp("run")
+  run.train_and_evaluate(settings(), str(workdir))
+  return workdir, jax.device_get(final_states[-1])
+
+
+def rows(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_checkpoints_logs_and_a_report(trained, settings):
+  workdir, state = trained
+  assert int(state.step) == STEPS
+  assert [row["step"] for row in rows(workdir)] == [2, 4]
+  assert all(np.isfinite(row["loss"]) for row in rows(workdir))
+  saved = read_strictly(workdir / "config.json")
+  assert saved["train"]["steps"] == STEPS and len(saved["category_names"]) == 12
+  report = read_strictly(workdir / "metrics.json")
+  assert report["images"] == 4 and report["split"] == "test"
+  assert report["given_masks"]["model"]["images_used"] == 4
+  assert report["given_masks"]["ceiling"]["mean"] > 0.5
+  assert report["confidence_threshold"] in settings().evaluate.score_thresholds
+  assert (workdir / "evaluation.png").stat().st_size > 10_000
+
+
+def test_evaluating_again_gives_the_same_report(trained, settings, capsys):
+  workdir, _ = trained
+  before = read_strictly(workdir / "metrics.json")
+  (workdir / "metrics.json").unlink()
+  run.evaluate_run(settings(), str(workdir))
+  assert read_strictly(workdir / "metrics.json") == before
+  printed = capsys.readouterr().out
+  assert "ceiling (noiseless importance)" in printed and "4 images" in printed
+
+
+def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
+  trained, settings, final_states, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
+  build = run.build_training_batches
+
+  class Interrupting:
+    """Batches that send SIGTERM when the third one is fetched: while step 2 is computed."""
+
+    def __init__(self, batches):
+      self.batches, self.fetched = batches, 0
+
+    def __next__(self):
+      self.fetched += 1
+      if self.fetched == 3:
+        signal.raise_signal(signal.SIGTERM)
+      return next(self.batches)
+
+    def get_state(self):
+      return self.batches.get_state()
+
+  with monkeypatch.context() as patch:
+    patch.setattr(run, "build_training_batches", lambda config: Interrupting(build(config)))
+    with pytest.raises(SystemExit) as stopped:
+      run.train_and_evaluate(settings(), str(tmp_path))
+  assert stopped.value.code == 128 + signal.SIGTERM
+  assert rows(tmp_path)[-1]["step"] == 2
+
+  run.train_and_evaluate(settings(), str(tmp_path))
+  resumed, uninterrupted = jax.device_get(final_states[-1]), trained[1]
+  assert int(resumed.step) == STEPS
+  jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
+
+
+def test_more_steps_continue_the_run(settings, final_states, trained, tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
+  for steps in (2, 3):
+    run.train_and_evaluate(settings(steps), str(tmp_path))
+    assert int(final_states[-1].step) == steps
+  assert [row["step"] for row in rows(tmp_path)] == [2, 3]
+
+
+def test_the_ranker_loads_the_averaged_parameters_and_the_threshold_of_the_report(trained):
+  workdir, state = trained
+  ranker = Ranker.load(workdir)
+  assert (
+    ranker.confidence_threshold == read_strictly(workdir / "metrics.json")["confidence_threshold"]
+  )
+  assert ranker.height == 48 and ranker.category_names[0] == "disc"
+  assert Ranker.load(workdir, confidence_threshold=0.7).confidence_threshold == 0.7
+  loaded, averaged = jax.tree.leaves(ranker._state), jax.tree.leaves(state.ema_params)
+  assert len(loaded) == len(averaged)
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), averaged)
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
+  workdir, _ = trained
+  config = read_strictly(workdir / "config.json")
+  config["model"]["feature_channels"] = 24
+  (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  with pytest.raises(ValueError, match="checkpoint"):
+    Ranker.load(tmp_path)
+
+
+def test_too_few_categories_for_the_data_are_refused(settings, tmp_path):
+  config = settings()
+  config.model.num_categories = 11
+  with pytest.raises(ValueError, match="has 12 categories: set config.model.num_categories"):
+    run.train_and_evaluate(config, str(tmp_path))
+
+
+@pytest.fixture
+def panoramas(tmp_path):
+  folder = tmp_path / "in"
+  picture = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
+  save_image(folder / "good.png", picture.repeat(9, 0).repeat(9, 1))
+  (folder / "broken.png").write_bytes(b"no picture")
+  return folder
+
+
+def test_the_command_line_ranks_panoramas_and_reports_failures(
+  trained, run_command, panoramas, tmp_path
+):
+  workdir, output = trained[0], tmp_path / "out"
+  command = [
+    "-m",
+    "foir360_jax.main",
+    "--mode=predict",
+    f"--workdir={workdir}",
+    f"--input={panoramas}",
+    f"--output={output}",
+  ]
+  result = run_command(*command)
+  assert result.returncode == 1, result.stderr
+  lines = result.stdout.splitlines()
+  assert len(lines) == 2 and lines[0].startswith("skipped ") and lines[1].startswith("good.png: ")
+  ranked = read_rank_file(output / "ranks/good.json")
+  assert ranked.image == "good.png" and ranked.masks.shape[1:] == (72, 144)
+  assert (output / "overlays/good.png").is_file()
+
+  again = run_command(*command)
+  assert again.returncode == 2
+  assert again.stderr.startswith("error: ") and "--overwrite" in again.stderr
+  assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--mode=predict"], "--mode=predict needs --workdir, --input, --output"),
+    (["--mode=train"], "--mode=train needs --workdir, --config"),
+    (["--mode=fly"], "train|evaluate|predict"),
+    (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
+  ],
+)
+def test_wrong_flags_are_explained(run_command, flags, message):
+  result = run_command("-m", "foir360_jax.main", *flags)
+  assert result.returncode != 0
+  assert message in result.stdout + result.stderr
+
+
+def test_missing_data_are_explained_in_one_line(run_command, tmp_path):
+  result = run_command(
+    "-m",
+    "foir360_jax.main",
+    "--config=configs/tiny.py",
+    f"--config.data.data_dir={tmp_path}",
+    f"--workdir={tmp_path / 'run'}",
+  )
+  assert result.returncode == 2
+  assert "write it with: python datasets/prepare.py --dataset=synthetic360" in result.stderr
+  assert "Traceback" not in result.stderr
