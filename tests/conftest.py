@@ -86,7 +86,7 @@ def tiny_config():
 def draw_parameters():
   """A function that builds a module with parameters drawn by NumPy.
 
-  That is quicker than to compile the initializers, and no bias starts at 0, which would hide errors.
+  That is quicker than to compile the initializers; and no bias is 0, which would hide errors.
   """
 
   def draw(path, parameter):
