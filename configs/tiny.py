@@ -1,7 +1,7 @@
 """PanoRank on small synthetic panoramas: what the quickstart trains.
 
-  python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data
-  python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
+python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data
+python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
 """
 
 from foir360_jax.config import base_config

@@ -1,9 +1,9 @@
 """Writes a data set to disk: `python datasets/prepare.py --dataset=synthetic360 --data_dir=data`.
 
-`--dataset=NAME/CONFIG` writes one configuration, `--dataset=NAME` the builder's first. What is complete on disk
-already is kept; TFDS writes to a temporary folder and renames it at the end, so a stopped run leaves
-nothing that looks finished. For synthetic360, `--difficulty` then prints how hard the data set is, and `--picture=FILE`
-renders one more panorama, to try a model on.
+`--dataset=NAME/CONFIG` writes one configuration, `--dataset=NAME` the builder's first. What is
+complete on disk already is kept; TFDS writes to a temporary folder and renames it at the end, so a
+stopped run leaves nothing that looks finished. For synthetic360, `--difficulty` then prints how
+hard the data set is, and `--picture=FILE` renders one more panorama, to try a model on.
 """
 
 import importlib
@@ -14,10 +14,14 @@ from absl import app, flags, logging
 
 BUILDERS = ("synthetic360",)
 
-_DATASET = flags.DEFINE_string("dataset", "synthetic360/64x128", "Data set, with its configuration.")
+_DATASET = flags.DEFINE_string(
+  "dataset", "synthetic360/64x128", "Data set, with its configuration."
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder under which the data set is written.")
 _DIFFICULTY = flags.DEFINE_bool("difficulty", False, "Print the ceiling and the simple baselines.")
-_PICTURE = flags.DEFINE_string("picture", None, "Render a panorama that is in no split into this PNG.")
+_PICTURE = flags.DEFINE_string(
+  "picture", None, "Render a panorama that is in no split into this PNG."
+)
 
 
 def main(argv):

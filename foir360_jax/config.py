@@ -1,13 +1,14 @@
 """The fields that every configuration has, with their defaults, and the check of their values.
 
-A file in `configs/` calls `base_config()`, changes what it wants and returns it; the command line may
-override any field (`--config.optimizer.learning_rate=1e-3`). Only the entry points and the `build_*`
-functions see a ConfigDict: below them values travel as plain arguments.
+A file in `configs/` calls `base_config()`, changes what it wants and returns it; the command line
+may override any field (`--config.optimizer.learning_rate=1e-3`). Only the entry points and the
+`build_*` functions see a ConfigDict: below them values travel as plain arguments.
 """
 
 from ml_collections import ConfigDict
 
 from foir360_jax.train.parallel import MODES
+
 
 def base_config() -> ConfigDict:
   """Returns the defaults; unknown fields are refused by the lock."""
@@ -27,7 +28,7 @@ def base_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.yaw = True  # roll by a random number of columns
   config.data.augment.mirror = True
-  # Changes luminance, so it is for data whose importance does not depend on it (synthetic360's does).
+  # Changes the luminance, on which importance may depend (in synthetic360 it does).
   config.data.augment.permute_colours = False
 
   config.model = ConfigDict()
@@ -65,7 +66,7 @@ def base_config() -> ConfigDict:
 
   config.train = ConfigDict()
   config.train.steps = 1500
-  config.train.minutes = 0.0  # > 0: the schedule also ends after this wall time (compilation excluded)
+  config.train.minutes = 0.0  # > 0: the run also ends after this wall time, without compilation
   config.train.mode = "jit"
   config.train.log_every = 50
   config.train.checkpoint_every = 500
@@ -84,16 +85,19 @@ def validate(config: ConfigDict) -> None:
   height = config.data.height
   if height % 16 or height < 48:
     raise ValueError(
-      f"config.data.height must be divisible by 16 (four stride-2 stages) and at least 48, not {height}"
+      "config.data.height must be divisible by 16 (four stride-2 stages) and at least 48,"
+      f" not {height}"
     )
   if config.train.mode not in MODES:
-    raise ValueError(f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}")
+    raise ValueError(
+      f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}"
+    )
   if config.model.mask_stride not in (2, 4):
     raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
   if config.model.num_queries < config.data.max_objects:
     raise ValueError(
-      f"config.model.num_queries must be at least config.data.max_objects ({config.data.max_objects}),"
-      f" not {config.model.num_queries}"
+      "config.model.num_queries must be at least config.data.max_objects"
+      f" ({config.data.max_objects}), not {config.model.num_queries}"
     )
   for field in ("batch_size", "max_objects"):
     if config.data[field] < 1:

@@ -1,8 +1,9 @@
 """The command line: flags, and which entry point they call.
 
-  python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny                   train and evaluate
-  ... --mode=evaluate                                                                       evaluate again
-  ... --mode=predict --input=PICTURE_OR_FOLDER --output=OUT                                 rank new panoramas
+python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny                   train and
+evaluate ... --mode=evaluate
+evaluate again ... --mode=predict --input=PICTURE_OR_FOLDER --output=OUT
+    rank new panoramas
 """
 
 import sys

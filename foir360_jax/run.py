@@ -1,4 +1,4 @@
-"""The entry points behind the command line: from a configuration to a trained, evaluated, used model."""
+"""The entry points behind the command line: a configuration in, a trained and evaluated run out."""
 
 import os
 import pathlib
@@ -25,8 +25,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   category_names = open_source(data.name, data.data_dir, data.train_split).category_names
   if len(category_names) > config.model.num_categories:
     raise ValueError(
-      f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at least that,"
-      f" not {config.model.num_categories}"
+      f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at"
+      f" least that, not {config.model.num_categories}"
     )
   optimizer = build_optimizer(
     **{name: config.optimizer[name] for name in config.optimizer if name != "ema_decay"}
@@ -51,7 +51,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
 
 
 def evaluate_run(config: ConfigDict, workdir: str) -> None:
-  """Evaluates the newest checkpoint in `workdir`: prints a table, writes metrics.json and evaluation.png."""
+  """Evaluates the newest checkpoint in `workdir`: a table, metrics.json and evaluation.png."""
   validate(config)
   _use_compilation_cache()
   folder = pathlib.Path(workdir)

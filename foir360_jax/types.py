@@ -1,7 +1,7 @@
 """The arrays that travel between the parts of the program: one legend for all of them.
 
-Axes: B examples, N objects (padded, see `where`), H rows (row 0 north-most), W = 2 H columns (column 0
-starts at longitude -pi), C channels.
+Axes: B examples, N objects (padded, see `where`), H rows (row 0 north-most), W = 2 H columns
+(column 0 starts at longitude -pi), C channels.
 """
 
 import jax

@@ -260,7 +260,7 @@ def test_the_builders_pass_on_every_field_of_the_configuration(monkeypatch):
   config = base_config()
   config.seed = 5
   config.data.update({"height": 16, "max_objects": 6, "batch_size": 2})
-  config.data.augment.mirror = False
+  config.data.augment.update({"mirror": False, "permute_colours": True})
   config.evaluate.batch_size = 5
   expected = take(train(source, batch_size=2, seed=5, mirror=False), 8)
   assert_same_batches(take(build_training_batches(config), 8), expected)

@@ -1,12 +1,13 @@
-"""How hard synthetic360 is: the ceiling of its labels, and what simple rankers of the true masks reach.
+"""How hard synthetic360 is: the ceiling of its labels, and what simple rankers reach.
 
-`python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data --difficulty` prints the table. A linear fit
-is made on the validation split and measured on the test split.
+`python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data --difficulty` prints the
+table. Linear fits are made on the validation split and measured on the test split.
 """
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+
 from foir360_jax.metrics import ScoreAccumulator, bootstrap_interval, rank_correlation
 
 _RING = 32  # the ring around a mask is height / 32 pixels wide

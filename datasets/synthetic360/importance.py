@@ -1,17 +1,19 @@
 """The rule by which an object of synthetic360 is important, and the annotators' noise on top.
 
 importance = SIZE z(log solid angle) + CONTRAST z(contrast) - LATITUDE z(|latitude|)
-             - COMMONNESS z(share of its class among the scene's objects) - OCCLUSION z(hidden share)
+             - COMMONNESS z(share of its class among the scene's objects) - OCCLUSION z(hidden
+               share)
 
-with z(x) = (x - mean) / deviation by fixed constants, measured once over 1,000 scenes. Contrast does not
-compare colours across the object's edge: it compares the *luminance* and the *texture* (mean luminance
-difference of neighbouring pixels that both lie inside) of the object with those of a wide neighbourhood, a cap
-of at least 25 degrees around it. Which class an object has is shown by its outline alone.
+with z(x) = (x - mean) / deviation by fixed constants, measured once over 1,000 scenes. Contrast
+does not compare colours across the object's edge: it compares the *luminance* and the *texture*
+(mean luminance difference of neighbouring pixels that both lie inside) of the object with those of
+a wide neighbourhood, a cap of at least 25 degrees around it. Which class an object has is shown by
+its outline alone.
 """
 
 import numpy as np
-from foir360_jax.sphere import pixel_areas, pixel_directions
 
+from foir360_jax.sphere import pixel_areas, pixel_directions
 from synthetic360.scene import Scene
 
 FEATURES = ("log_area", "contrast", "distance_from_horizon", "commonness", "occlusion")
@@ -20,7 +22,10 @@ MEANS = np.array([-2.60, 1.30, 0.355, 0.47, 0.07])
 DEVIATIONS = np.array([0.755, 0.92, 0.29, 0.27, 0.13])
 NOISE = 0.33  # deviation of the annotators' noise, on the scale of the weights
 LUMINANCE = np.array([0.299, 0.587, 0.114])
-CAP_DEG, CAP_RADII = 25.0, 3.0  # the neighbourhood's radius: the larger of 25 degrees and 3 object radii
+CAP_DEG, CAP_RADII = (
+  25.0,
+  3.0,
+)  # the neighbourhood's radius: the larger of 25 degrees and 3 object radii
 LUMINANCE_SCALE, TEXTURE_SCALE = 0.12, 0.03  # typical differences of each kind, out of 1
 
 
@@ -32,9 +37,7 @@ def scene_features(scene: Scene) -> np.ndarray:
   latitude = np.arcsin(directions[..., 2])
   luminance = scene.image @ LUMINANCE / 255
   rows = []
-  for mask, category, occlusion in zip(
-    scene.masks, scene.category, scene.occlusion, strict=True
-  ):
+  for mask, category, occlusion in zip(scene.masks, scene.category, scene.occlusion, strict=True):
     area = areas[mask].sum()
     rows.append(
       (

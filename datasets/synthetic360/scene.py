@@ -1,21 +1,23 @@
 """One panorama with its objects: drawn by lot, painted from far to near, with exact masks.
 
-Arrays: image [H, W, 3], masks [N, H, W]; the conventions of the project (W = 2 H, row 0 north-most, column 0
-at longitude -pi). The picture is painted at twice its height and averaged, a pixel belongs to an object that
-covers more than half of it (a tie is broken by the pixel's first quarter, so opaque masks never overlap);
-behind a translucent object masks go on, so there they overlap.
+Arrays: image [H, W, 3], masks [N, H, W]; the conventions of the project (W = 2 H, row 0 north-most,
+column 0 at longitude -pi). The picture is painted at twice its height and averaged, a pixel belongs
+to an object that covers more than half of it (a tie is broken by the pixel's first quarter, so
+opaque masks never overlap); behind a translucent object masks go on, so there they overlap.
 """
 
 import dataclasses
 
 import numpy as np
-from foir360_jax.sphere import pixel_areas, pixel_directions
 
+from foir360_jax.sphere import pixel_areas, pixel_directions
 from synthetic360 import shapes, textures
 from synthetic360.surroundings import draw_surroundings
 
 MAX_OBJECTS = 40
-SMALLEST_SR = 0.02  # visible solid angle that an object must keep: about 10 pixels of a 64x128 picture
+SMALLEST_SR = (
+  0.02  # visible solid angle that an object must keep: about 10 pixels of a 64x128 picture
+)
 SMALLEST_VISIBLE = 0.3  # ... and the share of its outline
 OVERSAMPLING = 2
 
@@ -115,8 +117,8 @@ def render_scene(rng: np.random.Generator, height: int, *, unseen: bool = False)
   Args:
     rng: source of all chance; the same state gives the same scene.
     height: rows of the picture; it has twice as many columns.
-    unseen: objects wear textures, and half of them outlines where their class has such, that scenes drawn
-      without this flag never show.
+    unseen: objects wear textures, and half of them outlines where their class has such, that scenes
+      drawn without this flag never show.
   """
   fine = height * OVERSAMPLING
   directions = pixel_directions(fine).astype(np.float64)

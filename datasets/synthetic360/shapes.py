@@ -1,8 +1,8 @@
 """The outlines of the objects: a dozen classes, each an inside test in object coordinates.
 
-Coordinates (u, v) grow to the right and upwards; the outline fits about the square [-1, 1]^2. A class has
-one or more variants for training and may have variants that only the test split shows, so that a model must
-know the class by its shape and not by heart.
+Coordinates (u, v) grow to the right and upwards; the outline fits about the square [-1, 1]^2. A
+class has one or more variants for training and may have variants that only the test split shows, so
+that a model must know the class by its shape and not by heart.
 """
 
 from collections.abc import Callable
@@ -106,7 +106,7 @@ CLASS_NAMES = tuple(CLASSES)
 
 
 def draw_shape(class_name: str, unseen: bool, rng: np.random.Generator) -> Shape:
-  """Draws a variant; with `unseen`, half of the time one that training never shows, if there is one."""
+  """Draws a variant; with `unseen`, every other time one that training never shows, if any."""
   seen, held_out = CLASSES[class_name]
   variants = held_out if unseen and held_out and rng.random() < 0.5 else seen
   return variants[rng.integers(len(variants))]

@@ -1,7 +1,7 @@
 """What the objects stand before: a lit room, or a sky above the ground, as colours per direction.
 
-Arrays: directions [..., 3] unit vectors, colours [..., 3] in about [0, 1]. The light differs strongly from
-side to side, so that the surroundings of two objects of one panorama differ too.
+Arrays: directions [..., 3] unit vectors, colours [..., 3] in about [0, 1]. The light differs
+strongly from side to side, so that the surroundings of two objects of one panorama differ too.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""TFDS builder of synthetic360: renders the scenes in parallel and writes them; needs no TensorFlow."""
+"""TFDS builder of synthetic360: renders scenes in parallel and writes them, without TensorFlow."""
 
 import concurrent.futures
 import dataclasses
@@ -9,15 +9,16 @@ import os
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+
 from foir360_jax.metrics import ranks_from_relevance
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
-
 from synthetic360.importance import annotate, scene_features
 from synthetic360.scene import render_scene
 from synthetic360.shapes import CLASS_NAMES
 
 SEED = 360
-# A split's number goes into every scene's seed, so adding scenes to one split changes no other scene.
+# A split's number goes into every scene's seed, so adding scenes to one split changes no other
+# scene.
 SPLITS = {"train": (0, 1.0), "validation": (1, 0.06), "test": (2, 0.08)}  # number, share of train
 
 
@@ -48,9 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     Synthetic360Config(
       name="64x128", height=64, train_scenes=4000, description="Small enough for two CPU cores."
     ),
-    Synthetic360Config(
-      name="128x256", height=128, train_scenes=5000, description="The full set."
-    ),
+    Synthetic360Config(name="128x256", height=128, train_scenes=5000, description="The full set."),
     Synthetic360Config(
       name="tests", height=32, train_scenes=12, description="A handful of scenes, for tests."
     ),

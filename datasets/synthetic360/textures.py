@@ -1,7 +1,7 @@
 """Surface patterns: functions of plane coordinates with values in about [-1, 1].
 
-`SEEN` patterns cover the objects of the training and validation splits; the objects of the test split have
-only `UNSEEN` ones. The frequency is in radians per unit of the coordinates.
+`SEEN` patterns cover the objects of the training and validation splits; the objects of the test
+split have only `UNSEEN` ones. The frequency is in radians per unit of the coordinates.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,8 @@ def smooth_noise(x, y, frequency, rng, waves=6):
   angle, phase = rng.uniform(0, 2 * np.pi, (2, waves))
   scale = frequency * rng.uniform(0.5, 1.0, waves)
   total = sum(
-    np.sin(s * (np.cos(a) * x + np.sin(a) * y) + p) for s, a, p in zip(scale, angle, phase, strict=True)
+    np.sin(s * (np.cos(a) * x + np.sin(a) * y) + p)
+    for s, a, p in zip(scale, angle, phase, strict=True)
   )
   return total * np.sqrt(2 / waves)
 

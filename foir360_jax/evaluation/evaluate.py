@@ -1,8 +1,8 @@
 """How well a model ranks a test split, beside simple baselines and the ceiling of the labels.
 
-Two questions are kept apart: how well are *given* true masks ranked, and how well do the model's *own* masks and
-their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (the confidence threshold, the fit of the
-linear baseline) is chosen on the validation split.
+Two questions are kept apart: how well are *given* true masks ranked, and how well do the model's
+*own* masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (the
+confidence threshold, the fit of the linear baseline) is chosen on the validation split.
 """
 
 import dataclasses
@@ -79,7 +79,10 @@ def evaluate(
   best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
   results = [_with_linear(result, coefficients) for result in _results(run, test)]
 
-  given = {name: [rank_correlation(r.relevance, r.given[name]) for r in results] for name in results[0].given}
+  given = {
+    name: [rank_correlation(r.relevance, r.given[name]) for r in results]
+    for name in results[0].given
+  }
   own = {
     name: [_own_score(r, best, name, thresholds, iou_threshold) for r in results]
     for name in ("model", *results[0].own)
@@ -90,10 +93,13 @@ def evaluate(
     "confidence_threshold": float(thresholds[best]),
     "validation_sa_sor_by_threshold": dict(zip(map(str, thresholds), curve, strict=True)),
     "given_masks": _summary(given),
-    "own_masks": _summary(own) | {
+    "own_masks": _summary(own)
+    | {
       "iou_threshold": iou_threshold,
       "recall": float(
-        np.mean(np.concatenate([_found(r, k, iou_threshold) for r, k in zip(results, kept, strict=True)]))
+        np.mean(
+          np.concatenate([_found(r, k, iou_threshold) for r, k in zip(results, kept, strict=True)])
+        )
       ),
       "objects_per_image": float(np.mean([len(r.relevance) for r in results])),
       "predictions_per_image": float(np.mean([k.sum() for k in kept])),
@@ -152,7 +158,9 @@ def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
   return np.where(iou.max(0) > 0, truth[iou.argmax(0)], truth.min() - 1)
 
 
-def _own_score(result: ImageResult, threshold: int, ranker: str, thresholds, iou_threshold) -> Score:
+def _own_score(
+  result: ImageResult, threshold: int, ranker: str, thresholds, iou_threshold
+) -> Score:
   keep = result.confidence > thresholds[threshold]
   scores = result.importance[threshold] if ranker == "model" else result.own[ranker]
   return sa_sor_from_iou(
@@ -167,7 +175,7 @@ def _found(result: ImageResult, keep: np.ndarray, iou_threshold: float) -> np.nd
 
 
 def _fit_area_and_horizon(results: list[ImageResult]) -> np.ndarray:
-  """Least squares of relevance on log area and horizon within pictures, over the validation split."""
+  """Least squares of relevance on log area and horizon, within pictures."""
   columns, targets = [], []
   for result in results:
     features = np.stack([result.given["area"], result.given["horizon"]], axis=-1)
@@ -189,7 +197,7 @@ def _mean(scores: list[Score]) -> float:
 
 
 def _summary(scores: dict[str, list[Score]]) -> dict[str, Any]:
-  """Mean, interval and image counts of each ranker, and the share of the gap that the model closes."""
+  """Mean, interval and image counts of each ranker, and the share of the gap closed."""
   report: dict[str, Any] = {}
   for name, values in scores.items():
     low, high = bootstrap_interval(values)

@@ -1,6 +1,7 @@
-"""The compiled passes of evaluation: from a batch to scores and overlaps, small enough for the host.
+"""The compiled passes of evaluation: from a batch to scores and overlaps.
 
-Axes: B examples, N true objects, Q candidates of the model, T confidence thresholds, P cells of the fine map.
+Axes: B examples, N true objects, Q candidates of the model, T confidence thresholds, P cells of the
+fine map.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from foir360_jax.sphere import resize_panorama
 
 
 class GivenMasks(NamedTuple):
-  """How the true objects are ranked: `importance [B, N]` with the REM, `head_scores [B, N]` without it."""
+  """Of the true objects: `importance [B, N]`, and `head_scores [B, N]` without the REM."""
 
   importance: jax.Array
   head_scores: jax.Array
@@ -28,7 +29,8 @@ class OwnMasks(NamedTuple):
   """The model's own objects.
 
   Attributes:
-    iou: `[B, N, Q]` overlap with the true masks, pixel by pixel at the size of the batch's pictures.
+    iou: `[B, N, Q]` overlap with the true masks, pixel by pixel at the size of the batch's
+      pictures.
     confidence: `[B, Q]`, 0 for duplicates.
     importance: `[B, T, Q]`, ranked among the candidates above each threshold.
     log_area, horizon: `[B, Q]` log of the solid angle, and minus the distance from the horizon.
@@ -70,7 +72,9 @@ def infer(
 
 def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
   """Mask logits on the fine map `[B, Q, P]` -> bool masks `[B, Q, height, 2 height]`."""
-  maps = einops.rearrange(mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1]))
+  maps = einops.rearrange(
+    mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1])
+  )
   return resize_panorama(maps, height)[..., 0] > 0
 
 
@@ -92,7 +96,7 @@ def _horizon(masks):
 
 
 def _overlap(packed: jax.Array, found: jax.Array) -> jax.Array:
-  """IoU `[B, N, Q]` of bit-packed true masks and bool masks, counting pixels as published rules do."""
+  """IoU `[B, N, Q]` of bit-packed and bool masks, counting pixels as published rules do."""
   true = einops.rearrange(jnp.unpackbits(packed, axis=-1), "b n h w -> b n (h w)")
   true = true.astype(jnp.float32)
   found = einops.rearrange(found, "b q h w -> b q (h w)").astype(jnp.float32)

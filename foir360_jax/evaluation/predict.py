@@ -39,7 +39,8 @@ def predict_folder(
   there = [file for picture in pictures for file in _files(output, picture) if file.exists()]
   if there and not overwrite:
     raise ValueError(
-      f"{there[0]} exists ({len(there)} such files); give another --output, or --overwrite to replace them"
+      f"{there[0]} exists ({len(there)} such files); give another --output, or --overwrite to"
+      " replace them"
     )
   failed = 0
   for picture in pictures:

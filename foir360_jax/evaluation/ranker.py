@@ -57,7 +57,8 @@ class Ranker:
 
     Args:
       folder: holds `config.json`, `checkpoints/` and, once evaluated, `metrics.json`.
-      confidence_threshold: None takes the one that the run's evaluation chose on the validation split, or 0.3.
+      confidence_threshold: None takes the one that the run's evaluation chose on the validation
+        split, or 0.3.
 
     Raises:
       ValueError: no run there, or its checkpoint does not fit its configuration.
@@ -65,7 +66,9 @@ class Ranker:
     folder = pathlib.Path(folder)
     config_file = folder / "config.json"
     if not config_file.is_file():
-      raise ValueError(f"{folder} is no run: {config_file.name} is missing; give the --workdir of a training")
+      raise ValueError(
+        f"{folder} is no run: {config_file.name} is missing; give the --workdir of a training"
+      )
     config = json.loads(config_file.read_text())
     if confidence_threshold is None:
       metrics = folder / "metrics.json"
@@ -91,7 +94,9 @@ class Ranker:
     """
     panorama = np.asarray(panorama)
     if panorama.dtype != np.uint8 or panorama.ndim != 3 or panorama.shape[-1] != 3:
-      raise ValueError(f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}")
+      raise ValueError(
+        f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"
+      )
     small = jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)
     mask_logits, importance, category = jax.device_get(
       self._rank(self._state, small[None], self.confidence_threshold)
@@ -113,7 +118,7 @@ class Ranker:
 
 
 def _rank(graphdef: nnx.GraphDef, state: nnx.State, image: jax.Array, threshold: jax.Array):
-  """`image [1, H, W, 3]` -> mask logits `[Q, P]`, importance `[Q]` (0 = no object), category `[Q]`."""
+  """`image [1, H, W, 3]` -> mask logits `[Q, P]`, importance (0 = no object) and category `[Q]`."""
   model: PanoRank = nnx.merge(graphdef, state)
   scene = model.encode(image)
   segmentation = model.segment(scene)

@@ -8,7 +8,6 @@ import numpy as np
 
 from foir360_jax.data.source import open_source
 from foir360_jax.data.transforms import unpack_masks
-from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
 from foir360_jax.formats import save_image, write_atomically
@@ -37,11 +36,13 @@ def table(report: dict[str, Any]) -> str:
     lines.append(f"{'share of the gap closed':34}" + "".join(f"{cell:>24}" for cell in cells))
   counts = own["model"]
   lines.append(
-    f"{report['images']} images: own masks used {counts['images_used']}, skipped {counts['images_skipped']},"
-    f" undefined {counts['images_undefined']}, counted as zero {counts['images_counted_zero']};"
-    f" confidence above {report['confidence_threshold']:g} (chosen on {report['validation_split']}),"
-    f" IoU {own['iou_threshold']:g}: recall {own['recall']:.3f},"
-    f" {own['predictions_per_image']:.1f} objects an image for {own['objects_per_image']:.1f} true ones"
+    f"{report['images']} images: own masks used {counts['images_used']},"
+    f" skipped {counts['images_skipped']}, undefined {counts['images_undefined']},"
+    f" counted as zero {counts['images_counted_zero']}\n"
+    f"confidence above {report['confidence_threshold']:g}"
+    f" (chosen on {report['validation_split']}), IoU {own['iou_threshold']:g}:"
+    f" recall {own['recall']:.3f}, {own['predictions_per_image']:.1f} objects an image"
+    f" for {own['objects_per_image']:.1f} true ones"
   )
   return "\n".join(lines)
 

@@ -2,9 +2,10 @@
 
 Everything here is pooled with solid-angle weights over cells of the fine map (P = h w):
 
-- inside: learned features, and of the colours the mean, the deviation and the mean difference between
-  neighbouring pixels (busy or calm?), over the mask;
-- surroundings: the same over spherical caps of several radii around the object, the object left out;
+- inside: learned features, and of the colours the mean, the deviation and the mean difference
+  between neighbouring pixels (busy or calm?), over the mask;
+- surroundings: the same over spherical caps of several radii around the object, the object left
+  out;
 - shape: the mask and the picture seen in the object's own tangent plane, scaled to its size.
 """
 
@@ -27,7 +28,7 @@ _FEWEST_CELLS = 0.3  # keeps the size of an empty mask finite
 
 
 class Appearance(NamedTuple):
-  """Maps that descriptors pool over: `features [B, h, w, C]` and the picture `image [B, H, W, 3]` in [0, 1]."""
+  """What is pooled over: `features [B, h, w, C]` and the picture `image [B, H, W, 3]` in [0, 1]."""
 
   features: jax.Array
   image: jax.Array
@@ -75,7 +76,7 @@ class Descriptors(nnx.Module):
 
 
 def _statistics_map(appearance: Appearance) -> jax.Array:
-  """`[B, h, w, C + 9]`: features; differences of neighbours, colours and squared colours of each cell."""
+  """`[B, h, w, C + 9]`: features, differences of neighbours, colours, squared colours."""
   colours = 4 * (appearance.image - 0.5)
   east = jnp.abs(jnp.roll(colours, -1, axis=2) - colours)
   south = jnp.abs(jnp.diff(colours, axis=1, append=colours[:, -1:]))
@@ -92,7 +93,7 @@ def _with_deviation(pooled: jax.Array) -> jax.Array:
 
 
 def _pool_caps(statistics: jax.Array, masks: jax.Array, direction: jax.Array) -> list[jax.Array]:
-  """Means over caps around `direction [B, N, 3]` without the object, on a map of half the height."""
+  """Means over caps around `direction [B, N, 3]` without the object, on a coarser map."""
   coarse = mean_pool(statistics, 2)
   height = coarse.shape[1]
   flat = einops.rearrange(coarse, "b h w c -> b (h w) c")
@@ -104,9 +105,7 @@ def _pool_caps(statistics: jax.Array, masks: jax.Array, direction: jax.Array) ->
   for radius_deg in _CAP_RADII_DEG:
     cap = free * (cosine > np.cos(np.deg2rad(radius_deg)))
     pooled.append(
-      _with_deviation(
-        jnp.einsum("bnp,bpc->bnc", cap, flat) / (cap.sum(-1, keepdims=True) + 1e-3)
-      )
+      _with_deviation(jnp.einsum("bnp,bpc->bnc", cap, flat) / (cap.sum(-1, keepdims=True) + 1e-3))
     )
   return pooled
 
@@ -114,8 +113,8 @@ def _pool_caps(statistics: jax.Array, masks: jax.Array, direction: jax.Array) ->
 def _tangent_crops(image, masks, direction, radius, surround) -> jax.Array:
   """The mask and the picture around each object as `[B, N, crop pixels * 4]`.
 
-  The crop is a grid on the tangent plane at `direction`, north up, whose side is `2 _CROP_RADII` radii. Without
-  `surround` the picture is blackened outside the mask.
+  The crop is a grid on the tangent plane at `direction`, north up, whose side is `2 _CROP_RADII`
+  radii. Without `surround` the picture is blackened outside the mask.
   """
   axis = jnp.linspace(-_CROP_RADII, _CROP_RADII, _CROP_SIZE)
   right, up = jnp.meshgrid(axis, -axis)

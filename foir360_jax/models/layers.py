@@ -1,7 +1,7 @@
 """Layers that the encoder and the decoders share. Feature maps are [B, H, W, C] with W = 2 H.
 
-Every map layer is equivariant to a turn about the vertical axis: longitude wraps, and a row beyond a pole is that
-pole's outermost row half a turn on.
+Every map layer is equivariant to a turn about the vertical axis: longitude wraps, and a row beyond
+a pole is that pole's outermost row half a turn on.
 """
 
 import einops
@@ -51,11 +51,12 @@ class SphereConv(nnx.Module):
     self.stride = stride
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, Cin]` -> `[B, H / stride, W / stride, Cout]`."""
     return sphere_conv(x, self.kernel[...], stride=self.stride) + self.bias[...]
 
 
 class WrapConv(nnx.Module):
-  """Planar convolution with the sphere's padding; at stride 2 it keeps planar networks' pixel centres."""
+  """Planar convolution with the sphere's padding; at stride 2 it has planar pixel centres."""
 
   def __init__(self, in_channels, out_channels, kernel_size=3, *, stride=1, rngs: nnx.Rngs):
     self.conv = nnx.Conv(
@@ -70,6 +71,7 @@ class WrapConv(nnx.Module):
     self.padding = kernel_size // 2
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, Cin]` -> `[B, H / stride, W / stride, Cout]`."""
     return self.conv(pad_sphere(x, self.padding))
 
 
@@ -81,6 +83,7 @@ class ConvNorm(nnx.Module):
     self.norm = nnx.LayerNorm(out_channels, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, Cin]` -> `[B, H / stride, W / stride, Cout]`."""
     return self.norm(self.conv(x))
 
 
@@ -88,8 +91,8 @@ class ResidualBlock(nnx.Module):
   """Two ConvNorms with a ReLU between; the input is added where the shapes agree.
 
   Args:
-    conv: `SphereConv` or `WrapConv`, for the stride-1 convolutions. Stride-2 ones are always planar, so that
-      planar pretrained kernels load as they are.
+    conv: `SphereConv` or `WrapConv`, for the stride-1 convolutions. Stride-2 ones are always
+      planar, so that planar pretrained kernels load as they are.
     in_channels: channels of the input.
     out_channels: channels of the output.
     stride: of the first convolution.
@@ -103,6 +106,7 @@ class ResidualBlock(nnx.Module):
     self.adds_input = stride == 1 and in_channels == out_channels
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, Cin]` -> `[B, H / stride, W / stride, Cout]`."""
     y = self.second(nnx.relu(self.first(x)))
     return nnx.relu(y + x if self.adds_input else y)
 
@@ -123,6 +127,7 @@ class Mlp(nnx.Module):
     )
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[..., channels[0]]` -> `[..., channels[-1]]`."""
     for layer in self.layers[:-1]:
       x = nnx.relu(layer(x))
     return self.layers[-1](x)
@@ -136,6 +141,7 @@ class FeedForward(nnx.Module):
     self.mlp = Mlp((channels, 2 * channels, channels), last_scale=0.1, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, N, C]` -> `[B, N, C]`."""
     return x + self.mlp(self.norm(x))
 
 

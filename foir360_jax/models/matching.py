@@ -9,11 +9,14 @@ _PADDING_COST = 0.0  # the same for every query: a padded object takes what no r
 
 
 def matching_cost(mask_logits, object_logits, masks, where, pixel_weights) -> jax.Array:
-  """Cost of giving each object to each query: dice and cross-entropy of the masks, and the query's doubt.
+  """Cost of giving each object to each query: how far the masks differ, and the query's doubt.
 
   Args:
-    mask_logits: `[B, Q, P]`. object_logits: `[B, Q]`.
-    masks: `[B, N, P]` in [0, 1]. where: `[B, N]`. pixel_weights: `[P]`.
+    mask_logits: `[B, Q, P]`.
+    object_logits: `[B, Q]`.
+    masks: `[B, N, P]` in [0, 1].
+    where: `[B, N]`.
+    pixel_weights: `[P]`.
 
   Returns:
     `[B, N, Q]`; a constant in the rows of padding.
@@ -53,6 +56,6 @@ def assign(cost: jax.Array) -> jax.Array:
     objects, queries = optax.assignment.hungarian_algorithm(example)
     return jnp.zeros(num_objects, queries.dtype).at[objects].set(queries)
 
-  # lax.map: one loop after the other is faster on a CPU than a vmapped while_loop, which runs as long
-  # as its slowest example at every turn.
+  # lax.map: one loop after the other is faster on a CPU than a vmapped while_loop, which runs as
+  # long as its slowest example at every turn.
   return jax.lax.map(one, jax.lax.stop_gradient(cost))

@@ -1,9 +1,9 @@
-"""What training asks of PanoRank: named sums and counts over a batch, from which the step makes the loss.
+"""What training asks of PanoRank: named sums and counts, of which the step makes the loss.
 
 Two groups of queries are decoded together and cannot see each other:
 
-- taught: one query a true object, at its centre or at a random cell near it. It learns masks from the
-  first step on, because it need not be found or matched.
+- taught: one query a true object, at its centre or at a random cell near it. It learns masks from
+  the first step on, because it need not be found or matched.
 - found: queries at the peaks of the heat map, as in use. Each object takes its own by a Hungarian
   assignment; the rest learn to say "no object".
 
@@ -38,7 +38,8 @@ class Objective:
   Terms: `heat`, `foreground`; of the taught and the found queries `mask_dice`, `mask_entropy`,
   `category`; of the found ones `object`; of the rank decoder `rank_true`, `rank_found` (the ranking
   loss of the scores), `recurrent` (negative log likelihood of the true picks under the REM) and
-  `rank_category`; and, only to watch, `recall`, the share of objects whose found mask has an IoU of 0.5.
+  `rank_category`; and, only to watch, `recall`, the share of objects whose found mask has an IoU of
+  0.5.
 
   Args:
     ranking_loss: one of `foir360_jax.losses`.
@@ -48,6 +49,7 @@ class Objective:
     self.ranking_loss = ranking_loss
 
   def __call__(self, model: PanoRank, batch: Batch) -> Terms:
+    """Returns the sums and counts over `batch`."""
     scene = model.encode(batch["image"])
     masks = cell_masks(batch["masks"], model.mask_stride)
     where = batch["where"] & (masks.max(-1) > 0)
@@ -109,7 +111,9 @@ class Objective:
     """Ranks the true and the found masks in one pass: pooled side by side, compared apart."""
     with jax.named_scope("rank_decoder"):
       decoder = model.rank_decoder
-      tokens = decoder.describe(scene.appearance, jnp.concatenate([true_masks, found_masks], axis=1))
+      tokens = decoder.describe(
+        scene.appearance, jnp.concatenate([true_masks, found_masks], axis=1)
+      )
       both = jnp.concatenate([where, where])
       ranking = decoder.compare(einops.rearrange(tokens, "b (g n) c -> (g b) n c", g=2), both)
     relevance = jnp.concatenate([batch["relevance"], batch["relevance"]])
@@ -133,7 +137,7 @@ class Objective:
 
 
 def cell_masks(packed: jax.Array, stride: int) -> jax.Array:
-  """Bit-packed masks `[B, N, H, W / 8]` -> covered share of each cell of a coarser map, `[B, N, P]`."""
+  """Bit-packed masks `[B, N, H, W / 8]` -> covered share of each coarser cell, `[B, N, P]`."""
   bits = jnp.unpackbits(packed, axis=-1)
   # The sum of small integers stays in 8 bits: stride^2 is at most 16.
   covered = einops.reduce(bits, "b n (h i) (w j) -> b n (h w)", "sum", i=stride, j=stride)
@@ -141,14 +145,16 @@ def cell_masks(packed: jax.Array, stride: int) -> jax.Array:
 
 
 def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax.Array:
-  """For each object its centre, or (half of the time) a cell of it near a point beside the centre."""
+  """For each object its centre or, every other time, a cell of it beside the centre."""
   height = round((masks.shape[-1] / 2) ** 0.5)
   directions = flat_directions(height)
   num_objects = centres.shape[1]
 
   def chance(one):
     step, coin = jax.random.split(jax.random.key(one))
-    return jax.random.normal(step, (num_objects, 3)), jax.random.bernoulli(coin, 0.5, (num_objects,))
+    return jax.random.normal(step, (num_objects, 3)), jax.random.bernoulli(
+      coin, 0.5, (num_objects,)
+    )
 
   step, coin = jax.vmap(chance)(seed)
   radius = jnp.sqrt(masks.sum(-1, keepdims=True) / jnp.pi) * jnp.pi / height
@@ -160,7 +166,7 @@ def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax
 
 
 def _category_term(logits, category, where) -> tuple[jax.Array, jax.Array]:
-  """Cross-entropy over objects whose category is known; `logits` may hold the batch several times."""
+  """Cross-entropy where the category is known; `logits` may hold the batch several times."""
   category = jnp.tile(category, (logits.shape[0] // category.shape[0], 1))
   known = where & (category >= 0)
   log_likelihood = jnp.take_along_axis(

@@ -4,9 +4,11 @@
                                          |                          |
                                          +---- query decoder <------+ -> masks, object logits
                                          |                                 |
-                                         +---- rank decoder  <-------------+ -> scores, REM: the order
+                                         +---- rank decoder  <-------------+ -> scores, REM: the
+                                         order
 
-Axes: images [B, H, W, 3], the fine map [B, h, w, C] with h = H / mask_stride, cells P = h w, queries Q, objects N.
+Axes: images [B, H, W, 3], the fine map [B, h, w, C] with h = H / mask_stride, cells P = h w,
+queries Q, objects N.
 """
 
 from typing import NamedTuple
@@ -26,8 +28,15 @@ _DUPLICATE_IOU = 0.5
 
 
 class Scene(NamedTuple):
-  """What the decoders know of the panoramas: `fine [B, h, w, C]`, `memory [B, h', w', C]`,
-  `pixels [B, P, M]` for the masks, `heat [B, h, w]` object logits, and the `appearance` of things."""
+  """What the decoders know of the panoramas.
+
+  Attributes:
+    fine: `[B, h, w, C]`.
+    memory: `[B, h', w', C]`, coarser.
+    pixels: `[B, P, M]`, from which masks are made.
+    heat: `[B, h, w]` logits of objects' places.
+    appearance: what the rank decoder pools over.
+  """
 
   fine: jax.Array
   memory: jax.Array
@@ -47,8 +56,8 @@ class Order(NamedTuple):
   """The order of given objects.
 
   Attributes:
-    importance: `[B, N]` in [0, 1], sigmoid of the scores, dealt out along the REM's picks, so that it falls with
-      the rank. 0 in the padding.
+    importance: `[B, N]` in [0, 1], sigmoid of the scores, dealt out along the REM's picks, so that
+      it falls with the rank. 0 in the padding.
     head_scores: `[B, N]`, the rank head's scores without the REM.
     category_logits: `[B, N, K]`.
   """

@@ -1,6 +1,7 @@
 """From the encoder's levels to one fine map of features, from which masks are made.
 
-A feature pyramid: each level is brought to the same number of channels, and coarse ones are added to fine ones.
+A feature pyramid: each level is brought to the same number of channels, and coarse ones are added
+to fine ones.
 """
 
 import jax
@@ -23,12 +24,10 @@ class PixelDecoder(nnx.Module):
     self.first_level = {2: 0, 4: 1}[stride]
     used = widths[self.first_level :]
     self.lateral = nnx.List(nnx.Linear(width, channels, rngs=rngs) for width in used)
-    self.smooth = nnx.List(
-      ConvNorm(WrapConv, channels, channels, rngs=rngs) for _ in used[:-2]
-    )
+    self.smooth = nnx.List(ConvNorm(WrapConv, channels, channels, rngs=rngs) for _ in used[:-2])
 
   def __call__(self, levels: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Returns the fine map `[B, H/s, W/s, C]` and the memory `[B, H/8, W/8, C]` that queries attend to."""
+    """Returns the fine map `[B, H/s, W/s, C]` and the queries' memory `[B, H/8, W/8, C]`."""
     used = levels[self.first_level :]
     coarse = self.lateral[-1](used[-1])
     memory = x = nnx.relu(self.lateral[-2](used[-2]) + upsample(coarse, 2))

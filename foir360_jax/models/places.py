@@ -1,7 +1,8 @@
 """Where objects are: a heat map on the sphere, its peaks, and the map that training asks for.
 
-A query comes from a place, a cell of the fine map [h, w] given by its index in the flattened map (P = h w). Angles
-between cells are measured on the sphere, so an object is as wide near a pole as on the horizon.
+A query comes from a place, a cell of the fine map [h, w] given by its index in the flattened map (P
+= h w). Angles between cells are measured on the sphere, so an object is as wide near a pole as on
+the horizon.
 """
 
 import jax
@@ -40,8 +41,8 @@ def find_peaks(heat: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
   """The highest local maxima (3x3 cells, around the seam and across the poles) of `heat [B, h, w]`.
 
   Returns:
-    indices of cells `[B, count]` and their logits `[B, count]`; where there are fewer peaks, cells with the
-    lowest possible logit fill the list.
+    indices of cells `[B, count]` and their logits `[B, count]`; where there are fewer peaks, cells
+    with the lowest possible logit fill the list.
   """
   padded = pad_sphere(heat[..., None], 1)[..., 0]
   around = jax.lax.reduce_window(padded, -jnp.inf, jax.lax.max, (1, 3, 3), (1, 1, 1), "VALID")
@@ -71,10 +72,13 @@ def heat_target(masks: jax.Array, centres: jax.Array, where: jax.Array) -> jax.A
   """What the heat map should be: 1 at every centre, falling off with the object's own size.
 
   Args:
-    masks: `[B, N, P]`. centres: `[B, N]` cells. where: `[B, N]`.
+    masks: `[B, N, P]`.
+    centres: `[B, N]` cells.
+    where: `[B, N]`.
 
   Returns:
-    `[B, P]` in [0, 1]; exp((cos(distance) - 1) / width^2) with width 0.35 of the object's radius, at least 0.4 cells.
+    `[B, P]` in [0, 1]; exp((cos(distance) - 1) / width^2) with width 0.35 of the object's radius,
+    at least 0.4 cells.
   """
   height = map_height(masks.shape[-1])
   directions = flat_directions(height)

@@ -1,8 +1,8 @@
 """Queries at places -> a mask, an object logit and a category for each.
 
-A query starts from the features at its place, looks at the scene around it (cross-attention that fades with the
-angular distance) and at the other queries of its group, and then draws its mask: the logit at a cell is one dot
-product, whose terms are listed in `MaskHead`.
+A query starts from the features at its place, looks at the scene around it (cross-attention that
+fades with the angular distance) and at the other queries of its group, and then draws its mask: the
+logit at a cell is one dot product, whose terms are listed in `MaskHead`.
 """
 
 from typing import NamedTuple
@@ -44,8 +44,9 @@ class MaskHead(nnx.Module):
               + a foreground(cell)                            is the cell on any object?
               + 1 - 0.3 |E(cell) - E(place)|^2                does it look like the place itself?
 
-  Foreground and E are channels of F. From the first step on the cap and the likeness give a usable disc; without
-  them random masks cost the first hundreds of steps. All terms are one matrix product over stacked channels.
+  Foreground and E are channels of F. From the first step on the cap and the likeness give a usable
+  disc; without them random masks cost the first hundreds of steps. All terms are one matrix product
+  over stacked channels.
   """
 
   def __init__(self, channels: int, mask_channels: int, *, rngs: nnx.Rngs):
@@ -58,8 +59,10 @@ class MaskHead(nnx.Module):
     """`[B, h, w, C]` -> `[B, P, M]`; channel 0 is the foreground logit."""
     return einops.rearrange(self.features(fine), "b h w c -> b (h w) c")
 
-  def __call__(self, tokens: jax.Array, places: jax.Array, pixels: jax.Array, directions: jax.Array):
-    """`tokens [B, Q, C]`, `places [B, Q]`, `pixels [B, P, M]`, `directions [P, 3]` -> `[B, Q, P]`."""
+  def __call__(
+    self, tokens: jax.Array, places: jax.Array, pixels: jax.Array, directions: jax.Array
+  ):
+    """`tokens [B, Q, C]`, `places [B, Q]`, `pixels [B, P, M]` -> logits `[B, Q, P]`."""
     offset, log_gain, sought = jnp.split(self.embed(tokens), [1, 2], axis=-1)
     sought = sought * (2 / jnp.sqrt(pixels.shape[-1]))
     gain = jnp.exp(jnp.clip(log_gain + _CAP_LOG_GAIN, 0, 7))
@@ -93,9 +96,8 @@ class DecoderLayer(nnx.Module):
     self.others_log_gain = nnx.Param(jnp.log(jnp.array([0.5, 2.0, 8.0, 30.0])))
 
   def __call__(self, tokens, memory, scene_cosine, others_cosine, allowed):
-    tokens = self.scene(
-      tokens, memory=memory, bias=_fading(self.scene_log_gain[...], scene_cosine)
-    )
+    """`tokens [B, Q, C]`, `memory [B, M, C]`, cosines `[B, Q, M]`, `[B, Q, Q]` -> `[B, Q, C]`."""
+    tokens = self.scene(tokens, memory=memory, bias=_fading(self.scene_log_gain[...], scene_cosine))
     bias = jnp.where(allowed, _fading(self.others_log_gain[...], others_cosine), -1e9)
     return self.feed_forward(self.others(tokens, bias=bias))
 
@@ -128,7 +130,9 @@ class QueryDecoder(nnx.Module):
     """Decodes `Q` queries.
 
     Args:
-      fine: `[B, h, w, C]`. memory: `[B, h', w', C]`. pixels: `[B, P, M]` of the mask head.
+      fine: `[B, h, w, C]`.
+      memory: `[B, h', w', C]`.
+      pixels: `[B, P, M]` of the mask head.
       heat: `[B, h, w]` object logits, the start of the object logit.
       places: `[B, Q]` cells.
       where: `[B, Q]`; nothing looks at a query that is only padding.

@@ -1,14 +1,17 @@
 """From objects to their order: a score for each, and the recurrent ranking module (REM).
 
-The scores say how important each object is beside the others (self-attention over objects). The REM then emits
-the first, second, third ... object: at every step it looks at what it has picked so far and picks the most important
-of those left. Written out for step t with the picked set S:
+The scores say how important each object is beside the others (self-attention over objects). The REM
+then emits the first, second, third ... object: at every step it looks at what it has picked so far
+and picks the most important of those left. Written out for step t with the picked set S:
 
-  logit(i) = score(i) + query(mean of tokens in S, last picked token, |S| / N) . key(i) / sqrt(C),   i not in S
+  logit(i) = score(i) + query(mean of tokens in S, last token, |S| / N) . key(i) / sqrt(C)
 
-In training S is known (the true order), so all steps are computed at once; in use it is a `lax.scan`. Both give the
-same logits for the same picks. (FOIR-360's figure shows the REM between decoder memory and rank head; its code is
-not public, so this recurrence over picked objects is our reading, close to SeqRank's sequential module.)
+for every i that is not in S.
+
+In training S is known (the true order), so all steps are computed at once; in use it is a
+`lax.scan`. Both give the same logits for the same picks. (FOIR-360's figure shows the REM between
+decoder memory and rank head; its code is not public, so this recurrence over picked objects is our
+reading, close to SeqRank's sequential module.)
 """
 
 from typing import NamedTuple
@@ -24,7 +27,7 @@ _NEVER = -1e9
 
 
 class Ranking(NamedTuple):
-  """`scores [B, N]` (importance is their sigmoid), `category_logits [B, N, K]`, `tokens [B, N, C]`."""
+  """`scores [B, N]` (before the sigmoid), `category_logits [B, N, K]`, `tokens [B, N, C]`."""
 
   scores: jax.Array
   category_logits: jax.Array
@@ -49,15 +52,18 @@ class RecurrentRanking(nnx.Module):
     """Logits of every step when the picks are given.
 
     Args:
-      ranking: of `N` objects. where: `[B, N]`.
+      ranking: of `N` objects.
+      where: `[B, N]`.
       order: `[B, N]` indices of the objects, first pick first, padding last.
 
     Returns:
-      `[B, N steps, N]` logits in the order of `order`; objects picked before the step have the lowest
-      logit.
+      `[B, N steps, N]` logits in the order of `order`; objects picked before the step have the
+      lowest logit.
     """
-    gather = lambda x: jnp.take_along_axis(x, order[..., None], axis=1)
-    tokens, keys = gather(ranking.tokens), gather(self.key(ranking.tokens))
+    tokens, keys = (
+      jnp.take_along_axis(x, order[..., None], axis=1)
+      for x in (ranking.tokens, self.key(ranking.tokens))
+    )
     scores = jnp.take_along_axis(ranking.scores, order, axis=1)
     real = jnp.take_along_axis(where, order, axis=1)
     tokens = jnp.where(real[..., None], tokens, 0)

@@ -76,8 +76,9 @@ def train_step(
     counts = sum_over_devices(jax.lax.stop_gradient(counts))
     return loss_of(sums, counts), (sums, counts)
 
-  # shard_map sums the gradient of a replicated value by itself; a sum on top would count it again.
-  # Of a varying value it leaves the sum to us, as pmap does.
+  # With its check of varying axes on, shard_map sums the gradient of a replicated value by itself,
+  # and a sum on top would count it again; of a varying value it leaves the sum to us, as pmap does.
+  # `compile_step` turns the check off, but a caller's own shard_map may not.
   params = state.params
   if axis_name is not None:
     params = jax.lax.pcast(params, axis_name, to="varying")

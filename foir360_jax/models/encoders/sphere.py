@@ -1,8 +1,8 @@
 """A small residual encoder for panoramas, trained from scratch.
 
-On the fine levels, where kernels see edges and texture, they are planar with the sphere's padding; on the coarse ones,
-where a kernel spans whole objects, their taps lie on the sphere, so that an object looks the same to them near a
-pole as on the horizon.
+On the fine levels, where kernels see edges and texture, they are planar with the sphere's padding;
+on the coarse ones, where a kernel spans whole objects, their taps lie on the sphere, so that an
+object looks the same to them near a pole as on the horizon.
 """
 
 import jax
@@ -16,13 +16,15 @@ from foir360_jax.sphere import pixel_directions
 class SphereEncoder(nnx.Module):
   """Four stages at strides 2, 4, 8 and 16.
 
-  The only thing it is told about the place of a pixel is the sine of its latitude, so a turn of the panorama turns
-  its features.
+  The only thing it is told about the place of a pixel is the sine of its latitude, so a turn of the
+  panorama turns its features.
 
   Args:
     widths: channels of the four stages.
-    blocks: residual blocks of the stages, beside the one that reaches the stage from the one before.
-    sphere_from_stride: the first stride at which kernels lie on the sphere; 16 or more than it for fewer.
+    blocks: residual blocks of the stages, beside the one that reaches the stage from the one
+      before.
+    sphere_from_stride: the first stride at which kernels lie on the sphere; 16 or more than it for
+      fewer.
     rngs: source of the initial kernels.
   """
 
@@ -37,7 +39,10 @@ class SphereEncoder(nnx.Module):
       self.stages.append(nnx.List(stage))
 
   def __call__(self, image: jax.Array) -> list[jax.Array]:
-    """Image `[B, H, W, 3]` in [0, 1], H divisible by 16 and >= 48 -> [B, H/s, W/s, widths] at s = 2, 4, 8, 16."""
+    """Image `[B, H, W, 3]` in [0, 1] -> `[B, H / s, W / s, width]` at the strides s = 2, 4, 8, 16.
+
+    H must be divisible by 16 and at least 48: kernels on the sphere need three rows.
+    """
     batch_size, height, width = image.shape[:3]
     sine = jnp.broadcast_to(pixel_directions(height)[..., 2:], (batch_size, height, width, 1))
     x = nnx.relu(self.stem(jnp.concatenate([4 * image - 2, sine], axis=-1)))
