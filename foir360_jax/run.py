@@ -68,6 +68,8 @@ def evaluate_run(config: ConfigDict, workdir: str) -> None:
     "split": config.data.test_split,
     "validation_split": config.data.validation_split,
   } | report
+  if jax.process_index() > 0:  # the first process writes for all
+    return
   print(table(report))
   names = open_source(config.data.name, config.data.data_dir, config.data.test_split).category_names
   ranker = Ranker(

@@ -19,4 +19,4 @@ done
 "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .
-"$venv/bin/python" -m pytest --numprocesses=2 --quiet
+"$venv/bin/python" -m pytest --numprocesses=2 --dist=loadfile --quiet

@@ -38,15 +38,17 @@ def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[Batch]:
 
 
 def build_evaluation_batches(config: ConfigDict, split: str) -> grain.IterDataset[Batch]:
-  """Opens `split` ("validation", "test[:50%]") and returns this process's part of its batches."""
+  """Opens `split` ("validation", "test[:50%]") and returns its batches, the same in each process.
+
+  An evaluation is short beside a training: every process makes the whole of it, so its result needs
+  no merging.
+  """
   return evaluation_batches(
     open_source(config.data.name, config.data.data_dir, split),
     height=config.data.height,
     max_objects=config.data.max_objects,
     batch_size=config.evaluate.batch_size,
     num_threads=config.data.num_threads,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
 
 

@@ -110,7 +110,7 @@ def evaluate(
 
 def _compile(model: PanoRank, thresholds: Sequence[float]) -> Callable[[Batch], Any]:
   graphdef, state = nnx.split(model)
-  compiled = jax.jit(functools.partial(infer, graphdef), static_argnames=())
+  compiled = jax.jit(functools.partial(infer, graphdef))
 
   def run(batch: Batch):
     masks = batch["masks"]
