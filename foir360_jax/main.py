@@ -1,9 +1,9 @@
 """The command line: flags, and which entry point they call.
 
-python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny                   train and
-evaluate ... --mode=evaluate
-evaluate again ... --mode=predict --input=PICTURE_OR_FOLDER --output=OUT
-    rank new panoramas
+  python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
+
+trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workdir=runs/tiny
+--input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas.
 """
 
 import sys
@@ -23,7 +23,10 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace results of 
 
 
 def main(argv):
-  """Calls the entry point of the mode; errors of the user are one line and exit code 2."""
+  """Calls the entry point of the mode; an error is one line and exit code 2.
+
+  With `--verbosity=1` it is a traceback.
+  """
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step of theirs
   if len(argv) > 1:
@@ -44,8 +47,10 @@ def main(argv):
     else:
       failed = run.predict(_WORKDIR.value, _INPUT.value, _OUTPUT.value, overwrite=_OVERWRITE.value)
       sys.exit(1 if failed else 0)
-  except (ValueError, FloatingPointError) as error:
-    print(f"error: {error}", file=sys.stderr)
+  except (ValueError, FloatingPointError, OSError) as error:
+    if logging.level_debug():
+      raise
+    print(f"error: {error} (--verbosity=1 shows where)", file=sys.stderr)
     sys.exit(2)
 
 

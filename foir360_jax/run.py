@@ -1,5 +1,6 @@
 """The entry points behind the command line: a configuration in, a trained and evaluated run out."""
 
+import json
 import os
 import pathlib
 
@@ -51,12 +52,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
 
 
 def evaluate_run(config: ConfigDict, workdir: str) -> None:
-  """Evaluates the newest checkpoint in `workdir`: a table, metrics.json and evaluation.png."""
+  """Evaluates the newest checkpoint in `workdir`: a table, and the files of `write_report`."""
   validate(config)
   _use_compilation_cache()
   folder = pathlib.Path(workdir)
+  _check_same_size(config, folder / "config.json")
   model = restore_model(folder / "checkpoints", nnx.eval_shape(lambda: build_model(config)))
-  report, _ = evaluate(
+  report, results = evaluate(
     model,
     build_evaluation_batches(config, config.data.validation_split),
     build_evaluation_batches(config, config.data.test_split),
@@ -67,19 +69,38 @@ def evaluate_run(config: ConfigDict, workdir: str) -> None:
     "data": config.data.name,
     "split": config.data.test_split,
     "validation_split": config.data.validation_split,
+    "height": config.data.height,
   } | report
   if jax.process_index() > 0:  # the first process writes for all
     return
   print(table(report))
-  names = open_source(config.data.name, config.data.data_dir, config.data.test_split).category_names
+  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
   ranker = Ranker(
     model,
     height=config.data.height,
-    category_names=names,
+    category_names=source.category_names,
     confidence_threshold=report["confidence_threshold"],
   )
-  write_report(report, folder, ranker, config)
-  print(f"wrote {folder / 'metrics.json'} and {folder / 'evaluation.png'}")
+  write_report(
+    report,
+    results,
+    folder,
+    ranker=ranker,
+    source=source,
+    sheet_images=config.evaluate.sheet_images,
+  )
+  print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
+
+
+def _check_same_size(config: ConfigDict, config_file: pathlib.Path) -> None:
+  """A model takes pictures of any size, but is only good at the one that it was trained on."""
+  if config_file.is_file():
+    trained = json.loads(config_file.read_text())["data"]["height"]
+    if trained != config.data.height:
+      raise ValueError(
+        f"config.data.height is {config.data.height}, but {config_file} says that the run was"
+        f" trained at {trained}; give the run's own config"
+      )
 
 
 def predict(workdir: str, input_path: str, output: str, *, overwrite: bool) -> int:

@@ -15,7 +15,9 @@ for flag in "$@"; do
   esac
 done
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "$python is older than Python 3.11; name a newer one: --python=python3.12" >&2; exit 2; }
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .

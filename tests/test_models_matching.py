@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from foir360_jax.models.cells import flat_weights
 from foir360_jax.models.matching import assign, matching_cost
-from foir360_jax.models.places import flat_weights
 
 match = jax.jit(assign)
 

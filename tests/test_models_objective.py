@@ -150,9 +150,9 @@ def test_a_few_steps_on_one_batch_lower_the_loss(step_in, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["jit_sharded", "shard_map"])
+@pytest.mark.parametrize("mode", ["jit_sharded", "shard_map", "pmap"])
 def test_four_devices_make_the_same_step_as_one(step_in, batch, mode):
-  """With one example a device; pmap runs what shard_map does, see test_train_parallel.py."""
+  """With one example a device."""
   expected, expected_metrics = step_in("jit", None, batch)
   state, metrics = step_in(mode, None, batch)
   assert_same(metrics["terms"], expected_metrics["terms"])

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from foir360_jax.models import PanoRank
-from foir360_jax.models.objective import cell_masks
+from foir360_jax.models.cells import cell_masks
 from foir360_jax.models.places import find_peaks
 from foir360_jax.models.query_decoder import Queries
 

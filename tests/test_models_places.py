@@ -5,14 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foir360_jax.models.places import (
-  find_peaks,
-  flat_directions,
-  flat_weights,
-  heat_target,
-  map_height,
-  object_centres,
-)
+from foir360_jax.models.cells import flat_directions, flat_weights, map_height
+from foir360_jax.models.places import find_peaks, heat_target, object_centres
 
 HEIGHT = 12
 find = jax.jit(find_peaks, static_argnums=1)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models.cells import flat_directions
 from foir360_jax.models.descriptors import Appearance, Descriptors
-from foir360_jax.models.places import flat_directions
 from foir360_jax.models.rank_decoder import Ranking
 
 HEIGHT = 16  # of the fine map; the picture has twice as many rows

@@ -1,8 +1,7 @@
 """The rule by which an object of synthetic360 is important, and the annotators' noise on top.
 
 importance = SIZE z(log solid angle) + CONTRAST z(contrast) - LATITUDE z(|latitude|)
-             - COMMONNESS z(share of its class among the scene's objects) - OCCLUSION z(hidden
-               share)
+             - COMMONNESS z(share of its class among the objects) - OCCLUSION z(hidden share)
 
 with z(x) = (x - mean) / deviation by fixed constants, measured once over 1,000 scenes. Contrast
 does not compare colours across the object's edge: it compares the *luminance* and the *texture*
@@ -22,10 +21,8 @@ MEANS = np.array([-2.60, 1.30, 0.355, 0.47, 0.07])
 DEVIATIONS = np.array([0.755, 0.92, 0.29, 0.27, 0.13])
 NOISE = 0.33  # deviation of the annotators' noise, on the scale of the weights
 LUMINANCE = np.array([0.299, 0.587, 0.114])
-CAP_DEG, CAP_RADII = (
-  25.0,
-  3.0,
-)  # the neighbourhood's radius: the larger of 25 degrees and 3 object radii
+# The neighbourhood's radius is the larger of 25 degrees and 3 object radii.
+CAP_DEG, CAP_RADII = 25.0, 3.0
 LUMINANCE_SCALE, TEXTURE_SCALE = 0.12, 0.03  # typical differences of each kind, out of 1
 
 

@@ -15,9 +15,8 @@ from synthetic360 import shapes, textures
 from synthetic360.surroundings import draw_surroundings
 
 MAX_OBJECTS = 40
-SMALLEST_SR = (
-  0.02  # visible solid angle that an object must keep: about 10 pixels of a 64x128 picture
-)
+# Visible solid angle that an object must keep: about 10 pixels of a 64x128 picture.
+SMALLEST_SR = 0.02
 SMALLEST_VISIBLE = 0.3  # ... and the share of its outline
 OVERSAMPLING = 2
 

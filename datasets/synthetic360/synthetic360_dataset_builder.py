@@ -92,7 +92,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       render_example, height=self.builder_config.height, split_number=number, unseen=split == "test"
     )
     count = split_size(self.builder_config, split)
-    workers = min(os.cpu_count() or 1, count)
+    workers = min(len(os.sched_getaffinity(0)), count)
     # "spawn": a forked child would inherit the parent's threads in an unknown state.
     with concurrent.futures.ProcessPoolExecutor(
       workers, mp_context=multiprocessing.get_context("spawn")

@@ -21,10 +21,11 @@ from foir360_jax.metrics import (
   ScoreAccumulator,
   bootstrap_interval,
   rank_correlation,
+  recall_at_iou,
   sa_sor_from_iou,
 )
 from foir360_jax.models import PanoRank
-from foir360_jax.models.objective import cell_masks
+from foir360_jax.models.cells import cell_masks
 from foir360_jax.types import Batch
 
 
@@ -34,19 +35,24 @@ class ImageResult:
 
   Attributes:
     index: its place in the split.
-    relevance: `[n]`. true_importance: `[n]` or None where the data set does not know it.
+    relevance: `[n]`.
     given: scores `[n]` for the true masks, by ranker.
-    iou: `[n, m]`. confidence: `[m]`. importance: `[T, m]`. own: scores `[m]` by baseline.
+    iou: `[n, m]`.
+    confidence: `[m]`.
+    importance: `[T, m]`.
+    own: scores `[m]` for the candidates, by baseline.
+    scores: what the picture contributes to the report, by "given_masks/RANKER", "own_masks/RANKER"
+      and "recall"; empty before the threshold is chosen.
   """
 
   index: int
   relevance: np.ndarray
-  true_importance: np.ndarray | None
   given: dict[str, np.ndarray]
   iou: np.ndarray
   confidence: np.ndarray
   importance: np.ndarray
   own: dict[str, np.ndarray]
+  scores: dict[str, Score] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -70,39 +76,29 @@ def evaluate(
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
   """
   run = _compile(model, thresholds)
-  tuning = list(_results(run, validation))
+  tuning = list(_results(run, validation, iou_threshold))
   coefficients = _fit_area_and_horizon(tuning)
   curve = [
-    _mean([_own_score(r, t, "model", thresholds, iou_threshold) for r in tuning])
-    for t in range(len(thresholds))
+    _mean([_own_score(result, level, "model", thresholds, iou_threshold) for result in tuning])
+    for level in range(len(thresholds))
   ]
   best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
-  results = [_with_linear(result, coefficients) for result in _results(run, test)]
-
-  given = {
-    name: [rank_correlation(r.relevance, r.given[name]) for r in results]
-    for name in results[0].given
-  }
-  own = {
-    name: [_own_score(r, best, name, thresholds, iou_threshold) for r in results]
-    for name in ("model", *results[0].own)
-  }
-  kept = [r.confidence > thresholds[best] for r in results]
+  results = [
+    _scored(_with_linear(result, coefficients), best, thresholds, iou_threshold)
+    for result in _results(run, test, iou_threshold)
+  ]
+  kept = [(result.confidence > thresholds[best]).sum() for result in results]
   report = {
     "images": len(results),
     "confidence_threshold": float(thresholds[best]),
     "validation_sa_sor_by_threshold": dict(zip(map(str, thresholds), curve, strict=True)),
-    "given_masks": _summary(given),
-    "own_masks": _summary(own)
+    "given_masks": _summary(results, "given_masks"),
+    "own_masks": _summary(results, "own_masks")
     | {
       "iou_threshold": iou_threshold,
-      "recall": float(
-        np.mean(
-          np.concatenate([_found(r, k, iou_threshold) for r, k in zip(results, kept, strict=True)])
-        )
-      ),
-      "objects_per_image": float(np.mean([len(r.relevance) for r in results])),
-      "predictions_per_image": float(np.mean([k.sum() for k in kept])),
+      "recall": _mean([result.scores["recall"] for result in results]),
+      "objects_per_image": float(np.mean([len(result.relevance) for result in results])),
+      "predictions_per_image": float(np.mean(kept)),
     },
   }
   return report, results
@@ -110,68 +106,68 @@ def evaluate(
 
 def _compile(model: PanoRank, thresholds: Sequence[float]) -> Callable[[Batch], Any]:
   graphdef, state = nnx.split(model)
-  compiled = jax.jit(functools.partial(infer, graphdef))
+  infer_batch = jax.jit(functools.partial(infer, graphdef))
+  measure = jax.jit(lambda packed: mask_measures(cell_masks(packed, 1)))
 
   def run(batch: Batch):
-    masks = batch["masks"]
-    given, own = compiled(state, batch, jnp.asarray(thresholds))
-    measures = measure(masks)
-    return jax.device_get((given, own, measures))
+    given, own = infer_batch(state, batch, jnp.asarray(thresholds))
+    return jax.device_get((given, own, measure(batch["masks"])))
 
-  measure = jax.jit(lambda packed: mask_measures(cell_masks(packed, 1)))
   return run
 
 
-def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
+def _results(run, batches: Iterable[Batch], iou_threshold: float) -> Iterable[ImageResult]:
   for batch in batches:
     given, own, (log_area, horizon) = run(batch)
     for row in np.flatnonzero(batch["example_where"]):
       real = batch["where"][row]
-      truth = batch.get("true_importance")
-      truth = None if truth is None else truth[row][real]
-      by_truth = {} if truth is None else {"ceiling": truth}
+      given_scores = {
+        "model": given.importance[row][real],
+        "rank_head_alone": given.head_scores[row][real],
+        "area": log_area[row][real],
+        "horizon": horizon[row][real],
+      }
+      own_scores = {"area": own.log_area[row], "horizon": own.horizon[row]}
       iou = own.iou[row][real]
-      result = ImageResult(
+      if "true_importance" in batch:
+        truth = batch["true_importance"][row][real]
+        given_scores["ceiling"] = truth
+        own_scores["ceiling"] = _truth_of_candidates(iou, truth, iou_threshold)
+      yield ImageResult(
         index=int(batch["index"][row]),
         relevance=batch["relevance"][row][real],
-        true_importance=truth,
-        given={
-          "model": given.importance[row][real],
-          "rank_head_alone": given.head_scores[row][real],
-          "area": log_area[row][real],
-          "horizon": horizon[row][real],
-        }
-        | by_truth,
+        given=given_scores,
         iou=iou,
         confidence=own.confidence[row],
         importance=own.importance[row],
-        own={"area": own.log_area[row], "horizon": own.horizon[row]}
-        | ({} if truth is None else {"ceiling": _truth_of_candidates(iou, truth)}),
+        own=own_scores,
       )
-      yield result
 
 
-def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
-  """The true importance of the object that each candidate covers best; without one, the lowest."""
+def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray, iou_threshold: float) -> np.ndarray:
+  """The true importance of the object that each candidate matches; below all if it matches none."""
   if not len(truth):
     return np.zeros(iou.shape[1])
-  return np.where(iou.max(0) > 0, truth[iou.argmax(0)], truth.min() - 1)
+  return np.where(iou.max(0) >= iou_threshold, truth[iou.argmax(0)], truth.min() - 1)
 
 
-def _own_score(
-  result: ImageResult, threshold: int, ranker: str, thresholds, iou_threshold
-) -> Score:
-  keep = result.confidence > thresholds[threshold]
-  scores = result.importance[threshold] if ranker == "model" else result.own[ranker]
+def _scored(result: ImageResult, level: int, thresholds, iou_threshold: float) -> ImageResult:
+  keep = result.confidence > thresholds[level]
+  scores = {"recall": recall_at_iou(result.iou[:, keep], iou_threshold)}
+  for name, values in result.given.items():
+    scores[f"given_masks/{name}"] = rank_correlation(result.relevance, values)
+  for name in ("model", *result.own):
+    scores[f"own_masks/{name}"] = _own_score(result, level, name, thresholds, iou_threshold)
+  return dataclasses.replace(result, scores=scores)
+
+
+def _own_score(result: ImageResult, level: int, ranker: str, thresholds, iou_threshold) -> Score:
+  """SA-SOR of the candidates above the threshold `thresholds[level]`."""
+  keep = result.confidence > thresholds[level]
+  scores = result.importance[level] if ranker == "model" else result.own[ranker]
   return sa_sor_from_iou(
     result.iou[:, keep], result.relevance, scores[keep], iou_threshold=iou_threshold
   )
-
-
-def _found(result: ImageResult, keep: np.ndarray, iou_threshold: float) -> np.ndarray:
-  if not keep.any():
-    return np.zeros(len(result.relevance), bool)
-  return result.iou[:, keep].max(1) >= iou_threshold
 
 
 def _fit_area_and_horizon(results: list[ImageResult]) -> np.ndarray:
@@ -196,12 +192,15 @@ def _mean(scores: list[Score]) -> float:
   return ScoreAccumulator().add(*scores).summary()["mean"]
 
 
-def _summary(scores: dict[str, list[Score]]) -> dict[str, Any]:
+def _summary(results: list[ImageResult], part: str) -> dict[str, Any]:
   """Mean, interval and image counts of each ranker, and the share of the gap closed."""
   report: dict[str, Any] = {}
-  for name, values in scores.items():
-    low, high = bootstrap_interval(values)
-    report[name] = ScoreAccumulator().add(*values).summary() | {"interval_95": [low, high]}
+  for key in results[0].scores:
+    prefix, _, name = key.partition("/")
+    if prefix == part:
+      scores = [result.scores[key] for result in results]
+      interval = list(bootstrap_interval(scores))
+      report[name] = ScoreAccumulator().add(*scores).summary() | {"interval_95": interval}
   if "ceiling" in report:
     names = ("area", "horizon", "area_and_horizon")
     baseline = max(report[name]["mean"] for name in names)

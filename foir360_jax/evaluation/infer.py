@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from foir360_jax.models import PanoRank
-from foir360_jax.models.objective import cell_masks
-from foir360_jax.models.places import flat_directions, flat_weights, map_height
+from foir360_jax.models.cells import cell_masks, flat_directions, flat_weights, map_height
 from foir360_jax.sphere import resize_panorama
 
 
@@ -60,12 +59,13 @@ def infer(
 
   height = batch["image"].shape[1]
   full = picture_masks(segmentation.mask_logits, height)
+  log_area, horizon = mask_measures(einops.rearrange(full, "b q h w -> b q (h w)"))
   own = OwnMasks(
     iou=_overlap(batch["masks"], full),
     confidence=segmentation.confidence,
     importance=order.importance,
-    log_area=_log_area(own_masks),
-    horizon=_horizon(own_masks),
+    log_area=log_area,
+    horizon=horizon,
   )
   return GivenMasks(given.importance, given.head_scores), own
 
@@ -79,20 +79,13 @@ def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
 
 
 def mask_measures(masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Log solid angle and minus the distance from the horizon, `[B, N]`, of `masks [B, N, P]`."""
-  return _log_area(masks), _horizon(masks)
-
-
-def _log_area(masks):
-  weights = flat_weights(map_height(masks.shape[-1]))
-  return jnp.log((masks * weights).sum(-1) + 1e-3)
-
-
-def _horizon(masks):
+  """Log solid angle, and minus the distance from the horizon, `[B, N]`, of `masks [B, N, P]`."""
   height = map_height(masks.shape[-1])
   weighted = masks * flat_weights(height)
+  area = weighted.sum(-1)
   latitude = jnp.arcsin(jnp.clip(flat_directions(height)[:, 2], -1, 1))
-  return -jnp.abs((weighted * latitude).sum(-1) / (weighted.sum(-1) + 1e-6))
+  mean_latitude = (weighted * latitude).sum(-1) / jnp.maximum(area, 1e-6)
+  return jnp.log(area + 1e-3), -jnp.abs(mean_latitude)
 
 
 def _overlap(packed: jax.Array, found: jax.Array) -> jax.Array:

@@ -44,16 +44,19 @@ def predict_folder(
     )
   failed = 0
   for picture in pictures:
+    rank_file, overlay = _files(output, picture)
     try:
       ranked = ranker(read_panorama(picture), image=picture.name)
+      ranked.save_json(rank_file)
+      ranked.save_overlay(overlay)
     except PanoramaError as error:
       say(f"skipped {error}")
       failed += 1
-      continue
-    rank_file, overlay = _files(output, picture)
-    ranked.save_json(rank_file)
-    ranked.save_overlay(overlay)
-    say(f"{picture.name}: {len(ranked)} objects -> {rank_file}, {overlay}")
+    except (OSError, MemoryError, ValueError) as error:  # the other pictures may still do
+      say(f"skipped {picture}: {type(error).__name__}: {error}")
+      failed += 1
+    else:
+      say(f"{picture.name}: {len(ranked)} objects -> {rank_file}, {overlay}")
   return failed
 
 

@@ -1,6 +1,5 @@
 """A trained model as one function: panorama in, ranked objects out."""
 
-import functools
 import json
 import os
 import pathlib
@@ -46,7 +45,7 @@ class Ranker:
     confidence_threshold: float = DEFAULT_THRESHOLD,
   ):
     graphdef, self._state = nnx.split(model)
-    self._rank = jax.jit(functools.partial(_rank, graphdef))
+    self._rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state)(*inputs))
     self.height = height
     self.category_names = tuple(category_names)
     self.confidence_threshold = confidence_threshold
@@ -98,9 +97,8 @@ class Ranker:
         f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"
       )
     small = jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)
-    mask_logits, importance, category = jax.device_get(
-      self._rank(self._state, small[None], self.confidence_threshold)
-    )
+    candidates = self._rank(self._state, small[None], self.confidence_threshold)
+    mask_logits, importance, category_logits = (x[0] for x in jax.device_get(candidates))
     objects = np.flatnonzero(importance > 0)
     masks = [_full_size(mask_logits[index], panorama.shape[0]) for index in objects]
     seen = [number for number, mask in enumerate(masks) if mask.any()]
@@ -109,23 +107,12 @@ class Ranker:
       panorama,
       np.array([masks[number] for number in seen], bool).reshape(-1, *panorama.shape[:2]),
       importance[objects],
-      [self._category_name(category[index]) for index in objects],
+      [self._category_name(category_logits[index].argmax()) for index in objects],
       image=image,
     )
 
-  def _category_name(self, category: int) -> str:
+  def _category_name(self, category: np.intp) -> str:
     return self.category_names[category] if category < len(self.category_names) else ""
-
-
-def _rank(graphdef: nnx.GraphDef, state: nnx.State, image: jax.Array, threshold: jax.Array):
-  """`image [1, H, W, 3]` -> mask logits `[Q, P]`, importance (0 = no object) and category `[Q]`."""
-  model: PanoRank = nnx.merge(graphdef, state)
-  scene = model.encode(image)
-  segmentation = model.segment(scene)
-  keep = segmentation.confidence > threshold
-  tokens = model.describe(scene, jax.nn.sigmoid(segmentation.mask_logits))
-  order = model.order(tokens, keep)
-  return segmentation.mask_logits[0], order.importance[0], order.category_logits[0].argmax(-1)
 
 
 def _full_size(mask_logits: np.ndarray, height: int) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from foir360_jax.data.source import open_source
+from foir360_jax.data.source import PreparedSource
 from foir360_jax.data.transforms import unpack_masks
+from foir360_jax.evaluation.evaluate import ImageResult
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
 from foir360_jax.formats import save_image, write_atomically
@@ -48,15 +50,38 @@ def table(report: dict[str, Any]) -> str:
 
 
 def write_report(
-  report: dict[str, Any], workdir: pathlib.Path, ranker: Ranker, config: Any
+  report: dict[str, Any],
+  results: Sequence[ImageResult],
+  workdir: pathlib.Path,
+  *,
+  ranker: Ranker,
+  source: PreparedSource,
+  sheet_images: int,
 ) -> None:
-  """Writes `metrics.json` and `evaluation.png` into the run's folder."""
+  """Writes `metrics.json`, `per_image.jsonl` and `evaluation.png` into the run's folder.
+
+  Args:
+    report: from `evaluate`.
+    results: from `evaluate`; their scores allow paired comparisons between runs.
+    workdir: the run's folder.
+    ranker: draws the predicted ranks of the sheet.
+    source: the split that was evaluated.
+    sheet_images: rows of the sheet.
+  """
   text = json.dumps(_without_nan(report), indent=2, allow_nan=False, default=float)
   write_atomically(workdir / "metrics.json", (text + "\n").encode())
-  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
-  count = min(config.evaluate.sheet_images, len(source))
-  rows = [_sheet_row(source[index], ranker, config) for index in range(count)]
-  save_image(workdir / "evaluation.png", evaluation_sheet(rows))
+  rows = (
+    {"index": result.index} | {name: float(score.value) for name, score in result.scores.items()}
+    for result in results
+  )
+  lines = "".join(json.dumps(_without_nan(row), allow_nan=False) + "\n" for row in rows)
+  write_atomically(workdir / "per_image.jsonl", lines.encode())
+  iou_threshold = report["own_masks"]["iou_threshold"]
+  sheet = [
+    _sheet_row(source[index], ranker, iou_threshold)
+    for index in range(min(sheet_images, len(source)))
+  ]
+  save_image(workdir / "evaluation.png", evaluation_sheet(sheet))
 
 
 def _without_nan(value: Any) -> Any:
@@ -68,7 +93,7 @@ def _without_nan(value: Any) -> Any:
   return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _sheet_row(example: dict[str, Any], ranker: Ranker, config: Any) -> SheetRow:
+def _sheet_row(example: dict[str, Any], ranker: Ranker, iou_threshold: float) -> SheetRow:
   ranked = ranker(example["image"])
   masks = unpack_masks(example["masks"], example["image"].shape[1])
   score = sa_sor(
@@ -76,7 +101,7 @@ def _sheet_row(example: dict[str, Any], ranker: Ranker, config: Any) -> SheetRow
     example["importance"],
     ranked.masks,
     ranked.importance,
-    iou_threshold=config.evaluate.iou_threshold,
+    iou_threshold=iou_threshold,
   )
   return SheetRow(
     image_id=example["image_id"],

@@ -89,7 +89,7 @@ def resize(
       (width, height),
       interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
     )
-    scaled[index] = coverage >= min(0.5, coverage.max())
+    scaled[index] = coverage >= np.clip(coverage.max(), 1e-6, 0.5)
   filtering = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
   return cv2.resize(picture, (width, height), interpolation=filtering), scaled
 
@@ -195,7 +195,7 @@ def _rainbow(positions: np.ndarray) -> np.ndarray:
 
 def _outlines(mask: np.ndarray) -> list[np.ndarray]:
   """Returns the border lines of a [H, W] mask, left open where it goes on over the seam or pole."""
-  margin = 8
+  margin = 8 + mask.shape[1] // 128  # wider than any line, whose ends it keeps out of the picture
   wrapped = np.pad(mask, ((0, 0), (margin, margin)), mode="wrap")
   wrapped = np.pad(wrapped, ((margin, margin), (0, 0)), mode="edge").astype(np.uint8)
   offset = (-margin, -margin)

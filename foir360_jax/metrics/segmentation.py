@@ -6,9 +6,8 @@ from scipy.optimize import linear_sum_assignment
 
 from foir360_jax.metrics.accumulate import Score
 
-_PIXELS_PER_BLOCK = (
-  2**20
-)  # bounds the memory, and keeps float32 counts exact (they are up to 2**24)
+# Bounds the memory, and keeps float32 counts exact (they are up to 2**24).
+_PIXELS_PER_BLOCK = 2**20
 
 
 def mask_iou(

@@ -2,6 +2,14 @@
 
 from foir360_jax.models.build import build_model, build_objective
 from foir360_jax.models.layers import SphereConv
-from foir360_jax.models.panorank import Order, PanoRank, Segmentation
+from foir360_jax.models.panorank import Order, PanoRank, RankedCandidates, Segmentation
 
-__all__ = ["Order", "PanoRank", "Segmentation", "SphereConv", "build_model", "build_objective"]
+__all__ = [
+  "Order",
+  "PanoRank",
+  "RankedCandidates",
+  "Segmentation",
+  "SphereConv",
+  "build_model",
+  "build_objective",
+]

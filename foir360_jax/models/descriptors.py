@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.models.cells import centroids, cosines, flat_directions, flat_weights, map_height
 from foir360_jax.models.layers import Mlp, mean_pool
-from foir360_jax.models.places import flat_directions, flat_weights, map_height
 from foir360_jax.sphere import pixels_from_directions, sample
 
 _CAP_RADII_DEG = (15.0, 30.0, 60.0)
@@ -60,8 +60,7 @@ class Descriptors(nnx.Module):
     weighted = masks * flat_weights(height)
     area = weighted.sum(-1, keepdims=True)
     inside = _with_deviation(jnp.einsum("bnp,bpc->bnc", weighted, flat) / (area + 1e-3))
-    direction = jnp.einsum("bnp,px->bnx", weighted, flat_directions(height))
-    direction = direction * jax.lax.rsqrt((direction**2).sum(-1, keepdims=True) + 1e-9)
+    direction = centroids(masks)
     sine = direction[..., 2:]
     size = jnp.log(area * (np.pi / height) ** 2 + _FEWEST_CELLS * (np.pi / height) ** 2)
 
@@ -100,7 +99,7 @@ def _pool_caps(statistics: jax.Array, masks: jax.Array, direction: jax.Array) ->
   maps = einops.rearrange(masks, "b n (h w) -> (b n) h w 1", h=2 * height)
   covered = einops.rearrange(mean_pool(maps, 2), "(b n) h w 1 -> b n (h w)", b=masks.shape[0])
   free = (1 - covered) * flat_weights(height)
-  cosine = jnp.einsum("bnx,px->bnp", direction, flat_directions(height))
+  cosine = cosines(direction, flat_directions(height))
   pooled = []
   for radius_deg in _CAP_RADII_DEG:
     cap = free * (cosine > np.cos(np.deg2rad(radius_deg)))
@@ -114,7 +113,7 @@ def _tangent_crops(image, masks, direction, radius, surround) -> jax.Array:
   """The mask and the picture around each object as `[B, N, crop pixels * 4]`.
 
   The crop is a grid on the tangent plane at `direction`, north up, whose side is `2 _CROP_RADII`
-  radii. Without `surround` the picture is blackened outside the mask.
+  radii. Without `surround` the picture is grey outside the mask.
   """
   axis = jnp.linspace(-_CROP_RADII, _CROP_RADII, _CROP_SIZE)
   right, up = jnp.meshgrid(axis, -axis)

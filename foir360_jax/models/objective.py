@@ -17,15 +17,16 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.losses import dice_loss, focal_heatmap_loss, mask_cross_entropy
-from foir360_jax.models.matching import assign, matching_cost
-from foir360_jax.models.panorank import PanoRank, Scene
-from foir360_jax.models.places import (
-  find_peaks,
+from foir360_jax.models.cells import (
+  cell_masks,
+  cosines,
   flat_directions,
   flat_weights,
-  heat_target,
-  object_centres,
+  map_height,
 )
+from foir360_jax.models.matching import assign, matching_cost
+from foir360_jax.models.panorank import PanoRank, Scene
+from foir360_jax.models.places import find_peaks, heat_target, object_centres
 from foir360_jax.types import Batch
 
 Terms = dict[str, tuple[jax.Array, jax.Array]]
@@ -136,17 +137,9 @@ class Objective:
     }
 
 
-def cell_masks(packed: jax.Array, stride: int) -> jax.Array:
-  """Bit-packed masks `[B, N, H, W / 8]` -> covered share of each coarser cell, `[B, N, P]`."""
-  bits = jnp.unpackbits(packed, axis=-1)
-  # The sum of small integers stays in 8 bits: stride^2 is at most 16.
-  covered = einops.reduce(bits, "b n (h i) (w j) -> b n (h w)", "sum", i=stride, j=stride)
-  return covered.astype(jnp.float32) / stride**2
-
-
 def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax.Array:
   """For each object its centre or, every other time, a cell of it beside the centre."""
-  height = round((masks.shape[-1] / 2) ** 0.5)
+  height = map_height(masks.shape[-1])
   directions = flat_directions(height)
   num_objects = centres.shape[1]
 
@@ -159,7 +152,7 @@ def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax
   step, coin = jax.vmap(chance)(seed)
   radius = jnp.sqrt(masks.sum(-1, keepdims=True) / jnp.pi) * jnp.pi / height
   aim = directions[centres] + _JITTER * radius * step
-  cosine = jnp.einsum("bnx,px->bnp", aim, directions)
+  cosine = cosines(aim, directions)
   beside = jnp.argmax(jnp.where(masks >= 0.5, cosine, -9.0), axis=-1)
   has_cells = masks.max(-1) >= 0.5
   return jnp.where(coin & has_cells, beside, centres)

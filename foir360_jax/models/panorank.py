@@ -1,11 +1,10 @@
 """PanoRank: a panorama in, every object with a mask, a category and its place in the order out.
 
   image -> encoder -> pixel decoder -> fine map -> objectness -> places (peaks on the sphere)
-                                         |                          |
-                                         +---- query decoder <------+ -> masks, object logits
-                                         |                                 |
-                                         +---- rank decoder  <-------------+ -> scores, REM: the
-                                         order
+                                          |                        |
+                                          +---- query decoder <----+ -> masks, confidence
+                                          |                                |
+                                          +---- rank decoder  <------------+ -> scores, REM: order
 
 Axes: images [B, H, W, 3], the fine map [B, h, w, C] with h = H / mask_stride, cells P = h w,
 queries Q, objects N.
@@ -17,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.models.cells import flat_weights, map_height
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import SphereEncoder
 from foir360_jax.models.pixel_decoder import PixelDecoder
-from foir360_jax.models.places import Objectness, find_peaks, flat_weights, map_height
+from foir360_jax.models.places import Objectness, find_peaks
 from foir360_jax.models.query_decoder import Queries, QueryDecoder
 from foir360_jax.models.rank_decoder import RankDecoder
 
@@ -67,8 +67,26 @@ class Order(NamedTuple):
   category_logits: jax.Array
 
 
+class RankedCandidates(NamedTuple):
+  """What the model says of a panorama; `Q` candidates, in no order.
+
+  Attributes:
+    mask_logits: `[B, Q, P]` on the fine map.
+    importance: `[B, Q]` in [0, 1]; 0 for candidates that are no object.
+    category_logits: `[B, Q, K]`.
+  """
+
+  mask_logits: jax.Array
+  importance: jax.Array
+  category_logits: jax.Array
+
+
 class PanoRank(nnx.Module):
-  """The whole model; the arguments are the fields of `config.model`."""
+  """The whole model; the arguments are the fields of `config.model`.
+
+  `model(image)` ranks; training and evaluation use the parts `encode`, `decode`, `segment`,
+  `describe` and `order`.
+  """
 
   def __init__(
     self,
@@ -96,6 +114,14 @@ class PanoRank(nnx.Module):
     )
     self.num_queries = num_queries
     self.mask_stride = mask_stride
+
+  def __call__(self, image: jax.Array, confidence_threshold: float = 0.3) -> RankedCandidates:
+    """Finds and ranks the objects of `image [B, H, W, 3]` uint8."""
+    scene = self.encode(image)
+    segmentation = self.segment(scene)
+    tokens = self.describe(scene, jax.nn.sigmoid(segmentation.mask_logits))
+    order = self.order(tokens, segmentation.confidence > confidence_threshold)
+    return RankedCandidates(segmentation.mask_logits, order.importance, order.category_logits)
 
   def encode(self, image: jax.Array) -> Scene:
     """`image [B, H, W, 3]` uint8 -> Scene."""

@@ -1,29 +1,17 @@
 """Where objects are: a heat map on the sphere, its peaks, and the map that training asks for.
 
-A query comes from a place, a cell of the fine map [h, w] given by its index in the flattened map (P
-= h w). Angles between cells are measured on the sphere, so an object is as wide near a pole as on
-the horizon.
+A query comes from a place: a cell of the fine map, given by its index among the P cells. Distances
+are angles on the sphere, so an object is as wide near a pole as on the horizon.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.models.cells import centroids, cosines, flat_directions, flat_weights, map_height
 from foir360_jax.models.layers import Mlp, pad_sphere
-from foir360_jax.sphere import pixel_areas, pixel_directions
 
 _RARE = -3.0  # initial logit: most cells hold no object
-
-
-def flat_directions(height: int) -> jax.Array:
-  """Unit vectors of the cells of a map of this height, `[P, 3]`."""
-  return jnp.asarray(pixel_directions(height).reshape(-1, 3))
-
-
-def flat_weights(height: int) -> jax.Array:
-  """Solid angles of the cells, in units of a cell on the horizon, `[P]`: about cos(latitude)."""
-  areas = pixel_areas(height).reshape(-1)
-  return jnp.asarray(areas / areas.max())
 
 
 class Objectness(nnx.Module):
@@ -60,10 +48,7 @@ def object_centres(masks: jax.Array) -> jax.Array:
   Returns:
     `[B, N]` indices of cells; for an empty mask 0.
   """
-  height = map_height(masks.shape[-1])
-  directions = flat_directions(height)
-  centroid = jnp.einsum("bnp,px->bnx", masks * flat_weights(height), directions)
-  cosine = jnp.einsum("bnx,px->bnp", _normalised(centroid), directions)
+  cosine = cosines(centroids(masks), flat_directions(map_height(masks.shape[-1])))
   inside = masks >= 0.5 * jnp.maximum(masks.max(-1, keepdims=True), 1e-6)
   return jnp.argmax(jnp.where(inside, cosine, -2.0), axis=-1)
 
@@ -85,19 +70,7 @@ def heat_target(masks: jax.Array, centres: jax.Array, where: jax.Array) -> jax.A
   cell = jnp.pi / height
   area = (masks * flat_weights(height)).sum(-1) * cell**2
   width = jnp.maximum(0.35 * jnp.sqrt(area / jnp.pi), 0.4 * cell)
-  cosine = jnp.einsum("bnx,px->bnp", directions[centres], directions)
+  cosine = cosines(directions[centres], directions)
   bumps = jnp.exp((cosine - 1) / width[..., None] ** 2)
   at_centre = jnp.arange(masks.shape[-1]) == centres[..., None]  # rounding would leave 1 - 1e-7
   return jnp.where(where[..., None], jnp.where(at_centre, 1.0, bumps), 0.0).max(1)
-
-
-def map_height(cells: int) -> int:
-  """Height of the map [h, 2 h] with this number of cells."""
-  height = round((cells / 2) ** 0.5)
-  if 2 * height * height != cells:
-    raise ValueError(f"{cells} cells are not a map of shape [h, 2 h]")
-  return height
-
-
-def _normalised(vectors: jax.Array) -> jax.Array:
-  return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(-1, keepdims=True), 1e-12))

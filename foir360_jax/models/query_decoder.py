@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.models.cells import cosines, flat_directions
 from foir360_jax.models.layers import Attention, FeedForward, Mlp
-from foir360_jax.models.places import flat_directions
 
 _AFFINITY_CHANNELS = 16
 _CAP_LOG_GAIN = 4.0  # the initial cap ends at acos(1 - exp(-4)), 11 degrees from the place
@@ -81,7 +81,8 @@ class MaskHead(nnx.Module):
     coefficients = jnp.concatenate(
       [weights, gain * directions[places], jnp.ones_like(offset)], axis=-1
     )
-    return jnp.einsum("bqc,bpc->bqp", coefficients, stacked) + query_constant
+    # The cap's term is a small difference of large numbers: see `cosines`.
+    return jnp.einsum("bqc,bpc->bqp", coefficients, stacked, precision="highest") + query_constant
 
 
 class DecoderLayer(nnx.Module):
@@ -145,8 +146,8 @@ class QueryDecoder(nnx.Module):
     sine = at_place[..., 2:]
     tokens = self.start(jnp.concatenate([seed, sine, jnp.abs(sine)], axis=-1))
 
-    scene_cosine = jnp.einsum("bqx,mx->bqm", at_place, flat_directions(memory.shape[1]))
-    others_cosine = jnp.einsum("bqx,bkx->bqk", at_place, at_place)
+    scene_cosine = cosines(at_place, flat_directions(memory.shape[1]))
+    others_cosine = cosines(at_place, at_place)
     scene = einops.rearrange(memory, "b h w c -> b (h w) c")
     allowed = ((group[:, None] == group[None]) & where[:, None])[:, None]  # one for all heads
     for layer in self.layers:

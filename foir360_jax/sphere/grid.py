@@ -22,7 +22,7 @@ def array_module(*values) -> types.ModuleType:
   return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # a large panorama's tables are hundreds of megabytes
 def pixel_directions(height: int) -> np.ndarray:
   """Returns the direction of each pixel's centre, [H, 2 H, 3] float32, read-only.
 
@@ -37,7 +37,7 @@ def pixel_directions(height: int) -> np.ndarray:
   return _frozen(directions_from_angles(lon_rad, lat_rad))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # a large panorama's tables are hundreds of megabytes
 def pixel_areas(height: int) -> np.ndarray:
   """Returns each pixel's solid angle in steradians, [H, 2 H] float32, read-only; sums to 4 pi.
 

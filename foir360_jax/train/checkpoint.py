@@ -27,9 +27,8 @@ class Checkpoints:
   """
 
   def __init__(self, folder: str | pathlib.Path, keep: int):
-    self.folder = pathlib.Path(
-      folder
-    ).absolute()  # Orbax fails on relative paths, but only at the save
+    # Orbax fails on relative paths, but only at the save.
+    self.folder = pathlib.Path(folder).absolute()
     self._orbax = ocp.training.Checkpointer(
       self.folder,
       preservation_policy=ocp.training.preservation_policies.LatestN(keep),

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from foir360_jax.formats import write_atomically
 from foir360_jax.train.checkpoint import Checkpoints
 from foir360_jax.train.logging import MetricsLog, progress_line, summarize
 from foir360_jax.train.parallel import (
@@ -33,9 +34,8 @@ from foir360_jax.train.parallel import (
 from foir360_jax.train.state import TrainState
 from foir360_jax.train.step import Objective, train_step
 
-_RUN_AHEAD = (
-  2  # steps that may wait for the devices; more would hold batches there and blur the clock
-)
+# Steps that may wait for the devices; more would hold batches there and blur the clock.
+_RUN_AHEAD = 2
 
 
 def train(
@@ -222,7 +222,8 @@ def _open_log(
   if jax.process_index() > 0:
     return contextlib.nullcontext()
   if config is not None:
-    (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(workdir / "config.json", text.encode())
   return MetricsLog(workdir, step)
 
 

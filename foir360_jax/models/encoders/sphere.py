@@ -23,8 +23,7 @@ class SphereEncoder(nnx.Module):
     widths: channels of the four stages.
     blocks: residual blocks of the stages, beside the one that reaches the stage from the one
       before.
-    sphere_from_stride: the first stride at which kernels lie on the sphere; 16 or more than it for
-      fewer.
+    sphere_from_stride: the first stride at which kernels lie on the sphere; above 16 none do.
     rngs: source of the initial kernels.
   """
 
