@@ -62,11 +62,11 @@ def base_config() -> ConfigDict:
   config.optimizer.weight_decay = 0.02
   config.optimizer.b2 = 0.99
   config.optimizer.clip_norm = 1.0
-  config.optimizer.ema_decay = 0.99
 
   config.train = ConfigDict()
   config.train.steps = 1500
   config.train.minutes = 0.0  # > 0: the run also ends after this wall time, without compilation
+  config.train.ema_decay = 0.99  # of the averaged parameters, which are evaluated
   config.train.mode = "jit"
   config.train.log_every = 50
   config.train.checkpoint_every = 500
@@ -102,3 +102,15 @@ def validate(config: ConfigDict) -> None:
   for field in ("batch_size", "max_objects"):
     if config.data[field] < 1:
       raise ValueError(f"config.data.{field} must be at least 1, not {config.data[field]}")
+  if not len(config.model.widths) == len(config.model.blocks) == 4:
+    raise ValueError("config.model.widths and .blocks need a value for each of the four strides")
+  if config.model.feature_channels % 4:
+    raise ValueError(
+      "config.model.feature_channels must be divisible by the 4 heads of attention, not"
+      f" {config.model.feature_channels}"
+    )
+  thresholds = config.evaluate.score_thresholds
+  if not thresholds or not all(0 <= threshold < 1 for threshold in thresholds):
+    raise ValueError(
+      f"config.evaluate.score_thresholds must be one or more numbers in [0, 1), not {thresholds}"
+    )

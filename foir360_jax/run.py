@@ -29,9 +29,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
       f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at"
       f" least that, not {config.model.num_categories}"
     )
-  optimizer = build_optimizer(
-    **{name: config.optimizer[name] for name in config.optimizer if name != "ema_decay"}
-  )
+  optimizer = build_optimizer(**config.optimizer)
   model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
   graphdef, state = create_state(model, optimizer)
   objective, weights = build_objective(config)
@@ -43,7 +41,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
     weights=weights,
     batches=build_training_batches(config),
     workdir=workdir,
-    ema_decay=config.optimizer.ema_decay,
     batch_size=data.batch_size,
     config=config.to_dict() | {"category_names": list(category_names)},
     **config.train,

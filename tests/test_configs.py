@@ -76,6 +76,10 @@ def test_there_is_a_configuration():
     ("train.mode", "pjit", "config.train.mode must be one of jit, .*pmap, not 'pjit'"),
     ("model.mask_stride", 8, "config.model.mask_stride must be 2 or 4, not 8"),
     ("model.num_queries", 39, "config.model.num_queries .*config.data.max_objects"),
+    ("model.widths", (8, 16, 32), "config.model.widths and .blocks need a value for each"),
+    ("model.feature_channels", 50, "config.model.feature_channels must be divisible by the 4"),
+    ("evaluate.score_thresholds", (), "config.evaluate.score_thresholds must be one or more"),
+    ("evaluate.score_thresholds", (0.5, 1.0), "config.evaluate.score_thresholds .*in .0, 1."),
   ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(field, value, message):
