@@ -76,7 +76,7 @@ def evaluate(
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
   """
   run = _compile(model, thresholds)
-  tuning = list(_results(run, validation, iou_threshold))
+  tuning = list(_results(run, validation))
   coefficients = _fit_area_and_horizon(tuning)
   curve = [
     _mean([_own_score(result, level, "model", thresholds, iou_threshold) for result in tuning])
@@ -85,7 +85,7 @@ def evaluate(
   best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
   results = [
     _scored(_with_linear(result, coefficients), best, thresholds, iou_threshold)
-    for result in _results(run, test, iou_threshold)
+    for result in _results(run, test)
   ]
   kept = [(result.confidence > thresholds[best]).sum() for result in results]
   report = {
@@ -116,7 +116,7 @@ def _compile(model: PanoRank, thresholds: Sequence[float]) -> Callable[[Batch], 
   return run
 
 
-def _results(run, batches: Iterable[Batch], iou_threshold: float) -> Iterable[ImageResult]:
+def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
   for batch in batches:
     given, own, (log_area, horizon) = run(batch)
     for row in np.flatnonzero(batch["example_where"]):
@@ -132,7 +132,7 @@ def _results(run, batches: Iterable[Batch], iou_threshold: float) -> Iterable[Im
       if "true_importance" in batch:
         truth = batch["true_importance"][row][real]
         given_scores["ceiling"] = truth
-        own_scores["ceiling"] = _truth_of_candidates(iou, truth, iou_threshold)
+        own_scores["ceiling"] = _truth_of_candidates(iou, truth)
       yield ImageResult(
         index=int(batch["index"][row]),
         relevance=batch["relevance"][row][real],
@@ -144,11 +144,13 @@ def _results(run, batches: Iterable[Batch], iou_threshold: float) -> Iterable[Im
       )
 
 
-def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray, iou_threshold: float) -> np.ndarray:
-  """The true importance of the object that each candidate matches; below all if it matches none."""
+def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
+  """The true importance of the object that each candidate covers best; below all if it has none."""
   if not len(truth):
     return np.zeros(iou.shape[1])
-  return np.where(iou.max(0) >= iou_threshold, truth[iou.argmax(0)], truth.min() - 1)
+  # Any overlap will do: under the rule "irsr" false positives at the end of the list would lift all
+  # matched objects above the missed ones, which costs more than to rank them in between.
+  return np.where(iou.max(0) > 0, truth[iou.argmax(0)], truth.min() - 1)
 
 
 def _scored(result: ImageResult, level: int, thresholds, iou_threshold: float) -> ImageResult:
