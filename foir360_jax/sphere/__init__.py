@@ -1,6 +1,7 @@
 """Geometry of the panorama and compiled operators on it; knows nothing of models or configs."""
 
 from foir360_jax.sphere.convolution import sphere_conv
+from foir360_jax.sphere.formulations import FORMULATIONS
 from foir360_jax.sphere.grid import (
   angles_from_directions,
   directions_from_angles,
@@ -20,6 +21,7 @@ from foir360_jax.sphere.rotation import rotate_panorama, rotation_matrix
 from foir360_jax.sphere.tangent import render_view, view_directions
 
 __all__ = [
+  "FORMULATIONS",
   "angles_from_directions",
   "bounding_box_px",
   "bounding_fov_deg",

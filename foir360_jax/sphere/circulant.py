@@ -1,20 +1,40 @@
 """Sparse matrices that commute with shifts in longitude: what sampling along rows of the sphere is.
 
-Sits below `convolution`. Operands are [B, R, W, L, C]: rows R, columns W, and L lanes that stand
-for whatever else tells sources in a pixel apart (taps of a kernel, the columns under a stride). The
-transpose of such a matrix is its list of entries with the sides swapped and the shifts negated, so
-products with it and their gradients are both gathers with static tables.
+Sits below `taps` and the convolutions. Operands are [B, R, W, L, C]: rows R, columns W, and L lanes
+that stand for whatever else tells sources in a pixel apart (taps of a kernel, the columns under a
+stride). The transpose of such a matrix is its list of entries with the sides swapped and the shifts
+negated, so products with it and their gradients are both gathers with static tables.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: it is a static argument
+class Band(NamedTuple):
+  """Rows of a product that need about equally many terms: [Q, r, L'] tables of its Q-th terms.
+
+  Attributes:
+    rows: [r] rows of the result.
+    counts: [L'] how many terms each lane needs; the others have weight 0.
+    start: the first element of the source row and lane, among the operand's R * W * L.
+    shift: columns eastward, in [0, W).
+    weight: float64.
+  """
+
+  rows: np.ndarray
+  counts: np.ndarray
+  start: np.ndarray
+  shift: np.ndarray
+  weight: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class CirculantMatrix:
   """A sparse matrix that commutes with shifts in longitude: [B, R, W, L, C] -> [B, R', W, L', C].
 
@@ -43,35 +63,66 @@ class CirculantMatrix:
     )
 
   @functools.cached_property
-  def gathers(self) -> list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """For each result lane its terms: first source element, shift and weight of each row, [R'].
+  def bands(self) -> list[Band]:
+    """All rows: one band, or two where the rows around the poles need more terms than others."""
+    rows = self.out_shape[0]
+    everything = np.arange(rows)
+    unusual = np.flatnonzero((self._counts > self._usual_counts).any(axis=1))
+    cap_rows = np.minimum(unusual, rows - 1 - unusual).max(initial=-1) + 1
+    cap_rows = -(-cap_rows // 4) * 4  # so that the other rows still divide into blocks
+    if not cap_rows or 4 * cap_rows > rows:
+      return [self._band(everything)]
+    in_caps = (everything < cap_rows) | (everything >= rows - cap_rows)
+    return [self._band(everything[~in_caps]), self._band(everything[in_caps])]
 
-    A row with fewer entries than the longest has terms of weight 0.
+  @functools.cached_property
+  def lane_groups(self) -> list[np.ndarray]:
+    """The lanes, those that need equally many terms together.
+
+    Lanes of a group are gathered together. At least two groups where there are two lanes: XLA's CPU
+    backend computes a block made of one piece element by element, instead of channels at a time,
+    which takes ten times as long.
     """
-    sites, lanes = self.out_shape[0] * self.out_shape[1], self.in_shape[1]
-    counts = np.bincount(self.destination, minlength=sites)
+    usual = self._usual_counts
+    groups = [np.flatnonzero(usual == count) for count in np.unique(usual)]
+    return np.array_split(groups[0], 2) if len(groups) == 1 < len(usual) else groups
+
+  @functools.cached_property
+  def _counts(self) -> np.ndarray:
+    """Entries of each row and lane of the result, [R', L']."""
+    sites = self.out_shape[0] * self.out_shape[1]
+    return np.bincount(self.destination, minlength=sites).reshape(self.out_shape)
+
+  @property
+  def _usual_counts(self) -> np.ndarray:
+    """Entries of each lane far from the poles, [L']."""
+    rows = self.out_shape[0]
+    return self._counts[rows // 4 : rows - rows // 4].max(axis=0)
+
+  def _band(self, rows: np.ndarray) -> Band:
+    lanes, all_counts = self.in_shape[1], self._counts
     order = np.argsort(self.destination, kind="stable")
-    site = self.destination[order]
-    term = np.arange(len(order)) - (np.cumsum(counts) - counts)[site]
-
-    def fill(values: np.ndarray, dtype) -> np.ndarray:
-      filled = np.zeros((counts.max(), sites), dtype)
-      filled[term, site] = values[order]
-      return filled.reshape(-1, *self.out_shape)
-
-    start = fill(self.source // lanes * self.columns * lanes + self.source % lanes, np.int32)
-    shift = fill(self.shift % self.columns, np.int32)
-    weight = fill(self.weight, np.float32)
-    return [
-      [
-        (start[i, :, lane], shift[i, :, lane], weight[i, :, lane])
-        for i in np.flatnonzero(weight[:, :, lane].any(axis=1))
-      ]
-      for lane in range(self.out_shape[1])
-    ]
+    first = (np.cumsum(all_counts) - all_counts.ravel()).reshape(all_counts.shape)[rows]
+    term = np.arange(all_counts[rows].max())[:, None, None]
+    exists = term < all_counts[rows]
+    entry = order[np.where(exists, first + term, 0)]
+    source = self.source[entry]
+    return Band(
+      rows=rows,
+      counts=all_counts[rows].max(axis=0),
+      start=(source // lanes * self.columns * lanes + source % lanes).astype(np.int32),
+      shift=(self.shift[entry] % self.columns).astype(np.int32),
+      weight=np.where(exists, self.weight[entry], 0.0),
+    )
 
 
-def map_rows(function, matrix: CirculantMatrix, x: jax.Array, *others: jax.Array):
+def scan_rows(
+  function: Callable[..., tuple[Any, jax.Array]],
+  matrix: CirculantMatrix,
+  x: jax.Array,
+  *others: jax.Array,
+  lane_groups: Sequence[np.ndarray] | None = None,
+) -> tuple[Any, jax.Array]:
   """Applies `function` to the product of matrix and x, a block of rows at a time.
 
   The loop is what makes this fast on a CPU. Its blocks stay in the cache, and it keeps the compiler
@@ -79,33 +130,69 @@ def map_rows(function, matrix: CirculantMatrix, x: jax.Array, *others: jax.Array
   each tap that reads it (the barrier does the same on a GPU).
 
   Args:
-    function: takes a block [B, r, W, L', C] of the product, and of each of `others`.
+    function: `function(parts, *others) -> (terms, rows [B, r, ...])`. The parts are the product's
+      lanes, group by group, [B, r, W, lanes of the group, C] in at least float32; the others are
+      cut to the block's rows.
     matrix: from R to R' rows.
     x: [B, R, W, L, C].
     *others: [B, R', ...].
+    lane_groups: the lanes of each part, by default `matrix.lane_groups`.
 
   Returns:
-    What `function` returned, stacked along a new first axis; see `join_blocks`.
+    The sum of the terms (a pytree) over all blocks, and the rows joined, [B, R', ...].
   """
   batch_size, _, columns, lanes, channels = x.shape
-  rows, out_lanes = matrix.out_shape
-  num_blocks = _num_blocks(rows, batch_size * columns * out_lanes * channels * x.dtype.itemsize)
+  groups = matrix.lane_groups if lane_groups is None else lane_groups
   elements = jax.lax.optimization_barrier(x).reshape(batch_size, -1, channels)
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
 
-  def term(start: jax.Array, shift: jax.Array, weight: jax.Array) -> jax.Array:
+  def gather(start: jax.Array, shift: jax.Array, weight: jax.Array) -> jax.Array:
     # Indices are computed on the spot: as constants they would outweigh the program.
-    shifted = jax.lax.rem(jax.lax.iota(jnp.int32, columns) + shift[:, None], jnp.int32(columns))
+    column = jax.lax.iota(jnp.int32, columns)[:, None]
+    shifted = jax.lax.rem(column + shift[:, None], jnp.int32(columns))
     picked = jnp.take(elements, start[:, None] + shifted * lanes, axis=1, mode="clip")
-    return picked * weight.astype(x.dtype)[:, None, None]
+    return picked.astype(dtype) * weight.astype(dtype)[:, None, :, None]
 
-  def block(gathers_and_others):
-    gathers, others = gathers_and_others
-    product = jnp.stack([sum(term(*t) for t in terms) for terms in gathers], axis=3)
-    return function(product, *others)
+  def apply(block):
+    first_row, tables = block
+    parts = [sum(gather(*term) for term in group) for group in tables]
+    num_rows = parts[0].shape[1]
+    cut = [jax.lax.dynamic_slice_in_dim(y, first_row, num_rows, axis=1) for y in others]
+    return function(parts, *cut)
 
-  gathers = jax.tree.map(lambda table: table.reshape(num_blocks, -1), matrix.gathers)
-  others = [jnp.moveaxis(y.reshape(batch_size, num_blocks, -1, *y.shape[2:]), 1, 0) for y in others]
-  return jax.lax.map(block, (gathers, others))
+  def step(carry, block):
+    total, joined = carry
+    terms, rows = apply(block)
+    # In place: stacked blocks would have to be transposed afterwards.
+    joined = jax.lax.dynamic_update_slice_in_dim(joined, rows, block[0], axis=1)
+    return (jax.tree.map(jnp.add, total, terms), joined), None
+
+  carry = None
+  for band in matrix.bands:
+    row_bytes = batch_size * columns * matrix.out_shape[1] * channels * dtype.itemsize
+    blocks = _cut(band, groups, _num_blocks(len(band.rows), row_bytes))
+    if carry is None:
+      terms, rows = jax.eval_shape(apply, jax.tree.map(lambda table: table[0], blocks))
+      shape = (batch_size, matrix.out_shape[0], *rows.shape[2:])
+      # zeros_like: under shard_map they vary over the same axes as what is added to them.
+      carry = jax.tree.map(jnp.zeros_like, terms), jnp.zeros_like(rows, shape=shape)
+    carry, _ = jax.lax.scan(step, carry, blocks)
+  return carry
+
+
+def _cut(band: Band, groups: Sequence[np.ndarray], num_blocks: int):
+  """First rows, [blocks], and the terms of each group: start, shift, weight [blocks, r, lanes]."""
+  tables = [
+    [
+      tuple(
+        table[term][:, group].reshape(num_blocks, -1, len(group))
+        for table in (band.start, band.shift, band.weight)
+      )
+      for term in range(band.counts[group].max())
+    ]
+    for group in groups
+  ]
+  return band.rows.reshape(num_blocks, -1)[:, 0].astype(np.int32), tables
 
 
 def _num_blocks(rows: int, row_bytes: int) -> int:
@@ -113,21 +200,3 @@ def _num_blocks(rows: int, row_bytes: int) -> int:
   limit = 2**22 if jax.default_backend() == "cpu" else 2**28  # a CPU's cache; a GPU's memory
   divisors = [n for n in range(2, rows + 1) if rows % n == 0]
   return next((n for n in divisors if rows // n * row_bytes <= limit), rows)
-
-
-def join_blocks(blocks: jax.Array) -> jax.Array:
-  """[blocks, B, r, ...] -> [B, blocks * r, ...]."""
-  num_blocks, batch_size, rows, *rest = blocks.shape
-  return jnp.moveaxis(blocks, 0, 1).reshape(batch_size, num_blocks * rows, *rest)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def multiply(matrix: CirculantMatrix, x: jax.Array) -> jax.Array:
-  """The product [B, R', W, L', C] of a matrix with x [B, R, W, L, C]."""
-  return join_blocks(map_rows(lambda product: product, matrix, x))
-
-
-multiply.defvjp(
-  lambda matrix, x: (multiply(matrix, x), None),
-  lambda matrix, _, cotangent: (multiply(matrix.transpose, cotangent),),
-)

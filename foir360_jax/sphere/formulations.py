@@ -1,0 +1,153 @@
+"""Ways to compute a dense convolution on the sphere: which tensor is sampled, forward and backward.
+
+Sits below `convolution`. Axes: x [B, R, W, S, C], the S columns under an output pixel as lanes;
+kernel [T, C, D], a tap after the other; result [B, R / S, W, D].
+
+With S_t the sampling of tap t and K_t its kernel, y = sum_t S_t x K_t. Forward, either x is sampled
+or its projections x K_t are; backward, either x is sampled again and the projections of the
+cotangent are sent back, or the cotangent is sent back and serves both gradients. Samples are made
+and used a block of rows at a time, whole tensors T times as wide appear only in projections.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from foir360_jax.sphere.circulant import CirculantMatrix, scan_rows
+from foir360_jax.sphere.taps import tap_matrix
+
+
+def choose_formulation(channels: int, out_channels: int, stride: int) -> str:
+  """The fastest formulation for these shapes, as measured on a CPU (docs/performance.md)."""
+  if stride > 1:
+    return "sample_first"  # the others would project every input pixel, stride^2 times as many
+  if 16 * channels <= out_channels:
+    return "sample_first"
+  if 16 * out_channels <= channels:
+    return "project_first"
+  return "two_sided"
+
+
+def _sample_forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Samples x, then projects the samples."""
+  matrix = tap_matrix(x.shape[1], _size(kernel), x.shape[3])
+  projection = kernel[_lane_order(matrix)].reshape(-1, kernel.shape[-1])
+
+  def project(parts):
+    samples = _join_lanes(parts, x.dtype)
+    return (), _dot(samples, projection, x.dtype).reshape(*parts[0].shape[:3], -1)
+
+  return scan_rows(project, matrix, x)[1]
+
+
+def _project_forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Projects x for every tap, then samples the projections."""
+  taps, channels, out_channels = kernel.shape
+  matrix = tap_matrix(x.shape[1], _size(kernel), map_per_tap=True)
+  projection = kernel.swapaxes(0, 1).reshape(channels, -1)
+  projected = _dot(x.reshape(-1, channels), projection, x.dtype)
+  projected = projected.reshape(*x.shape[:3], taps, out_channels)
+  return scan_rows(lambda parts: ((), parts[0][..., 0, :].astype(x.dtype)), matrix, projected)[1]
+
+
+def _sample_backward(
+  x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Samples x again for the kernel's gradient; sends back the cotangent's projections for x's."""
+  taps, channels, out_channels = kernel.shape
+  matrix = tap_matrix(x.shape[1], _size(kernel), x.shape[3])
+
+  def correlate(parts, cotangent):
+    samples = _join_lanes(parts, x.dtype)
+    # The barriers make the transpose a copy: a product that reads its left side across is slower.
+    samples = jax.lax.optimization_barrier(samples.T)
+    return _dot(samples, cotangent.reshape(-1, out_channels)), cotangent[:, :, :0, :0]
+
+  kernel_gradient, _ = scan_rows(correlate, matrix, x, cotangent)
+  kernel_gradient = kernel_gradient.reshape(kernel.shape)[_inverse(_lane_order(matrix))]
+
+  projection = kernel.reshape(-1, out_channels).T
+  projected = _dot(cotangent.reshape(-1, out_channels), projection, x.dtype)
+  projected = projected.reshape(*cotangent.shape[:3], taps, channels)
+  inverse = _inverse(_lane_order(matrix.transpose))
+
+  def in_order(parts):
+    return (), jnp.concatenate(parts, axis=3)[:, :, :, inverse].astype(x.dtype)
+
+  return scan_rows(in_order, matrix.transpose, projected)[1], kernel_gradient
+
+
+def _spread_backward(
+  x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Sends the cotangent back to where each tap had read; both gradients follow from that."""
+  taps, channels, out_channels = kernel.shape
+  matrix = tap_matrix(x.shape[1], _size(kernel), map_per_tap=True).transpose
+  order = _lane_order(matrix)
+  projection = kernel[order].swapaxes(1, 2).reshape(-1, channels)
+
+  def gradients(parts, x):
+    spread = _join_lanes(parts, cotangent.dtype)
+    x_rows = _dot(spread, projection, x.dtype).reshape(x.shape)
+    across = jax.lax.optimization_barrier(x.reshape(-1, channels).T)
+    return _dot(across, spread), x_rows
+
+  kernel_gradient, x_gradient = scan_rows(gradients, matrix, cotangent[..., None, :], x)
+  kernel_gradient = kernel_gradient.reshape(channels, taps, out_channels).swapaxes(0, 1)
+  return x_gradient, kernel_gradient[_inverse(order)]
+
+
+_Forward = Callable[[jax.Array, jax.Array], jax.Array]
+_Backward = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+_FORMULATIONS: dict[str, tuple[_Forward, _Backward]] = {
+  "sample_first": (_sample_forward, _sample_backward),
+  "project_first": (_project_forward, _spread_backward),
+  "two_sided": (_sample_forward, _spread_backward),
+}
+FORMULATIONS = tuple(_FORMULATIONS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def convolve(formulation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The convolution, with the gradients of its formulation, one of `FORMULATIONS`."""
+  forward, _ = _FORMULATIONS[formulation]
+  return forward(x, kernel)
+
+
+def _backward(formulation: str, residuals, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+  x, kernel = residuals
+  _, backward = _FORMULATIONS[formulation]
+  x_gradient, kernel_gradient = backward(x, kernel, cotangent)
+  return x_gradient, kernel_gradient.astype(kernel.dtype)
+
+
+convolve.defvjp(lambda name, x, kernel: (convolve(name, x, kernel), (x, kernel)), _backward)
+
+
+def _dot(left: jax.Array, right: jax.Array, dtype=None) -> jax.Array:
+  """The product of two matrices, added up in at least float32."""
+  accumulator = jnp.promote_types(left.dtype, jnp.float32)
+  product = jnp.matmul(left, right, preferred_element_type=accumulator)
+  return product if dtype is None else product.astype(dtype)
+
+
+def _join_lanes(parts: list[jax.Array], dtype) -> jax.Array:
+  """[B, r, W, lanes, C] parts to one matrix [B r W, T C]."""
+  joined = jnp.concatenate(parts, axis=3).astype(dtype)
+  return joined.reshape(-1, joined.shape[3] * joined.shape[4])
+
+
+def _lane_order(matrix: CirculantMatrix) -> np.ndarray:
+  return np.concatenate(matrix.lane_groups)
+
+
+def _inverse(order: np.ndarray) -> np.ndarray:
+  return np.argsort(order)
+
+
+def _size(kernel: jax.Array) -> int:
+  return math.isqrt(kernel.shape[0])
