@@ -62,23 +62,22 @@ def _sample_backward(
   matrix = tap_matrix(x.shape[1], _size(kernel), x.shape[3])
 
   def correlate(parts, cotangent):
-    samples = _join_lanes(parts, x.dtype)
-    # The barriers make the transpose a copy: a product that reads its left side across is slower.
-    samples = jax.lax.optimization_barrier(samples.T)
-    return _dot(samples, cotangent.reshape(-1, out_channels)), cotangent[:, :, :0, :0]
+    return _correlate(cotangent, _join_lanes(parts, x.dtype)), cotangent[:, :, :0, :0]
 
   kernel_gradient, _ = scan_rows(correlate, matrix, x, cotangent)
-  kernel_gradient = kernel_gradient.reshape(kernel.shape)[_inverse(_lane_order(matrix))]
+  kernel_gradient = kernel_gradient.reshape(out_channels, taps, channels).transpose(1, 2, 0)
+  kernel_gradient = kernel_gradient[_inverse(_lane_order(matrix))]
 
   projection = kernel.reshape(-1, out_channels).T
   projected = _dot(cotangent.reshape(-1, out_channels), projection, x.dtype)
   projected = projected.reshape(*cotangent.shape[:3], taps, channels)
-  inverse = _inverse(_lane_order(matrix.transpose))
 
-  def in_order(parts):
-    return (), jnp.concatenate(parts, axis=3)[:, :, :, inverse].astype(x.dtype)
+  def join(parts):
+    return (), jnp.concatenate(parts, axis=3).astype(x.dtype)
 
-  return scan_rows(in_order, matrix.transpose, projected)[1], kernel_gradient
+  every_lane_alone = np.arange(x.shape[3])[:, None]
+  _, x_gradient = scan_rows(join, matrix.transpose, projected, lane_groups=every_lane_alone)
+  return x_gradient, kernel_gradient
 
 
 def _spread_backward(
@@ -93,8 +92,7 @@ def _spread_backward(
   def gradients(parts, x):
     spread = _join_lanes(parts, cotangent.dtype)
     x_rows = _dot(spread, projection, x.dtype).reshape(x.shape)
-    across = jax.lax.optimization_barrier(x.reshape(-1, channels).T)
-    return _dot(across, spread), x_rows
+    return _correlate(x, spread), x_rows
 
   kernel_gradient, x_gradient = scan_rows(gradients, matrix, cotangent[..., None, :], x)
   kernel_gradient = kernel_gradient.reshape(channels, taps, out_channels).swapaxes(0, 1)
@@ -133,6 +131,13 @@ def _dot(left: jax.Array, right: jax.Array, dtype=None) -> jax.Array:
   accumulator = jnp.promote_types(left.dtype, jnp.float32)
   product = jnp.matmul(left, right, preferred_element_type=accumulator)
   return product if dtype is None else product.astype(dtype)
+
+
+def _correlate(narrow: jax.Array, wide: jax.Array) -> jax.Array:
+  """[N, M]: narrow [..., N] times wide [pixels, M], summed over the pixels."""
+  # The barrier makes the transpose a copy: a product that reads its left side across is slower.
+  across = jax.lax.optimization_barrier(narrow.reshape(-1, narrow.shape[-1]).T)
+  return _dot(across, wide)
 
 
 def _join_lanes(parts: list[jax.Array], dtype) -> jax.Array:
