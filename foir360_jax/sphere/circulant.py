@@ -76,16 +76,22 @@ class CirculantMatrix:
     return [self._band(everything[~in_caps]), self._band(everything[in_caps])]
 
   @functools.cached_property
-  def lane_groups(self) -> list[np.ndarray]:
-    """The lanes, those that need equally many terms together.
+  def lane_halves(self) -> list[list[np.ndarray]]:
+    """The lanes in two halves (one if there is one lane), and each half in groups.
 
-    Lanes of a group are gathered together. At least two groups where there are two lanes: XLA's CPU
-    backend computes a block made of one piece element by element, instead of channels at a time,
-    which takes ten times as long.
+    Lanes of a group need equally many terms on most rows and are gathered together. A half has at
+    least two groups where it has two lanes: XLA's CPU backend computes a block made of one piece
+    element by element instead of channels at a time, which takes ten times as long.
     """
     usual = self._usual_counts
-    groups = [np.flatnonzero(usual == count) for count in np.unique(usual)]
-    return np.array_split(groups[0], 2) if len(groups) == 1 < len(usual) else groups
+    lanes = np.argsort(usual, kind="stable")
+    halves = [half for half in np.array_split(lanes, 2) if len(half)]
+    return [self._group(half, usual[half]) for half in halves]
+
+  @staticmethod
+  def _group(lanes: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    groups = [lanes[counts == count] for count in np.unique(counts)]
+    return np.array_split(lanes, 2) if len(groups) == 1 < len(lanes) else groups
 
   @functools.cached_property
   def _counts(self) -> np.ndarray:
@@ -121,7 +127,7 @@ def scan_rows(
   matrix: CirculantMatrix,
   x: jax.Array,
   *others: jax.Array,
-  lane_groups: Sequence[np.ndarray] | None = None,
+  lane_groups: Sequence[np.ndarray],
 ) -> tuple[Any, jax.Array]:
   """Applies `function` to the product of matrix and x, a block of rows at a time.
 
@@ -136,13 +142,12 @@ def scan_rows(
     matrix: from R to R' rows.
     x: [B, R, W, L, C].
     *others: [B, R', ...].
-    lane_groups: the lanes of each part, by default `matrix.lane_groups`.
+    lane_groups: the lanes of each part.
 
   Returns:
     The sum of the terms (a pytree) over all blocks, and the rows joined, [B, R', ...].
   """
   batch_size, _, columns, lanes, channels = x.shape
-  groups = matrix.lane_groups if lane_groups is None else lane_groups
   elements = jax.lax.optimization_barrier(x).reshape(batch_size, -1, channels)
   dtype = jnp.promote_types(x.dtype, jnp.float32)
 
@@ -170,7 +175,7 @@ def scan_rows(
   carry = None
   for band in matrix.bands:
     row_bytes = batch_size * columns * matrix.out_shape[1] * channels * dtype.itemsize
-    blocks = _cut(band, groups, _num_blocks(len(band.rows), row_bytes))
+    blocks = _cut(band, lane_groups, _num_blocks(len(band.rows), row_bytes))
     if carry is None:
       terms, rows = jax.eval_shape(apply, jax.tree.map(lambda table: table[0], blocks))
       shape = (batch_size, matrix.out_shape[0], *rows.shape[2:])

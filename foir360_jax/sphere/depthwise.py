@@ -32,7 +32,8 @@ def _backward(residuals, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
   x, kernel = residuals
   (_, rows, _, stride, channels), taps = x.shape, len(kernel)
   matrix = tap_matrix(rows, math.isqrt(taps), stride, map_per_tap=True).transpose
-  lanes = np.concatenate(matrix.lane_groups)  # column under the output pixel * taps + tap
+  groups = sum(matrix.lane_halves, [])
+  lanes = np.concatenate(groups)  # column under the output pixel * taps + tap
   column, tap = np.divmod(lanes, taps)
 
   def gradients(parts, x):
@@ -50,7 +51,9 @@ def _backward(residuals, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
     terms = jax.lax.optimization_barrier(spread * x_of_lane)
     return terms.reshape(len(terms), -1).sum(axis=0).reshape(-1, channels), x_rows
 
-  kernel_gradient, x_gradient = scan_rows(gradients, matrix, cotangent[..., None, :], x)
+  kernel_gradient, x_gradient = scan_rows(
+    gradients, matrix, cotangent[..., None, :], x, lane_groups=groups
+  )
   kernel_gradient = kernel_gradient[np.argsort(lanes)].reshape(stride, taps, channels).sum(axis=0)
   return x_gradient, kernel_gradient.astype(kernel.dtype)
 
