@@ -77,6 +77,10 @@ def base_config() -> ConfigDict:
   config.evaluate.iou_threshold = 0.5
   config.evaluate.score_thresholds = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
   config.evaluate.sheet_images = 8
+
+  config.benchmark = ConfigDict()
+  config.benchmark.rounds = 15  # in which the contestants of a race take turns
+  config.benchmark.budget_s = 20.0  # a race starts no further round after this many seconds
   return config.lock()
 
 
@@ -102,6 +106,8 @@ def validate(config: ConfigDict) -> None:
   for field in ("batch_size", "max_objects"):
     if config.data[field] < 1:
       raise ValueError(f"config.data.{field} must be at least 1, not {config.data[field]}")
+  if config.benchmark.rounds < 1:
+    raise ValueError(f"config.benchmark.rounds must be at least 1, not {config.benchmark.rounds}")
   if not len(config.model.widths) == len(config.model.blocks) == 4:
     raise ValueError("config.model.widths and .blocks need a value for each of the four strides")
   if config.model.feature_channels % 4:

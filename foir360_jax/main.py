@@ -3,7 +3,7 @@
   python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
 
 trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workdir=runs/tiny
---input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas.
+--input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas; `--mode=benchmark` measures speed.
 """
 
 import sys
@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from foir360_jax import run
 
-_MODES = ("train", "evaluate", "predict")
+_MODES = ("train", "evaluate", "predict", "benchmark")
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs, reports.")
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do; train evaluates at its end.")
@@ -44,6 +44,8 @@ def main(argv):
       run.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     elif _MODE.value == "evaluate":
       run.evaluate_run(_CONFIG.value, _WORKDIR.value)
+    elif _MODE.value == "benchmark":
+      run.benchmark(_CONFIG.value, _WORKDIR.value)
     else:
       failed = run.predict(_WORKDIR.value, _INPUT.value, _OUTPUT.value, overwrite=_OVERWRITE.value)
       sys.exit(1 if failed else 0)

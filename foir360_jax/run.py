@@ -8,14 +8,18 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from foir360_jax.benchmarks.throughput import throughput
 from foir360_jax.config import validate
 from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
 from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.predict import predict_folder
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.formats import write_atomically
 from foir360_jax.models import build_model, build_objective
-from foir360_jax.train import build_optimizer, create_state, restore_model, train
+from foir360_jax.train import build_optimizer, create_state
+from foir360_jax.train.checkpoint import restore_model
+from foir360_jax.train.loop import train
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
@@ -104,6 +108,18 @@ def predict(workdir: str, input_path: str, output: str, *, overwrite: bool) -> i
   """Ranks new panoramas with the run in `workdir`; returns the number of pictures that failed."""
   _use_compilation_cache()
   return predict_folder(Ranker.load(workdir), input_path, output, overwrite=overwrite)
+
+
+def benchmark(config: ConfigDict, workdir: str) -> None:
+  """Measures speed and memory: a table, as text and as JSON, in `workdir`. Needs no data set."""
+  validate(config)
+  report, text = throughput(config.to_dict(), **config.benchmark)
+  if jax.process_index() > 0:
+    return
+  folder = pathlib.Path(workdir)
+  write_atomically(folder / "benchmark.json", (json.dumps(report, indent=2) + "\n").encode())
+  write_atomically(folder / "benchmark.txt", text.encode())
+  print(f"{text}wrote benchmark.json and benchmark.txt into {folder}")
 
 
 def _use_compilation_cache() -> None:

@@ -1,4 +1,4 @@
-"""Promises that every ranking loss keeps, then the formula of each, then the reference values."""
+"""Promises that every ranking loss keeps; their formulas are in test_losses_formulas.py."""
 
 import functools
 
@@ -8,34 +8,28 @@ import numpy as np
 import pytest
 
 from foir360_jax import losses
+from foir360_jax.losses import row_blocks
 
-RTOL, ATOL = 2e-5, 2e-6  # float32 against float64
-
-
-def softmax_reference(scores, labels, weights):
-  log_sum = np.log(np.sum(np.exp(scores)))
-  return sum(w * label * (log_sum - s) for s, label, w in zip(scores, labels, weights, strict=True))
-
-
-def listmle_reference(scores, labels, weights):
-  left, loss = list(np.argsort(-labels, kind="stable")), 0.0
-  while left:
-    loss += weights[left[0]] * (np.log(sum(np.exp(scores[j]) for j in left)) - scores[left[0]])
-    left.pop(0)
-  return loss
-
-
-def pairwise_logistic_reference(scores, labels, weights):
-  pairs = [(i, j) for i in range(len(scores)) for j in range(len(scores)) if labels[i] > labels[j]]
-  return sum(weights[i] * np.log(1 + np.exp(scores[j] - scores[i])) for i, j in pairs)
-
-
-REFERENCES = {
-  losses.listmle_loss: listmle_reference,
-  losses.pairwise_logistic_loss: pairwise_logistic_reference,
-  losses.softmax_loss: softmax_reference,
+RTOL, ATOL = 1e-5, 2e-6
+SHAPE = (5, 7)
+LOSSES = {
+  "approx_ndcg": losses.approx_ndcg_loss,
+  "approx_ndcg_topn": functools.partial(losses.approx_ndcg_loss, topn=2, temperature=0.3),
+  "lambdarank": losses.lambdarank_loss,
+  "listmle": losses.listmle_loss,
+  "pairwise_hinge": losses.pairwise_hinge_loss,
+  "pairwise_logistic": losses.pairwise_logistic_loss,
+  "plackett_luce_breslow": losses.plackett_luce_loss,
+  "plackett_luce_efron": functools.partial(losses.plackett_luce_loss, ties="efron"),
+  "softmax": losses.softmax_loss,
 }
-every_loss = pytest.mark.parametrize("loss_fn", list(REFERENCES))
+every_loss = pytest.mark.parametrize("loss_fn", [pytest.param(f, id=n) for n, f in LOSSES.items()])
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+  """Two rows a block, the last one half full: losses over pairs take several blocks."""
+  monkeypatch.setattr(row_blocks, "_TILE_ELEMENTS", {"cpu": 2 * np.prod(SHAPE)})
 
 
 def random_lists(seed, *shape):
@@ -49,140 +43,175 @@ def random_lists(seed, *shape):
   return scores, labels.astype(np.float32), where, rng.uniform(0.5, 2, shape).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("loss_fn", "reduce_fn"))
-def value_and_gradient(loss_fn, scores, labels, *, reduce_fn=jnp.mean, **kwargs):
-  return jax.value_and_grad(lambda s: loss_fn(s, labels, reduce_fn=reduce_fn, **kwargs))(scores)
+@functools.partial(jax.jit, static_argnames="loss_fn")
+def evaluate(loss_fn, scores, labels, where=True, weights=1.0):
+  """The loss, its gradients by the scores and by the weights, and the loss of each list."""
+
+  def loss(scores, weights, reduce_fn=jnp.mean):
+    return loss_fn(scores, labels, where=where, weights=weights, reduce_fn=reduce_fn)
+
+  scores, weights = jnp.asarray(scores), jnp.broadcast_to(weights, jnp.shape(scores))
+  value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(scores, weights)
+  return value, *gradients, loss(scores, weights, None)
+
+
+def evaluate_each(*args):
+  return evaluate(*args)[-1]
+
+
+def assert_close(actual, expected, rtol=RTOL, atol=ATOL):
+  for one, other in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(one, other, rtol, atol)
 
 
 @every_loss
-@pytest.mark.parametrize("weighted", [False, True])
-def test_loss_equals_its_formula_written_out(loss_fn, weighted):
-  scores, labels, where, weights = random_lists(0, 5, 8)
-  weights = weights if weighted else np.ones_like(weights)
-  expected = [
-    REFERENCES[loss_fn](scores[i, w].astype(float), labels[i, w], weights[i, w]) if w.any() else 0.0
-    for i, w in enumerate(where)
-  ]
-  kwargs = {"where": where, "weights": weights if weighted else None}
-  each = loss_fn(scores, labels, **kwargs, reduce_fn=None)
-  np.testing.assert_allclose(each, expected, RTOL, ATOL)
-  total = loss_fn(scores, labels, **kwargs, reduce_fn=jnp.sum)
-  np.testing.assert_allclose(total, np.sum(expected), RTOL)
-  mean = loss_fn(scores, labels, **kwargs)
-  np.testing.assert_allclose(mean, np.sum(expected) / where.any(-1).sum(), RTOL)
+def test_mean_is_over_the_lists_that_have_objects(loss_fn):
+  scores, labels, where, weights = random_lists(0, *SHAPE)
+  mean, *_, each = evaluate(loss_fn, scores, labels, where, weights)
+  assert each[0] == 0 and np.all(each[1:] != 0)
+  np.testing.assert_allclose(mean, np.sum(each) / where.any(-1).sum(), RTOL)
 
 
 @every_loss
-@pytest.mark.parametrize("filler", [1e30, -1e30, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("filler", [1e30, -3.4e38, np.inf, -np.inf, np.nan])
 def test_what_lies_in_the_padding_changes_neither_value_nor_gradient(loss_fn, filler):
-  scores, labels, where, weights = random_lists(1, 5, 8)
-  value, gradient = value_and_gradient(loss_fn, scores, labels, where=where, weights=weights)
-  padded = [
+  scores, labels, where, weights = random_lists(1, *SHAPE)
+  expected = evaluate(loss_fn, scores, labels, where, weights)
+  scores, labels, weights = (
     np.where(where, array, filler).astype(np.float32) for array in (scores, labels, weights)
-  ]
-  value_2, gradient_2 = value_and_gradient(loss_fn, *padded[:2], where=where, weights=padded[2])
-  np.testing.assert_array_equal(value_2, value)
-  np.testing.assert_array_equal(gradient_2, gradient)
-  assert not np.any(np.asarray(gradient)[~where])
-
-
-@every_loss
-def test_length_of_the_padding_changes_neither_value_nor_gradient(loss_fn):
-  scores, labels, _, weights = random_lists(2, 5, 8)
-  value, gradient = value_and_gradient(loss_fn, scores, labels, weights=weights)
-  pad = ((0, 0), (0, 8))
-  where = np.pad(np.ones_like(scores, bool), pad)
-  longer = [np.pad(array, pad, constant_values=9.0) for array in (scores, labels, weights)]
-  value_2, gradient_2 = value_and_gradient(loss_fn, *longer[:2], where=where, weights=longer[2])
-  np.testing.assert_allclose(value_2, value, RTOL)
-  np.testing.assert_allclose(gradient_2[:, :8], gradient, RTOL, ATOL)
-
-
-@every_loss
-@pytest.mark.parametrize("reduce_fn", [jnp.mean, jnp.sum])
-def test_loss_of_padding_alone_is_zero_with_zero_gradient(loss_fn, reduce_fn):
-  scores, labels, where, weights = random_lists(3, 5, 8)
-  value, gradient = value_and_gradient(
-    loss_fn, scores, labels, where=np.zeros_like(where), weights=weights, reduce_fn=reduce_fn
   )
-  assert value == 0
-  np.testing.assert_array_equal(gradient, np.zeros_like(scores))
+  actual = evaluate(loss_fn, scores, labels, where, weights)
+  for one, other in zip(actual, expected, strict=True):
+    np.testing.assert_array_equal(one, other)
+  for gradient in actual[1:3]:
+    assert not np.any(np.asarray(gradient)[~where])
+
+
+@every_loss
+def test_neither_the_length_of_the_padding_nor_a_further_leading_axis_matters(loss_fn):
+  lists = random_lists(2, *SHAPE)
+  value, *gradients, each = evaluate(loss_fn, *lists)
+  pad = ((0, 0), (0, 6))
+  longer = [
+    np.pad(array, pad, constant_values=fill)[None]
+    for array, fill in zip(lists, (9, 9, False, 9), strict=True)
+  ]
+  expected = [value, *(np.pad(gradient, pad)[None] for gradient in gradients), each[None]]
+  assert_close(evaluate(loss_fn, *longer), expected)
+
+
+@every_loss
+def test_loss_of_padding_alone_is_zero_with_zero_gradient(loss_fn):
+  scores, labels, where, weights = random_lists(3, *SHAPE)
+  for array in evaluate(loss_fn, scores, labels, np.zeros_like(where), weights):
+    assert not np.any(array)
 
 
 @every_loss
 def test_order_of_the_objects_in_the_list_does_not_matter(loss_fn):
-  scores, labels, where, weights = random_lists(4, 5, 8)
-  order = np.random.default_rng(5).permutation(8)
-  value, gradient = value_and_gradient(loss_fn, scores, labels, where=where, weights=weights)
-  value_2, gradient_2 = value_and_gradient(
-    loss_fn, scores[:, order], labels[:, order], where=where[:, order], weights=weights[:, order]
-  )
-  np.testing.assert_allclose(value_2, value, RTOL)
-  np.testing.assert_allclose(gradient_2, gradient[:, order], RTOL, ATOL)
+  scores, labels, where, weights = random_lists(4, *SHAPE)
+  order = np.random.default_rng(5).permutation(SHAPE[-1])
+  value, *gradients, each = evaluate(loss_fn, scores, labels, where, weights)
+  moved = [array[:, order] for array in (scores, labels, where, weights)]
+  expected = [value, *(gradient[:, order] for gradient in gradients), each]
+  assert_close(evaluate(loss_fn, *moved), expected)
 
 
 @every_loss
-def test_leading_axes_are_batch_axes(loss_fn):
-  scores, labels, where, weights = random_lists(6, 2, 3, 5)
-  each = loss_fn(scores, labels, where=where, weights=weights, reduce_fn=None)
-  assert each.shape == (2, 3)
-  for place in np.ndindex(2, 3):
-    kwargs = {"where": where[place], "weights": weights[place]}
-    alone = loss_fn(scores[place], labels[place], **kwargs)
-    np.testing.assert_allclose(each[place], alone, RTOL, ATOL)
+def test_vmap_over_the_lists_agrees_with_the_batch(loss_fn):
+  lists = random_lists(6, *SHAPE)
+
+  @jax.jit
+  @jax.vmap
+  def one_by_one(scores, labels, where, weights):
+    loss = functools.partial(loss_fn, labels=labels, where=where, weights=weights)
+    return jax.value_and_grad(loss)(scores)
+
+  _, gradient, _, each = evaluate(loss_fn, *lists)
+  assert_close(one_by_one(*lists), [each, gradient * lists[2].any(-1).sum()])
 
 
 @every_loss
 def test_weights_of_shape_1_weigh_whole_lists(loss_fn):
-  scores, labels, where, _ = random_lists(7, 5, 8)
-  each = loss_fn(scores, labels, where=where, reduce_fn=None)
+  scores, labels, where, ones = *random_lists(7, *SHAPE)[:3], np.ones(SHAPE, np.float32)
+  each = evaluate_each(loss_fn, scores, labels, where, ones)
   weights = np.array([[1.0], [2.0], [0.0], [0.5], [1.0]], np.float32)
-  weighted = loss_fn(scores, labels, where=where, weights=weights, reduce_fn=None)
+  weighted = evaluate_each(loss_fn, scores, labels, where, weights)
   np.testing.assert_allclose(weighted, each * weights[:, 0], RTOL)
 
 
 @every_loss
-@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4, 1e30])
-@pytest.mark.parametrize("label", [0.0, 1.0])
-def test_gradient_is_finite_for_equal_labels_and_large_scores(loss_fn, scale, label):
-  scores = np.array([[3, -1, 2, 0.5], [0, 0, 0, 0]], np.float32) * np.float32(scale)
-  labels = np.full_like(scores, label)
-  where = np.array([[True, True, True, False], [True, False, False, False]])
-  for each in (labels, labels + np.arange(4)):
-    value, gradient = value_and_gradient(loss_fn, scores, each, where=where)
-    assert np.isfinite(value) and np.all(np.isfinite(gradient))
+def test_a_constant_added_to_all_scores_changes_nothing(loss_fn):
+  scores, labels, where, weights = random_lists(15, *SHAPE)
+  scores = np.round(scores * 16) / 16  # float32 holds the sums exactly
+  expected = evaluate(loss_fn, scores, labels, where, weights)
+  for constant in (-1e4, 1e4):
+    actual = evaluate(loss_fn, scores + np.float32(constant), labels, where, weights)
+    assert_close(actual, expected)
 
 
 @every_loss
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("scale", [0.0, 1e4, 1e30])
+def test_value_and_gradient_are_finite_for_equal_labels_and_large_scores(loss_fn, scale):
+  lists = [[3, -1, 2, 0.5, -3, 0, 1], [0] * 7, [1] * 7, [3, -3] * 3 + [0], [1] * 7]
+  scores = np.array(lists, np.float32) * np.float32(scale)
+  where = np.arange(7) < np.array([[3], [1], [7], [7], [2]])
+  for labels in (np.zeros(SHAPE), np.ones(SHAPE), np.arange(35).reshape(SHAPE) % 6):
+    for array in evaluate(loss_fn, scores, labels.astype(np.float32), where, np.ones(SHAPE)):
+      assert np.all(np.isfinite(array))
+
+
+@every_loss
+@pytest.mark.parametrize("place", ["scores", "labels", "weights"])
 def test_nan_in_a_real_input_is_not_hidden(loss_fn, place):
-  inputs = [array.copy() for array in random_lists(8, 5, 8)[:2]]
+  scores, _, _, weights = random_lists(8, *SHAPE)
+  # No pair has different labels, no object has any gain.
+  inputs = {"scores": scores, "labels": np.zeros(SHAPE, np.float32), "weights": weights}
   inputs[place][1, 2] = np.nan
-  where = np.ones((5, 8), bool)
+  where = np.ones(SHAPE, bool)
   where[3] = False
-  assert np.isnan(loss_fn(*inputs, where=where))
-  each = loss_fn(*inputs, where=where, reduce_fn=None)
+  each = evaluate_each(loss_fn, inputs["scores"], inputs["labels"], where, inputs["weights"])
   np.testing.assert_array_equal(np.isnan(each), [False, True, False, False, False])
 
 
-def test_nan_among_objects_that_make_no_pair_is_not_hidden():
-  assert np.isnan(losses.pairwise_logistic_loss(jnp.array([jnp.nan, 1.0]), jnp.ones(2)))
+@every_loss
+def test_bfloat16_scores_and_integer_labels_are_summed_in_float32(loss_fn):
+  scores, labels, where, weights = random_lists(9, *SHAPE)
+  scores, labels = jnp.asarray(scores, jnp.bfloat16), labels.astype(np.int32)
+  value, gradient, *_ = evaluate(loss_fn, scores, labels, where, weights)
+  assert value.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
+  exact = scores.astype(jnp.float32), labels.astype(np.float32)
+  expected = evaluate(loss_fn, *exact, where, weights)
+  np.testing.assert_allclose(value, expected[0], 1e-6)
+  np.testing.assert_array_equal(gradient, expected[1].astype(jnp.bfloat16))
 
 
 @every_loss
-def test_bfloat16_scores_are_summed_in_float32(loss_fn):
-  scores, labels, where, _ = random_lists(9, 5, 8)
-  scores = jnp.asarray(scores, jnp.bfloat16)
-  value, gradient = value_and_gradient(loss_fn, scores, labels.astype(int), where=where)
-  assert value.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
-  expected = loss_fn(scores.astype(jnp.float32), labels.astype(int), where=where)
-  np.testing.assert_allclose(value, expected, 1e-6)
+def test_gradient_equals_finite_differences_in_float64_and_forward_mode(loss_fn):
+  lists = random_lists(10, *SHAPE)
+  steps = np.random.default_rng(12).normal(size=(2, *SHAPE))
+  with jax.enable_x64(True):
+    scores, labels, where, weights = (
+      jnp.asarray(array, bool if array.dtype == bool else jnp.float64) for array in lists
+    )
+
+    def along(length):
+      moved = scores + length * steps[0], labels
+      return loss_fn(*moved, where=where, weights=weights + length * steps[1])
+
+    with_slope = jax.jit(lambda length: jax.jvp(along, (length,), (1.0,)))
+    _, *gradients, _ = evaluate(loss_fn, scores, labels, where, weights)
+    slope = sum(np.sum(g * step) for g, step in zip(gradients, steps, strict=True))
+    np.testing.assert_allclose(with_slope(0.0)[1], slope, 1e-9)
+    if loss_fn is not LOSSES["approx_ndcg_topn"]:  # there a part counts as constant
+      difference = with_slope(1e-6)[0] - with_slope(-1e-6)[0]
+      np.testing.assert_allclose(difference / 2e-6, slope, 1e-6)
 
 
 @every_loss
 def test_scores_in_the_order_of_the_labels_cost_less_than_the_reverse(loss_fn):
-  labels = jnp.arange(5.0)
-  assert loss_fn(labels, labels) < loss_fn(-labels, labels)
+  labels = np.broadcast_to(np.arange(7, dtype=np.float32), SHAPE)
+  assert evaluate(loss_fn, labels, labels)[0] < evaluate(loss_fn, -labels, labels)[0]
 
 
 @every_loss
@@ -191,50 +220,29 @@ def test_labels_of_another_shape_are_refused(loss_fn):
     loss_fn(jnp.zeros((2, 3)), jnp.zeros(3))
 
 
-def test_listmle_takes_objects_with_equal_labels_in_the_order_of_the_list():
-  scores, labels = np.array([0.3, -1.2, 0.8, 2.0]), np.array([1.0, 2.0, 1.0, 1.0])
-  expected = listmle_reference(scores, np.array([3.0, 4.0, 2.0, 1.0]), np.ones(4))
-  np.testing.assert_allclose(losses.listmle_loss(scores, labels), expected, RTOL)
+def test_softmax_loss_can_be_differentiated_by_the_labels():
+  scores, labels, where, weights = random_lists(13, *SHAPE)
+  loss = functools.partial(losses.softmax_loss, scores, where=where, weights=weights)
+  gradient = jax.grad(functools.partial(loss, reduce_fn=jnp.sum))(labels)
+  log_shares = jax.nn.log_softmax(np.where(where, scores, -np.inf))
+  np.testing.assert_allclose(gradient, np.where(where, -weights * log_shares, 0), RTOL)
 
 
-def test_equal_labels_make_no_pair():
-  assert losses.pairwise_logistic_loss(jnp.array([3.0, -1.0]), jnp.array([1.0, 1.0])) == 0
+def test_devices_that_share_the_lists_agree_with_one_device():
+  lists = random_lists(14, 8, 7)
+  mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  split = jax.sharding.PartitionSpec("data")
 
+  def all_losses(scores, labels, where, weights):
+    def total(scores):
+      kwargs = {"where": where, "weights": weights, "reduce_fn": None}
+      return sum(loss_fn(scores, labels, **kwargs) for loss_fn in LOSSES.values()).sum()
 
-@pytest.mark.parametrize("name", ["softmax", "listmle", "pairwise_logistic"])
-def test_loss_and_gradient_equal_the_stored_reference(shared, name):
-  cases = np.load(shared / "oracle" / "losses.npz")
-  case = [str(i) for i in range(int(cases["n"])) if cases[f"{i}/loss"] == name][0]
-  value, gradient = value_and_gradient(
-    losses.build_ranking_loss(name),
-    cases[f"{case}/scores"],
-    cases[f"{case}/labels"],
-    where=cases[f"{case}/where"],
-    reduce_fn=jnp.sum,
-  )
-  np.testing.assert_allclose(value, cases[f"{case}/value"], 1e-6)
-  np.testing.assert_allclose(gradient, cases[f"{case}/grad"], 1e-5, 1e-6)
+    return jax.grad(total)(scores)
 
-
-@every_loss
-@pytest.mark.parametrize("weighted", [False, True])
-def test_loss_and_gradient_equal_rax(loss_fn, weighted):
-  rax = pytest.importorskip("rax")
-  if weighted and loss_fn is losses.listmle_loss:
-    pytest.skip("rax has no weights in listmle_loss")
-  scores, labels, where, weights = random_lists(11, 5, 8)
-  kwargs = {"where": jnp.asarray(where), "reduce_fn": jnp.sum}
-  if weighted:
-    kwargs["weights"] = jnp.asarray(weights)
-  labels = jnp.asarray(labels)
-  value, gradient = value_and_gradient(loss_fn, scores, labels, **kwargs)
-  rax_value, rax_gradient = value_and_gradient(
-    getattr(rax, loss_fn.__name__), scores, labels, **kwargs
-  )
-  np.testing.assert_allclose(value, rax_value, 1e-6)
-  np.testing.assert_allclose(gradient, rax_gradient, 1e-5, 1e-6)
-
-
-def test_unknown_loss_is_refused_with_the_names_of_the_known():
-  with pytest.raises(ValueError, match="listmle, pairwise_logistic, softmax, not 'listml'"):
-    losses.build_ranking_loss("listml")
+  expected = jax.jit(all_losses)(*lists)
+  mapped = jax.shard_map(all_losses, mesh=mesh, in_specs=split, out_specs=split)
+  np.testing.assert_allclose(jax.jit(mapped)(*lists), expected, RTOL, ATOL)
+  shared = jax.sharding.NamedSharding(mesh, split)
+  program = jax.jit(all_losses, in_shardings=shared, out_shardings=shared)
+  np.testing.assert_allclose(program(*lists), expected, RTOL, ATOL)

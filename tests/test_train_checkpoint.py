@@ -5,7 +5,8 @@ import optax
 import pytest
 from flax import nnx
 
-from foir360_jax.train import Checkpoints, create_state, make_mesh, put_state, restore_model
+from foir360_jax.train import create_state, make_mesh, put_state
+from foir360_jax.train.checkpoint import Checkpoints, restore_model
 
 
 class Model(nnx.Module):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from foir360_jax.train import MetricsLog, progress_line, summarize
+from foir360_jax.train.logging import MetricsLog, progress_line, summarize
 
 
 def rows(workdir):

@@ -9,7 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-from foir360_jax.train import build_optimizer, create_state, restore_model, train
+from foir360_jax.train import build_optimizer, create_state
+from foir360_jax.train.checkpoint import restore_model
+from foir360_jax.train.loop import train
 
 OPTIMIZER = build_optimizer(1e-2, warmup_steps=3, weight_decay=0.1, b2=0.99, clip_norm=1.0)
 

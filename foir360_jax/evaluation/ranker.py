@@ -14,7 +14,7 @@ from foir360_jax.evaluation.infer import picture_masks
 from foir360_jax.formats import RankedObjects
 from foir360_jax.models import PanoRank, build_model
 from foir360_jax.sphere import resize_panorama
-from foir360_jax.train import restore_model
+from foir360_jax.train.checkpoint import restore_model
 
 DEFAULT_THRESHOLD = 0.3  # of runs that were never evaluated
 

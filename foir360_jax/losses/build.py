@@ -4,12 +4,22 @@ from collections.abc import Callable
 
 import jax
 
-from foir360_jax.losses.listwise import listmle_loss, softmax_loss
-from foir360_jax.losses.pairwise import pairwise_logistic_loss
+from foir360_jax.losses.approx_ndcg import approx_ndcg_loss
+from foir360_jax.losses.listwise import softmax_loss
+from foir360_jax.losses.pairwise import (
+  lambdarank_loss,
+  pairwise_hinge_loss,
+  pairwise_logistic_loss,
+)
+from foir360_jax.losses.plackett_luce import listmle_loss, plackett_luce_loss
 
 _RANKING_LOSSES = {
+  "approx_ndcg": approx_ndcg_loss,
+  "lambdarank": lambdarank_loss,
   "listmle": listmle_loss,
+  "pairwise_hinge": pairwise_hinge_loss,
   "pairwise_logistic": pairwise_logistic_loss,
+  "plackett_luce": plackett_luce_loss,
   "softmax": softmax_loss,
 }
 

@@ -1,4 +1,4 @@
-"""Ranking losses over whole lists. Axes: [..., N], the objects of a list last.
+"""The softmax loss, and what the ranking losses have in common. Axes: [..., N], objects last.
 
 Labels are relevance: higher = more important. `where`, `weights` and `reduce_fn` mean the same in
 every ranking loss; `masking.py` implements them once:
@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from foir360_jax.losses.masking import ReduceFn, mask_lists, reduce_terms
+from foir360_jax.losses.masking import ReduceFn, mask_lists, reduce_lists
+from foir360_jax.losses.one_pass import differentiable
 
 
 def softmax_loss(
@@ -27,7 +28,8 @@ def softmax_loss(
 
       loss = - sum_i labels_i log(exp(scores_i) / sum_j exp(scores_j))
 
-  Labels are not normalised: lists whose labels add up to more weigh more.
+  Labels are not normalised: lists whose labels add up to more weigh more. The loss can be
+  differentiated by the labels, too.
   Source: Cao et al., Learning to rank: from pairwise approach to listwise approach, ICML 2007.
 
   Args:
@@ -46,52 +48,18 @@ def softmax_loss(
   >>> round(float(softmax_loss(jnp.array([2.0, 1.0, 3.0]), jnp.array([1.0, 0.0, 0.0]))), 4)
   1.4076
   """
-  scores, labels, where = mask_lists(scores, labels, where)
-  terms = -labels * jax.nn.log_softmax(scores, axis=-1)
-  return reduce_terms(terms, where=where, weights=weights, reduce_fn=reduce_fn)
+  lists = mask_lists(scores, labels, where, weights)
+  losses = _cross_entropy(lists.scores, lists.weights * lists.labels, lists.where)
+  return reduce_lists(losses, lists, reduce_fn)
 
 
-def listmle_loss(
-  scores: ArrayLike,
-  labels: ArrayLike,
-  *,
-  where: ArrayLike | None = None,
-  weights: ArrayLike | None = None,
-  reduce_fn: ReduceFn | None = jnp.mean,
-) -> jax.Array:
-  """Negative log likelihood of the true order under the Plackett-Luce model (ListMLE).
-
-  With the objects sorted by falling label, each is chosen among those not yet chosen:
-
-      loss = sum_i log(sum_{j >= i} exp(scores_j)) - scores_i
-
-  Objects with equal labels keep the order in which they stand in the list (the sort is stable), so
-  the value is deterministic, but then depends on that order.
-  Source: Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML 2008.
-
-  Args:
-    scores: [..., N].
-    labels: [..., N]; only their order counts.
-    where: Broadcastable to [..., N] bool.
-    weights: Broadcastable to [..., N]: the weight of the step that chooses the object.
-    reduce_fn: Reduction over lists, or None.
-
-  Returns:
-    A scalar, or one loss a list, [...].
-
-  Raises:
-    ValueError: if the shapes of scores and labels differ.
-
-  >>> round(float(listmle_loss(jnp.array([2.0, 1.0, 3.0]), jnp.array([1.0, 0.0, 2.0]))), 4)
-  0.7209
-  """
-  scores, labels, where = mask_lists(scores, labels, where)
-  order = jnp.lexsort((-labels, ~where), axis=-1)  # the padding last
-
-  def sort(array: ArrayLike) -> jax.Array:
-    return jnp.take_along_axis(jnp.broadcast_to(array, scores.shape), order, axis=-1)
-
-  chosen = sort(scores)
-  terms = jax.lax.cumlogsumexp(chosen, axis=chosen.ndim - 1, reverse=True) - chosen
-  weights = None if weights is None else sort(weights)
-  return reduce_terms(terms, where=sort(where), weights=weights, reduce_fn=reduce_fn)
+@differentiable
+def _cross_entropy(scores, mass, where):
+  shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
+  # The padding's are 0 already; said again, XLA's CPU backend computes each exponential once.
+  exponentials = jnp.where(where, jnp.exp(shifted), 0.0)
+  total = jnp.sum(exponentials, axis=-1, keepdims=True)
+  total = jnp.where(total > 0, total, 1.0)  # an empty list
+  costs = jnp.log(total) - shifted  # without the maximum, large scores lose no digits
+  gradient = exponentials * (jnp.sum(mass, axis=-1, keepdims=True) / total) - mass
+  return jnp.sum(mass * costs, axis=-1), [gradient, costs, None]

@@ -1,7 +1,7 @@
 """How every loss treats padding, weights and reduction: the beginning and the end they share.
 
-A ranking loss is `mask_lists`, then one term an object, then `reduce_terms`. The end of a mask loss
-is `safe_reduce` alone. Axes: lists [..., N], the objects of a list last, any leading axes.
+A ranking loss is `mask_lists`, then one loss a list, then `reduce_lists`. The end of a mask loss is
+`safe_reduce` alone. Axes: lists [..., N], the objects of a list last, any leading axes.
 
 What lies in the padding never matters, be it inf or NaN: it is overwritten *before* the arithmetic,
 because a mask on the result alone lets NaN into the gradient (0 * inf). A NaN among the real inputs
@@ -9,6 +9,7 @@ is never hidden: it reaches the loss, where the training loop sees it.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,23 @@ ReduceFn = Callable[..., jax.Array]
 """As jnp.mean and jnp.sum: takes an array and `where`, returns the reduced array."""
 
 
+class Lists(NamedTuple):
+  """Padded lists that are safe to compute with, all arrays [..., N].
+
+  Attributes:
+    scores: the lowest finite float in the padding (-inf would bring NaN gradients).
+    labels: 0 in the padding.
+    weights: 0 in the padding; NaN where the score or the label is. Every loss multiplies the terms
+      of an object by its weight, so NaN shows even where a label is only compared.
+    where: bool, True for real objects.
+  """
+
+  scores: jax.Array
+  labels: jax.Array
+  weights: jax.Array
+  where: jax.Array
+
+
 def at_least_float32(array: ArrayLike) -> jax.Array:
   """Returns the array as floats of at least 32 bits: sums of bfloat16 are too coarse for a loss."""
   array = jnp.asarray(array)
@@ -25,18 +43,19 @@ def at_least_float32(array: ArrayLike) -> jax.Array:
 
 
 def mask_lists(
-  scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+  scores: ArrayLike,
+  labels: ArrayLike,
+  where: ArrayLike | None = None,
+  weights: ArrayLike | None = None,
+) -> Lists:
   """Makes padded lists safe to compute with.
 
   Args:
     scores: [..., N], any finite value.
     labels: [..., N], higher = more important.
     where: bool, broadcastable to [..., N], True for real objects; None = all are.
-
-  Returns:
-    Scores whose padding is the lowest finite float (-inf would bring NaN gradients), labels whose
-    padding is 0, and `where`, all [..., N].
+    weights: broadcastable to [..., N]: an object's weight, or with shape [..., 1] a list's; None =
+      all are 1.
 
   Raises:
     ValueError: if the shapes of scores and labels differ.
@@ -46,27 +65,24 @@ def mask_lists(
     raise ValueError(
       f"scores {scores.shape} and labels {labels.shape} must have the same shape [..., N]"
     )
+  weights = at_least_float32(1.0 if weights is None else weights)
+  dtype = jnp.result_type(scores, labels, weights)
+  scores, labels, weights = (array.astype(dtype) for array in (scores, labels, weights))
   where = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), scores.shape)
-  # Labels are often only compared, and a comparison swallows NaN: hand it to the scores.
-  scores = jnp.where(jnp.isnan(labels), jnp.nan, scores)
-  scores = jnp.where(where, scores, jnp.finfo(scores.dtype).min)
-  return scores, jnp.where(where, labels, 0.0), where
+  weights = jnp.where(jnp.isnan(scores) | jnp.isnan(labels), jnp.nan, weights)
+  return Lists(
+    scores=jnp.where(where, scores, jnp.finfo(dtype).min),
+    labels=jnp.where(where, labels, 0.0),
+    weights=jnp.where(where, weights, 0.0),
+    where=where,
+  )
 
 
-def reduce_terms(
-  terms: jax.Array, *, where: jax.Array, weights: ArrayLike | None, reduce_fn: ReduceFn | None
-) -> jax.Array:
-  """Adds the weighted terms of each list, then reduces over the lists that have any object.
-
-  Args:
-    terms: [..., N], one term an object.
-    where: [..., N] bool.
-    weights: Broadcastable to [..., N]: an object's weight, or with shape [..., 1] a list's.
-    reduce_fn: See `safe_reduce`.
-  """
-  if weights is not None:
-    terms = terms * jnp.where(where, at_least_float32(weights), 0.0)
-  return safe_reduce(jnp.sum(terms, axis=-1, where=where), jnp.any(where, axis=-1), reduce_fn)
+def reduce_lists(losses: jax.Array, lists: Lists, reduce_fn: ReduceFn | None) -> jax.Array:
+  """Reduces one loss a list, [...], over the lists that have any object; see `safe_reduce`."""
+  # XLA's `any` is slow on the CPU, and would be done twice.
+  has_objects = jnp.max(lists.where.astype(jnp.uint8), axis=-1) > 0
+  return safe_reduce(losses, has_objects, reduce_fn)
 
 
 def safe_reduce(

@@ -1,8 +1,9 @@
-"""Training: a pure step over a plain state, spread over devices, logged, saved and resumed."""
+"""Training: a pure step over a plain state, spread over devices.
 
-from foir360_jax.train.checkpoint import Checkpoints, restore_model
-from foir360_jax.train.logging import MetricsLog, progress_line, summarize
-from foir360_jax.train.loop import train
+What it is logged, saved and resumed by needs more packages than JAX and Flax, and is imported by
+its full name: `foir360_jax.train.loop`, `.checkpoint`, `.logging`.
+"""
+
 from foir360_jax.train.optimizer import build_optimizer, learning_rate_at
 from foir360_jax.train.parallel import (
   MODES,
@@ -17,8 +18,6 @@ from foir360_jax.train.step import Objective, train_step
 
 __all__ = [
   "MODES",
-  "Checkpoints",
-  "MetricsLog",
   "Objective",
   "TrainState",
   "build_optimizer",
@@ -27,12 +26,8 @@ __all__ = [
   "learning_rate_at",
   "make_mesh",
   "model_from_state",
-  "progress_line",
   "put_batch",
   "put_scalar",
   "put_state",
-  "restore_model",
-  "summarize",
-  "train",
   "train_step",
 ]

@@ -1,0 +1,59 @@
+"""The PanoRank that the GPU benchmark trains: plain values in the sections of `base_config`.
+
+`foir360_jax.config` itself needs packages that need not be there.
+"""
+
+MODEL = {
+  "seed": 0,
+  "data": {"height": 256, "max_objects": 40, "batch_size": 16},
+  "model": {
+    "widths": (32, 64, 128, 256),
+    "blocks": (1, 1, 1, 1),
+    "sphere_from_stride": 4,
+    "feature_channels": 128,
+    "mask_channels": 64,
+    "num_queries": 64,
+    "decoder_layers": 1,
+    "num_categories": 12,
+    "mask_stride": 4,
+    "surround": True,
+  },
+  "loss": {
+    "ranking": "listmle",
+    "heat": 1.0,
+    "foreground": 2.0,
+    "object": 0.5,
+    "mask_dice": 2.0,
+    "mask_entropy": 1.0,
+    "category": 0.1,
+    "rank_true": 0.5,
+    "rank_found": 0.5,
+    "recurrent": 0.5,
+    "rank_category": 0.5,
+  },
+  "optimizer": {
+    "learning_rate": 2e-3,
+    "warmup_steps": 50,
+    "weight_decay": 0.02,
+    "b2": 0.99,
+    "clip_norm": 1.0,
+  },
+  "train": {"mode": "jit", "ema_decay": 0.99},
+  "evaluate": {"batch_size": 16},
+}
+
+SMALL_MODEL = MODEL | {
+  "data": {"height": 48, "max_objects": 3, "batch_size": 1},
+  "model": MODEL["model"]
+  | {
+    "widths": (8, 8, 16, 16),
+    "blocks": (0, 0, 0, 0),
+    "sphere_from_stride": 16,
+    "decoder_layers": 0,
+    "surround": False,
+    "feature_channels": 16,
+    "mask_channels": 16,
+    "num_queries": 4,
+  },
+  "evaluate": {"batch_size": 1},
+}
