@@ -6,7 +6,6 @@ import pytest
 from foir360_jax import metrics
 
 NAN = float("nan")
-STATUSES = ("used", "skipped", "counted_zero", "undefined")  # the reference's codes 0 to 3
 both_rules = pytest.mark.parametrize("rule", ["irsr", "seqrank"])
 
 
@@ -77,32 +76,6 @@ def test_sa_sor_equals_its_rule_written_out(rule, reference, threshold):
     np.testing.assert_allclose(score.value, expected, atol=1e-12)
     values.append(score.value)
   assert len(values) > 12 and len(set(values)) > 5
-
-
-@pytest.mark.parametrize(
-  ("key", "rule", "threshold"),
-  [
-    ("irsr_sasor_iou0.5", "irsr", 0.5),
-    ("psr_sasor_iou0.1", "irsr", 0.1),
-    ("seqrank_sa_sor", "seqrank", 0.5),
-  ],
-)
-def test_sa_sor_equals_the_published_programs(shared, key, rule, threshold):
-  cases = np.load(shared / "oracle" / "ranking_metrics.npz")
-  for i in np.flatnonzero(~cases["row_max_iou_tie"]):
-    n, m = cases["n_gt"][i], cases["n_pred"][i]
-    value, status = metrics.sa_sor(
-      cases["gt_masks"][i][:n],
-      cases["gt_ranks"][i][:n],
-      cases["pred_masks"][i][:m],
-      cases["pred_scores"][i][:m],
-      iou_threshold=threshold,
-      rule=rule,
-    )
-    assert status == STATUSES[cases[f"status/{key}"][i]], cases["names"][i]
-    if status == "used":
-      expected = cases[f"val/{key}"][i]
-      np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=cases["names"][i])
 
 
 @both_rules
@@ -231,9 +204,3 @@ def test_relevance_from_ranks_and_back_returns_the_dense_ranks():
   np.testing.assert_array_equal(metrics.ranks_from_relevance(relevance), ranks)
   with pytest.raises(ValueError, match="start at 1"):
     metrics.relevance_from_ranks([0, 1, 2])
-
-
-def test_minimum_ranks_count_the_lower_values():
-  values = np.random.default_rng(1).integers(0, 5, 12)
-  expected = [1 + sum(other < own for other in values) for own in values]
-  np.testing.assert_array_equal(metrics.minimum_ranks(values), expected)

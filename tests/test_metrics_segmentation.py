@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from foir360_jax import metrics
-from foir360_jax.metrics import segmentation
+from foir360_jax.sphere import pixel_areas
 
 
 def random_masks(seed, count, height=6, width=12):
@@ -10,19 +10,43 @@ def random_masks(seed, count, height=6, width=12):
 
 
 def iou_reference(masks_a, masks_b, weights):
-  return [[(weights * (a & b)).sum() / (weights * (a | b)).sum() for b in masks_b] for a in masks_a]
+  return [
+    [(weights * (a & b)).sum() / max((weights * (a | b)).sum(), 1e-300) for b in masks_b]
+    for a in masks_a
+  ]
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("pixels_per_block", [7, 2**20])
-def test_iou_equals_its_formula_written_out(monkeypatch, dtype, weighted, pixels_per_block):
-  monkeypatch.setattr(segmentation, "_PIXELS_PER_BLOCK", pixels_per_block)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("weights_shape", [None, (6, 12), (6, 1), (1, 12)])
+def test_iou_equals_its_formula_written_out(dtype, weights_shape):
   a, b = random_masks(0, 4), random_masks(1, 3)
-  weights = np.random.default_rng(2).random((6, 12)) if weighted else None
+  weights = None if weights_shape is None else np.random.default_rng(2).random(weights_shape)
   iou = metrics.mask_iou(a.astype(dtype), b.astype(dtype), weights)
   assert iou.dtype == np.float64
   np.testing.assert_allclose(iou, iou_reference(a, b, 1 if weights is None else weights), 1e-13)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_iou_of_small_objects_in_a_large_picture_equals_its_formula(weighted):
+  rng = np.random.default_rng(7)
+  masks = np.zeros((12, 40, 80), bool)
+  for mask in masks[:-1]:  # the last one is empty
+    row, column = rng.integers(0, 36), rng.integers(0, 80)
+    rows, columns = np.arange(row, min(row + 9, 40)), np.arange(column, column + 13) % 80
+    mask[np.ix_(rows, columns)] = rng.random((rows.size, 13)) < 0.8
+  weights = np.sin(np.pi * (np.arange(40)[:, None] + 0.5) / 40) if weighted else None
+  iou = metrics.mask_iou(masks[:7], masks[5:], weights)
+  expected = iou_reference(masks[:7], masks[5:], 1 if weights is None else weights)
+  np.testing.assert_allclose(iou, expected, 1e-13)
+  assert 0.05 < (iou > 0).mean() < 0.8 and iou[5, 0] == iou[6, 1] == 1
+
+
+def test_iou_weighted_by_solid_angle_is_the_share_of_the_sphere():
+  height = 16
+  caps = np.zeros((2, height, 2 * height), bool)
+  caps[0, : height // 2], caps[1, : height // 4] = True, True  # a half, and all above 45 degrees
+  iou = metrics.mask_iou(caps[:1], caps[1:], pixel_areas(height))
+  np.testing.assert_allclose(iou, 1 - np.sqrt(0.5), rtol=1e-5)
 
 
 def test_weights_of_one_per_row_are_broadcast():

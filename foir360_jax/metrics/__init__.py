@@ -1,8 +1,25 @@
 """Metrics as the field computes them, exact, in NumPy on the host, one image at a time."""
 
 from foir360_jax.metrics.accumulate import Score, ScoreAccumulator, bootstrap_interval
-from foir360_jax.metrics.ranking import (
+from foir360_jax.metrics.average_precision import (
+  AveragePrecision,
+  MaskMatches,
+  average_precision,
+  bootstrap_average_precision,
+  match_masks,
+)
+from foir360_jax.metrics.correlation import (
+  average_ranks,
+  kendall_tau_b,
   minimum_ranks,
+  ndcg,
+  pairwise_agreement,
+  spearman,
+)
+from foir360_jax.metrics.crops import CroppedMasks, crop_masks
+from foir360_jax.metrics.image import score_image
+from foir360_jax.metrics.rank_map import binary_mae, paint_rank_map, rank_map_mae
+from foir360_jax.metrics.ranking import (
   rank_correlation,
   ranks_from_relevance,
   relevance_from_ranks,
@@ -10,17 +27,37 @@ from foir360_jax.metrics.ranking import (
   sa_sor_from_iou,
 )
 from foir360_jax.metrics.segmentation import mask_iou, recall_at_iou
+from foir360_jax.metrics.sor import sor, sor_from_iou, sor_from_masks
 
 __all__ = [
+  "AveragePrecision",
+  "CroppedMasks",
+  "MaskMatches",
   "Score",
   "ScoreAccumulator",
+  "average_precision",
+  "average_ranks",
+  "binary_mae",
+  "bootstrap_average_precision",
   "bootstrap_interval",
+  "crop_masks",
+  "kendall_tau_b",
   "mask_iou",
+  "match_masks",
   "minimum_ranks",
+  "ndcg",
+  "paint_rank_map",
+  "pairwise_agreement",
   "rank_correlation",
+  "rank_map_mae",
   "ranks_from_relevance",
   "recall_at_iou",
   "relevance_from_ranks",
   "sa_sor",
   "sa_sor_from_iou",
+  "score_image",
+  "sor",
+  "sor_from_iou",
+  "sor_from_masks",
+  "spearman",
 ]

@@ -24,6 +24,9 @@ class Score(NamedTuple):
   status: Status
 
 
+SKIPPED = Score(float("nan"), "skipped")
+
+
 class ScoreAccumulator(NamedTuple):
   """A sum of scores and the number of images behind it.
 

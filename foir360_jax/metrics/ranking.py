@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from foir360_jax.metrics.accumulate import Score
+from foir360_jax.metrics.accumulate import SKIPPED, Score
+from foir360_jax.metrics.correlation import minimum_ranks, pearson
+from foir360_jax.metrics.crops import CroppedMasks, Masks, crop_masks
 from foir360_jax.metrics.segmentation import mask_iou
 
 Rule = Literal["irsr", "seqrank"]
@@ -51,19 +53,10 @@ def ranks_from_relevance(relevance: ArrayLike) -> np.ndarray:
   return 1 + np.unique(-relevance.astype(np.float64), return_inverse=True)[1]
 
 
-def minimum_ranks(values: ArrayLike) -> np.ndarray:
-  """Ranks values [n] upwards from 1 = lowest; ties share the lowest rank: 1 + #{j: v_j < v_i}.
-
-  >>> minimum_ranks([0.9, 0.4, 0.9, 0.1])
-  array([3, 2, 3, 1])
-  """
-  return 1 + np.searchsorted(np.sort(values), values)
-
-
 def sa_sor(
-  gt_masks: ArrayLike,
+  gt_masks: Masks,
   gt_relevance: ArrayLike,
-  pred_masks: ArrayLike,
+  pred_masks: Masks,
   pred_scores: ArrayLike,
   *,
   iou_threshold: float = 0.5,
@@ -92,11 +85,10 @@ def sa_sor(
   >>> sa_sor(masks, [3, 2, 1], masks, [0.9, 0.5, 0.6])
   Score(value=0.5, status='used')
   """
-  gt_masks, pred_masks = np.asarray(gt_masks), np.asarray(pred_masks)
+  gt_masks, pred_masks = crop_masks(gt_masks), crop_masks(pred_masks)
   iou = mask_iou(gt_masks, pred_masks)
-  if rule == "irsr" and iou.size:
-    # The published program divides 0 by 0 here and takes the NaN for a match.
-    iou[np.ix_(_is_empty(gt_masks), _is_empty(pred_masks))] = 1
+  if rule == "irsr":
+    iou = match_empty_masks(iou, gt_masks, pred_masks)
   return sa_sor_from_iou(iou, gt_relevance, pred_scores, iou_threshold=iou_threshold, rule=rule)
 
 
@@ -131,6 +123,17 @@ def sa_sor_from_iou(
   """
   if rule not in _RULES:
     raise ValueError(f"rule must be one of {', '.join(_RULES)}, not {rule!r}")
+  return _RULES[rule](*sort_by_importance(iou, gt_relevance, pred_scores), iou_threshold)
+
+
+def sort_by_importance(
+  iou: ArrayLike, gt_relevance: ArrayLike, pred_scores: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Checks and sorts `iou` [n, m], `gt_relevance` [n] and `pred_scores` [m], the highest first.
+
+  Raises:
+    ValueError: if the lengths do not agree or a value is NaN.
+  """
   relevance, scores = np.asarray(gt_relevance, float), np.asarray(pred_scores, float)
   num_objects, num_predictions = relevance.size, scores.size
   iou = np.asarray(iou, float)
@@ -144,9 +147,18 @@ def sa_sor_from_iou(
     raise ValueError("NaN in iou, gt_relevance or pred_scores: pass real objects only, no padding")
 
   objects, predictions = (np.argsort(-values, kind="stable") for values in (relevance, scores))
-  return _RULES[rule](
-    iou[np.ix_(objects, predictions)], relevance[objects], scores[predictions], iou_threshold
-  )
+  return iou[np.ix_(objects, predictions)], relevance[objects], scores[predictions]
+
+
+def match_empty_masks(
+  iou: np.ndarray, gt_masks: CroppedMasks, pred_masks: CroppedMasks
+) -> np.ndarray:
+  """Gives two empty masks the overlap 1, by which they match.
+
+  The published program of the rule "irsr" divides 0 by 0 and takes the NaN for a match.
+  """
+  both_empty = (gt_masks.areas == 0)[:, None] & (pred_masks.areas == 0)
+  return np.where(both_empty, 1.0, iou)
 
 
 def rank_correlation(gt_relevance: ArrayLike, scores: ArrayLike) -> Score:
@@ -170,7 +182,7 @@ def _irsr(iou: np.ndarray, relevance: np.ndarray, scores: np.ndarray, threshold:
   """Rule "irsr", for objects and predictions sorted by falling relevance and score."""
   num_objects, num_predictions = iou.shape
   if num_objects < 2:
-    return Score(float("nan"), "skipped")
+    return SKIPPED
   ranks = np.zeros(num_objects)
   if num_predictions:
     wanted, overlap = iou.argmax(axis=1), iou.max(axis=1)
@@ -188,8 +200,8 @@ def _irsr(iou: np.ndarray, relevance: np.ndarray, scores: np.ndarray, threshold:
   if np.ptp(ranks) == 0:
     return Score(0.0, "used")
   if np.ptp(relevance) == 0:
-    return Score(float("nan"), "skipped")
-  return Score(_pearson(minimum_ranks(relevance), ranks), "used")
+    return SKIPPED
+  return Score(pearson(minimum_ranks(relevance), ranks), "used")
 
 
 def _seqrank(iou: np.ndarray, relevance: np.ndarray, scores: np.ndarray, threshold: float) -> Score:
@@ -206,17 +218,7 @@ def _seqrank(iou: np.ndarray, relevance: np.ndarray, scores: np.ndarray, thresho
   ranks[objects[is_match]] = num_predictions - predictions[is_match]
   if np.ptp(ranks) == 0:
     return Score(0.0, "counted_zero")
-  return Score(_pearson(np.arange(num_objects, 0, -1), ranks), "used")
+  return Score(pearson(np.arange(num_objects, 0, -1), ranks), "used")
 
 
 _RULES = {"irsr": _irsr, "seqrank": _seqrank}
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-  """Correlation of two lists, neither of them constant."""
-  a, b = a - a.mean(), b - b.mean()
-  return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
-
-
-def _is_empty(masks: np.ndarray) -> np.ndarray:
-  return ~(masks > 0.5).any(axis=(1, 2))

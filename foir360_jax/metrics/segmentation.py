@@ -4,22 +4,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from foir360_jax.metrics.accumulate import Score
-
-# Bounds the memory, and keeps float32 counts exact (they are up to 2**24).
-_PIXELS_PER_BLOCK = 2**20
+from foir360_jax.metrics.accumulate import SKIPPED, Score
+from foir360_jax.metrics.crops import CroppedMasks, Masks, crop_masks
 
 
-def mask_iou(
-  masks_a: ArrayLike, masks_b: ArrayLike, pixel_weights: ArrayLike | None = None
-) -> np.ndarray:
+def mask_iou(masks_a: Masks, masks_b: Masks, pixel_weights: ArrayLike | None = None) -> np.ndarray:
   """Intersection over union of each mask of one set with each of another.
 
   Args:
-    masks_a: [n, H, W]; a pixel belongs to the mask where the value is above 0.5. May be empty ([]).
+    masks_a: [n, H, W]; a pixel belongs to the mask where the value is above 0.5. May be empty ([]),
+      or cropped (see `crop_masks`).
     masks_b: [m, H, W], likewise.
-    pixel_weights: Broadcastable to [H, W], for instance cos(latitude) or solid angles. None counts
-      pixels, as the published metrics do.
+    pixel_weights: Broadcastable to [H, W], for instance solid angles (`sphere.pixel_areas`): the
+      share of the sphere instead of the share of the picture. None counts pixels, as the published
+      metrics do.
 
   Returns:
     [n, m] float64 in [0, 1]. Without weights it is the quotient of the exact counts, correctly
@@ -31,27 +29,24 @@ def mask_iou(
   >>> mask_iou([[[1, 1, 0, 0]]], [[[0, 1, 1, 0]], [[1, 1, 0, 0]]]).round(3)
   array([[0.333, 1.   ]])
   """
-  masks_a, masks_b = np.asarray(masks_a), np.asarray(masks_b)
-  if not (len(masks_a) and len(masks_b)):
-    return np.zeros((len(masks_a), len(masks_b)))
-  if masks_a.ndim != 3 or masks_a.shape[1:] != masks_b.shape[1:]:
+  a, b = crop_masks(masks_a), crop_masks(masks_b)
+  both = np.zeros((len(a), len(b)))
+  if not both.size:
+    return both
+  if a.size != b.size:
     raise ValueError(
-      f"masks must be [n, H, W] and [m, H, W] of one size, not {masks_a.shape} and {masks_b.shape}"
+      "masks must be [n, H, W] and [m, H, W] of one size, "
+      f"not {(len(a), *a.size)} and {(len(b), *b.size)}"
     )
-  dtype = np.float32 if pixel_weights is None else np.float64
-  weights = np.broadcast_to(1 if pixel_weights is None else pixel_weights, masks_a.shape[1:])
-  weights = weights.ravel().astype(dtype)
-  pixels_a, pixels_b = masks_a.reshape(len(masks_a), -1), masks_b.reshape(len(masks_b), -1)
-  both = np.zeros((len(masks_a), len(masks_b)))
-  area_a, area_b = np.zeros((len(masks_a), 1)), np.zeros(len(masks_b))
-  for start in range(0, weights.size, _PIXELS_PER_BLOCK):
-    block = slice(start, start + _PIXELS_PER_BLOCK)
-    a = (pixels_a[:, block] > 0.5).astype(dtype) * weights[block]
-    b = (pixels_b[:, block] > 0.5).astype(dtype)
-    both += a @ b.T
-    area_a += a.sum(axis=1, keepdims=True)
-    area_b += b @ weights[block]
-  union = area_a + area_b - both
+  weights = None if pixel_weights is None else _weights(pixel_weights, a.size)
+  low = np.maximum(a.boxes[:, None, ::2], b.boxes[:, ::2])
+  high = np.minimum(a.boxes[:, None, 1::2], b.boxes[:, 1::2])
+  for i, j in np.argwhere((low < high).all(axis=-1)):
+    (top, left), (bottom, right) = low[i, j], high[i, j]
+    window = slice(top, bottom), slice(left, right)
+    both[i, j] = _measure(a.cut(i, window) & b.cut(j, window), weights, window)
+  area_a, area_b = (_areas(masks, weights) for masks in (a, b))
+  union = area_a[:, None] + area_b - both
   return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
@@ -72,6 +67,31 @@ def recall_at_iou(iou: ArrayLike, iou_threshold: float = 0.5) -> Score:
   """
   found = np.asarray(iou) >= iou_threshold
   if not len(found):
-    return Score(float("nan"), "skipped")
+    return SKIPPED
   matched = found[linear_sum_assignment(found, maximize=True)]
   return Score(float(matched.sum() / len(found)), "used")
+
+
+def _weights(pixel_weights: ArrayLike, size: tuple[int, int]) -> np.ndarray:
+  """[H, W], or [H, 1] where the columns are alike, as those of solid angles are."""
+  weights = np.broadcast_to(np.asarray(pixel_weights, float), size)
+  return weights[:, :1].copy() if (weights == weights[:, :1]).all() else weights
+
+
+def _measure(
+  pixels: np.ndarray, weights: np.ndarray | None, window: tuple[slice, slice]
+) -> float | np.ndarray:
+  """Sum of the weights of the pixels [h, w] that lie in a window of the picture."""
+  if weights is None:
+    return np.count_nonzero(pixels)
+  if weights.shape[1] > 1:
+    return weights[window][pixels].sum()
+  row_counts = np.bitwise_count(np.packbits(pixels, axis=1)).sum(axis=1, dtype=np.int64)
+  return row_counts @ weights[window[0], 0]
+
+
+def _areas(masks: CroppedMasks, weights: np.ndarray | None) -> np.ndarray:
+  if weights is None:
+    return masks.areas
+  windows = map(masks.window, range(len(masks)))
+  return np.array([_measure(masks.crops[i], weights, window) for i, window in enumerate(windows)])
