@@ -49,7 +49,7 @@ def softmax_loss(
   1.4076
   """
   lists = mask_lists(scores, labels, where, weights)
-  losses = _cross_entropy(lists.scores, lists.weights * lists.labels, lists.where)
+  losses = _cross_entropy(lists.scores, lists.plain_weights * lists.labels, lists.where)
   return reduce_lists(losses, lists, reduce_fn)
 
 

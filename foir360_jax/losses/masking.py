@@ -25,15 +25,23 @@ class Lists(NamedTuple):
   Attributes:
     scores: the lowest finite float in the padding (-inf would bring NaN gradients).
     labels: 0 in the padding.
-    weights: 0 in the padding; NaN where the score or the label is. Every loss multiplies the terms
-      of an object by its weight, so NaN shows even where a label is only compared.
+    plain_weights: 0 in the padding.
     where: bool, True for real objects.
   """
 
   scores: jax.Array
   labels: jax.Array
-  weights: jax.Array
+  plain_weights: jax.Array
   where: jax.Array
+
+  @property
+  def weights(self) -> jax.Array:
+    """The weights, NaN where the score or the label is.
+
+    Losses that only compare labels multiply the terms of an object by these, so that NaN shows.
+    """
+    is_nan = jnp.isnan(self.scores) | jnp.isnan(self.labels)
+    return jnp.where(is_nan, jnp.nan, self.plain_weights)
 
 
 def at_least_float32(array: ArrayLike) -> jax.Array:
@@ -69,11 +77,10 @@ def mask_lists(
   dtype = jnp.result_type(scores, labels, weights)
   scores, labels, weights = (array.astype(dtype) for array in (scores, labels, weights))
   where = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), scores.shape)
-  weights = jnp.where(jnp.isnan(scores) | jnp.isnan(labels), jnp.nan, weights)
   return Lists(
     scores=jnp.where(where, scores, jnp.finfo(dtype).min),
     labels=jnp.where(where, labels, 0.0),
-    weights=jnp.where(where, weights, 0.0),
+    plain_weights=jnp.where(where, weights, 0.0),
     where=where,
   )
 

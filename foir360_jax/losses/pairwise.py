@@ -95,7 +95,9 @@ def pairwise_hinge_loss(
   """
 
   def hinge(lag):
-    return jnp.maximum(margin + lag, 0.0), (margin + lag > 0).astype(lag.dtype)
+    costs = jnp.maximum(margin + lag, 0.0)
+    # 1 for every normal float above 0: a comparison would keep XLA's CPU backend from fusing.
+    return costs, jnp.minimum(costs * jnp.finfo(lag.dtype).max, 1.0)
 
   lists = mask_lists(scores, labels, where, weights)
   return reduce_lists(_sum_over_pairs(hinge, lists), lists, reduce_fn)
