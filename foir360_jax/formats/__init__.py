@@ -1,4 +1,4 @@
-"""The files that go in and out: panoramas, rank files, and the picture of a ranking."""
+"""The files that go in and out: panoramas, rank files, overlays, and the field's annotations."""
 
 from foir360_jax.formats.atomic_file import write_atomically
 from foir360_jax.formats.overlay import draw_overlay
@@ -15,17 +15,30 @@ from foir360_jax.formats.rank_file import (
   write_rank_file,
 )
 from foir360_jax.formats.ranked_objects import RankedObjects
+from foir360_jax.formats.run_lengths import RunLengths
+from foir360_jax.formats.scene import Scene, SceneError, SceneObject
+from foir360_jax.formats.scene_folder import SceneFolder
+from foir360_jax.formats.scene_formats import FORMATS, open_scenes, recognise, write_scenes
 
 __all__ = [
+  "FORMATS",
   "RANK_FILE_SCHEMA",
   "PanoramaError",
   "RankFileError",
   "RankedObjects",
+  "RunLengths",
+  "Scene",
+  "SceneError",
+  "SceneFolder",
+  "SceneObject",
   "draw_overlay",
   "find_panoramas",
+  "open_scenes",
   "read_panorama",
   "read_rank_file",
+  "recognise",
   "save_image",
   "write_atomically",
   "write_rank_file",
+  "write_scenes",
 ]

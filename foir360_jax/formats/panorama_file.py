@@ -1,21 +1,15 @@
-"""Pictures on disk: finds and reads panoramas, writes pictures. Axes: [H, W, 3] RGB uint8, W = 2 H.
+"""Panoramas on disk: finds and reads them, writes pictures. Axes: [H, W, 3] RGB uint8, W = 2 H."""
 
-Pillow decodes, because it refuses a broken file by an exception where OpenCV fills the rest with
-grey and prints the codec's messages.
-"""
-
-import io
 import os
 import pathlib
-import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from foir360_jax.formats.atomic_file import write_atomically
+from foir360_jax.formats.picture_file import SUFFIXES, PictureError, read_picture
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MIN_HEIGHT = 32
 
 
@@ -80,12 +74,9 @@ def read_panorama(path: str | os.PathLike) -> np.ndarray:
   """
   path = pathlib.Path(path)
   try:
-    data = path.read_bytes()
-  except OSError as error:
-    raise PanoramaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-  if not data:
-    raise PanoramaError(f"{path}: the file is empty; copy or download it again")
-  panorama = _decode(path, data)
+    panorama = _rgb(path, read_picture(path))
+  except PictureError as error:
+    raise PanoramaError(str(error)) from error
   height, width = panorama.shape[:2]
   if abs(width / 2 - height) > 1:
     raise PanoramaError(
@@ -118,25 +109,8 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> None:
   write_atomically(path, encoded.tobytes())
 
 
-def _decode(path: pathlib.Path, data: bytes) -> np.ndarray:
-  """Returns [H, W, 3] uint8 for any picture that Pillow can read as a whole."""
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # broken EXIF and large pictures: the pixels are what counts
-      picture = Image.open(io.BytesIO(data))
-      picture.load()
-  except Image.DecompressionBombError as error:
-    raise PanoramaError(
-      f"{path}: the picture has too many pixels; reduce it to 16384 x 8192"
-    ) from error
-  except UnidentifiedImageError as error:
-    raise PanoramaError(
-      f"{path}: not a picture, or one that is cut off; copy it again or save it as JPEG or PNG"
-    ) from error
-  except Exception as error:  # Pillow's codecs raise nearly anything on broken bytes
-    raise PanoramaError(
-      f"{path}: the picture is not complete ({error}); copy or download it again"
-    ) from error
+def _rgb(path: pathlib.Path, picture: Image.Image) -> np.ndarray:
+  """Returns [H, W, 3] uint8 for a picture of any other type but floating-point numbers."""
   if picture.mode == "F":
     raise PanoramaError(f"{path}: pixels are floating-point numbers; save it with 8 bits a channel")
   if picture.mode.startswith("I"):  # 16-bit grey

@@ -10,10 +10,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from foir360_jax.formats.atomic_file import write_atomically
+from foir360_jax.formats.json_file import read_json
 from foir360_jax.formats.ranked_objects import RankedObjects
+from foir360_jax.formats.run_lengths import RunLengths
 
 RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.json").read_text())
 _JSON_TYPES = {
@@ -36,6 +37,11 @@ def write_rank_file(path: str | os.PathLike, ranked: RankedObjects) -> None:
     path: the file to write, usually `ranks/ID.json`; missing folders are made.
     ranked: the objects; N may be 0.
   """
+  write_atomically(path, encode_rank_file(ranked))
+
+
+def encode_rank_file(ranked: RankedObjects) -> bytes:
+  """Returns the content of a rank file."""
   height, width = ranked.masks.shape[1:]
   objects = [
     {
@@ -46,14 +52,14 @@ def write_rank_file(path: str | os.PathLike, ranked: RankedObjects) -> None:
       "bbox_px": ranked.bbox_px[index].tolist(),
       "area_sr": _number(ranked.area_sr[index]),
       "category": ranked.categories[index],
-      "segmentation": _encode(ranked.masks[index]),
+      "segmentation": RunLengths.from_mask(ranked.masks[index]).to_coco(),
     }
     for index in range(len(ranked))
   ]
   # One line an object, which people can read and compare.
   head = json.dumps({"image": ranked.image, "height": height, "width": width}, ensure_ascii=False)
   lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in objects)
-  write_atomically(path, f'{head[:-1]}, "objects": [\n{lines}\n]}}\n'.encode())
+  return f'{head[:-1]}, "objects": [\n{lines}\n]}}\n'.encode()
 
 
 def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) -> RankedObjects:
@@ -70,28 +76,20 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
     RankFileError: the file is missing, no JSON, breaks the schema or contradicts itself or the
       panorama.
   """
-  path = pathlib.Path(path)
-  try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-  except OSError as error:
-    raise RankFileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-  except ValueError as error:
-    raise RankFileError(f"{path}: not JSON ({error}); write it again") from error
-  try:
-    _check_schema(content, RANK_FILE_SCHEMA, "the file")
-    _check_order(content, panorama)
-    masks = [
-      _decode(entry["segmentation"], content["height"], content["width"], f"objects[{index}]")
-      for index, entry in enumerate(content["objects"])
-    ]
-  except RankFileError as error:
-    raise RankFileError(f"{path}: {error}") from None
+  content = read_rank_records(path)
+  height, width = content["height"], content["width"]
+  if panorama is not None and panorama.shape[:2] != (height, width):
+    raise RankFileError(
+      f"{path}: is for {width} x {height} pixels, the panorama has "
+      f"{panorama.shape[1]} x {panorama.shape[0]}; give the picture that was ranked"
+    )
+  masks = [entry["segmentation"].mask() for entry in content["objects"]]
 
   def column(name: str, dtype: type, *shape: int) -> np.ndarray:
     return np.array([entry[name] for entry in content["objects"]], dtype).reshape(-1, *shape)
 
   return RankedObjects(
-    masks=np.array(masks, bool).reshape(-1, content["height"], content["width"]),
+    masks=np.array(masks, bool).reshape(-1, height, width),
     importance=column("importance", np.float32),
     ranks=column("rank", np.int32),
     bfov_deg=column("bfov_deg", np.float32, 4),
@@ -104,49 +102,32 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
   )
 
 
+def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
+  """Returns the content of a rank file, checked, each segmentation as `RunLengths`.
+
+  Raises:
+    RankFileError: as `read_rank_file`.
+  """
+  path = pathlib.Path(path)
+  content = read_json(path, RankFileError)
+  try:
+    _check_schema(content, RANK_FILE_SCHEMA, "the file")
+    _check_order(content)
+  except RankFileError as error:
+    raise RankFileError(f"{path}: {error}") from None
+  for index, entry in enumerate(content["objects"]):
+    try:
+      entry["segmentation"] = RunLengths.from_coco(
+        entry["segmentation"], content["height"], content["width"]
+      )
+    except ValueError as error:
+      raise RankFileError(f"{path}: objects[{index}].{error}") from None
+  return content
+
+
 def _number(value: np.float32) -> float:
   """Returns the shortest decimal that reads back as the same float32: 0.9, not 0.8999999762."""
   return float(str(value))
-
-
-def _encode(mask: np.ndarray) -> dict[str, Any]:
-  """Returns a [H, W] mask as COCO's compressed run lengths, which go down the columns."""
-  encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-  return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
-
-
-def _decode(segmentation: dict[str, Any], height: int, width: int, where: str) -> np.ndarray:
-  """Returns the [H, W] mask of COCO's compressed run lengths.
-
-  Done here since pycocotools 2.0 reads past the end of its memory when the runs do not fill the
-  picture. A run is a number of 5 bits a character, low bits first, bit 5 set while more follow, the
-  last bit 4 its sign; from the fourth run on it is the difference to the run before the last.
-  """
-  runs, value, shift = [], 0, 0
-  for character in segmentation["counts"]:
-    bits = ord(character) - 48
-    value |= (bits & 31) << shift
-    shift += 5
-    if bits & 32:
-      continue
-    if bits & 16:
-      value -= 1 << shift
-    runs.append(value + runs[-2] if len(runs) > 2 else value)
-    value = shift = 0
-  if segmentation["size"] != [height, width]:
-    raise RankFileError(
-      f"{where}.segmentation has size {segmentation['size']}, the panorama [{height}, {width}]; "
-      "resample the mask to the panorama"
-    )
-  if shift or min(runs) < 0 or sum(runs) != height * width:
-    raise RankFileError(
-      f"{where}.segmentation.counts is not a run-length encoding of {height} x {width} pixels; "
-      "encode the mask again with pycocotools.mask.encode"
-    )
-  flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-  if not flat.any():
-    raise RankFileError(f"{where}.segmentation has no pixel; leave the object out")
-  return flat.reshape(width, height).T
 
 
 def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:
@@ -177,16 +158,11 @@ def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:
     raise RankFileError(f"{where} is {value}, outside {', '.join(limits)}; see ranks.schema.json")
 
 
-def _check_order(content: dict[str, Any], panorama: np.ndarray | None) -> None:
+def _check_order(content: dict[str, Any]) -> None:
   """Raises RankFileError for what a schema cannot say."""
   height, width, objects = content["height"], content["width"], content["objects"]
   if width != 2 * height:
     raise RankFileError(f"{width} x {height} is not 2:1; rank full equirectangular panoramas")
-  if panorama is not None and panorama.shape[:2] != (height, width):
-    raise RankFileError(
-      f"is for {width} x {height} pixels, the panorama has "
-      f"{panorama.shape[1]} x {panorama.shape[0]}; give the picture that was ranked"
-    )
   ranks = [entry["rank"] for entry in objects]
   importance = [entry["importance"] for entry in objects]
   if ranks != sorted(ranks):

@@ -1,0 +1,118 @@
+"""Opens JSON that lists pictures with their objects in order: what IRSR, SIFR and SeqRank share.
+
+Between their modules, which name the fields, and `scene_folder`.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from foir360_jax.formats.json_file import field, inside, read_json
+from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
+from foir360_jax.formats.scene_folder import (
+  SceneFolder,
+  build_scene,
+  find_picture,
+  has_any_picture,
+  index_records,
+  require_picture,
+)
+from foir360_jax.formats.segmentation import read_declared_size, read_masks
+
+
+def open_annotation_list(
+  format: str,
+  path: pathlib.Path,
+  files: Mapping[str, pathlib.Path],
+  *,
+  records_of: Callable[[Any], list],
+  name_field: str,
+  values_of: Callable[[Mapping[str, Any]], Sequence[float]],
+  picture_folders: Callable[[str], Sequence[pathlib.Path]],
+  check_pictures: bool,
+) -> SceneFolder:
+  """Opens one JSON file a split.
+
+  Args:
+    format: name of the format.
+    path: the folder, or the one file.
+    files: the file of each split, "" for one that names no split.
+    records_of: returns the list of pictures in the content of a file.
+    name_field: the field of a record with the name of the picture.
+    values_of: returns the value of each annotation of a record, higher = more important.
+    picture_folders: where the pictures of a split may lie; if none is there at all, scenes have
+      no picture and need a height and width.
+    check_pictures: see `open_scenes`.
+
+  Raises:
+    SceneError: a file cannot be read or is no such list.
+  """
+  entries = []
+  for split, file in files.items():
+    with naming(file):
+      for index, record in enumerate(records_of(read_json(file, SceneError))):
+        entry = file, record, f"[{index}]"
+        try:
+          name = field(record, name_field, "text")
+        except ValueError as error:
+          name = f"{file.name}[{index}]"
+          entry = SceneError(f"{file}: [{index}] {error}")
+        entries.append((split, name, entry))
+
+  records, splits = index_records(path, _with_split(entries))
+  with_pictures = any(
+    has_any_picture(picture_folders(split), [name for part, name, _ in entries if part == split])
+    for split in files
+  )
+
+  def read(scene_id: str, placed: tuple) -> Scene:
+    split, name, (file, record, where) = placed
+    find = require_picture if with_pictures else find_picture
+    with naming(f"{file}: {where} {scene_id}"):
+      annotations = field(record, "annotations", "list")
+
+      def make_objects(height: int, width: int) -> tuple[SceneObject, ...]:
+        masks = read_masks(annotations, "annotations", height, width)
+        objects = [
+          SceneObject(index + 1, mask, extra=annotation)
+          for index, (mask, annotation) in enumerate(zip(masks, annotations, strict=True))
+        ]
+        values = values_of(record)
+        if len(values) != len(objects):
+          raise ValueError(f"has {len(objects)} objects and {len(values)} ranks; give one each")
+        return order_objects(objects, values)
+
+      return build_scene(
+        scene_id,
+        find(picture_folders(split), name),
+        read_declared_size(record),
+        make_objects,
+        format=format,
+        check_pictures=check_pictures,
+        extra={key: value for key, value in record.items() if key != "annotations"},
+      )
+
+  return SceneFolder(format, path, splits, records, read)
+
+
+def order_field(
+  annotations: Sequence[Any], name: str, *, list_name: str = "annotations"
+) -> list[int]:
+  """Returns a whole number from 0 up of each annotation.
+
+  Raises:
+    ValueError: it is missing, no whole number or negative; the message names the annotation.
+  """
+  values = []
+  for index, annotation in enumerate(annotations):
+    with inside(f"{list_name}[{index}]"):
+      values.append(field(annotation, name, "integer"))
+      if values[-1] < 0:
+        raise ValueError(f"{name} is {values[-1]}; give 0 (least important) or more")
+  return values
+
+
+def _with_split(entries):
+  """Puts split and name into the records that reading needs; errors stay as they are."""
+  for split, name, entry in entries:
+    yield split, name, entry if isinstance(entry, SceneError) else (split, name, entry)

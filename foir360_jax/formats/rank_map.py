@@ -1,0 +1,159 @@
+"""Painted rank maps: one grey picture a scene, brighter = more important, 0 = no object.
+
+`images/ID.jpg|png` with `rank_maps/ID.png` (or `gt/`), or both with a folder a split between. Each
+connected region of one level is an object. Axes: maps [H, W]; where W = 2 H regions join across
+the seam and at the poles.
+"""
+
+import dataclasses
+import pathlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from foir360_jax.formats import assr
+from foir360_jax.formats.id_map_file import encode_id_map, read_grey_levels
+from foir360_jax.formats.label_placement import topmost
+from foir360_jax.formats.run_lengths import split_id_map
+from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
+from foir360_jax.formats.scene_folder import (
+  SceneFolder,
+  build_scene,
+  find_picture,
+  index_records,
+  pictures_by_id,
+)
+from foir360_jax.formats.scene_writing import Plan
+from foir360_jax.sphere import connected_components
+
+LAYOUT = "rank_maps/ID.png or gt/ID.png (grey = rank) with images/, or a folder a split in both"
+MAP_FOLDERS = ("rank_maps", "gt")
+MAX_REGIONS = 1000
+SPECK = 1 / 50_000  # of the picture: 10 pixels of 1024 x 512
+
+
+def recognises(folder: pathlib.Path) -> bool:
+  """Whether a folder has maps and not the annotations of which they are a picture."""
+  maps = any((folder / name).is_dir() for name in MAP_FOLDERS)
+  return maps and not assr.recognises(folder)
+
+
+def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
+  """Opens a folder of rank maps; see `open_scenes`."""
+  root = next((folder / name for name in MAP_FOLDERS if (folder / name).is_dir()), None)
+  if root is None:
+    raise SceneError(f"{folder}: has no folder of maps; rank_map is {LAYOUT}")
+  splits = ["", *sorted(child.name for child in root.iterdir() if child.is_dir())]
+  entries = []
+  for split in splits:
+    maps, images = pictures_by_id(root / split), pictures_by_id(folder / "images" / split)
+    for name in sorted({*maps, *images}):
+      entries.append((split, name, (split, name, maps.get(name))))
+  records, by_split = index_records(folder, entries)
+  with_pictures = (folder / "images").is_dir()
+
+  def read(scene_id: str, record: tuple) -> Scene:
+    split, name, map_file = record
+    if map_file is None:
+      raise SceneError(f"{root / split / name}.*: missing; add the rank map, or remove the picture")
+    if isinstance(map_file, SceneError):
+      raise map_file
+    image_file = None
+    if with_pictures:
+      image_file = find_picture([folder / "images" / split], name)
+      if image_file is None:
+        raise SceneError(f"{folder / 'images' / split / name}.*: missing; add the picture")
+    with naming(map_file):
+      levels = read_grey_levels(map_file)
+      objects, notes = objects_of_map(levels)
+      scene = build_scene(
+        scene_id,
+        image_file,
+        levels.shape,
+        lambda height, width: objects,
+        format="rank_map",
+        check_pictures=check_pictures,
+      )
+    return dataclasses.replace(scene, notes=notes)
+
+  return SceneFolder("rank_map", folder, by_split, records, read)
+
+
+def objects_of_map(levels: np.ndarray) -> tuple[tuple[SceneObject, ...], tuple[str, ...]]:
+  """Finds the objects of a rank map.
+
+  Args:
+    levels: [H, W] whole numbers, 0 = no object, higher = more important.
+
+  Returns:
+    The objects, numbered from 1 by falling level, each connected region one; and notes on what a
+    person should look at: specks, and levels of several regions.
+
+  Raises:
+    ValueError: there are so many regions that the map must be of another kind.
+
+  >>> levels = np.array([[0, 9, 0, 0, 0, 0, 0, 0], *[[5, 0, 0, 0, 0, 0, 0, 5]] * 3], np.uint8)
+  >>> [(item.rank, item.run_lengths.area()) for item in objects_of_map(levels)[0]]
+  [(1, 1), (2, 6)]
+  """
+  height, width = levels.shape
+  found = np.flatnonzero(np.bincount(levels.ravel()))[::-1]
+  id_map = np.zeros(levels.shape, np.int32)
+  values = []
+  for level in found[found > 0].tolist():
+    mask = levels == level
+    labels = _regions(mask)[mask]
+    id_map[mask] = labels + len(values)
+    values += [level] * int(labels.max())
+    if len(values) > MAX_REGIONS:
+      raise ValueError(
+        f"has more than {MAX_REGIONS} regions; paint ranks without smoothing and save them as PNG"
+      )
+  objects = [
+    SceneObject(number, mask, extra={"level": values[number - 1]})
+    for number, mask in split_id_map(id_map).items()
+  ]
+  notes = [
+    f"grey level {level} has {count} regions: {count} objects that tie, or one in pieces"
+    for level, count in Counter(values).items()
+    if count > 1
+  ]
+  areas = {item.id: item.run_lengths.area() for item in objects}
+  specks = [number for number, area in areas.items() if area < SPECK * height * width]
+  if specks:
+    notes.append(f"objects {specks} are specks of {[areas[number] for number in specks]} pixels")
+  return order_objects(objects, values), tuple(notes)
+
+
+def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
+  """Returns the files of a folder of rank maps; see `write_scenes`."""
+  planned = Plan("rank_map")
+  for scene in scenes:
+    planned.lose_all_but_order(scene)
+    place = "/".join(part for part in (split_by_id[scene.id], scene.id) if part)
+    planned.add_picture(scene, f"images/{split_by_id[scene.id]}".rstrip("/"))
+    masks = scene.masks()
+    top = topmost(masks)
+    planned.check_painting(scene, masks, top)
+    last = max((item.rank for item in scene.objects), default=0)
+    brightest = 255 if last <= 255 else 65535
+    ranks = np.array([last + 1] + [item.rank for item in scene.objects])
+    levels = brightest * (last + 1 - ranks) // max(last, 1)
+    painted = levels[top + 1]
+    areas = sorted(int((top == index).sum()) for index in range(len(masks)))
+    regions = [item.run_lengths.area() for item in objects_of_map(painted)[0]]
+    planned.lose_unless(
+      scene, sorted(regions) == areas, "objects in pieces, or ties that touch: regions are objects"
+    )
+    planned.add(f"rank_maps/{place}.png", encode_id_map(painted))
+  return planned
+
+
+def _regions(mask: np.ndarray) -> np.ndarray:
+  """Returns labels [H, W] of the regions of a mask, from 1; 0 outside."""
+  height, width = mask.shape
+  count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+  # One region on the plane is one on the sphere: most levels are done here.
+  return connected_components(mask) if width == 2 * height and count > 2 else labels

@@ -1,0 +1,213 @@
+"""Any folder of ranked objects, in any of the field's formats: recognised, opened, written.
+
+The entrance to the formats; each lives in a module of its own.
+"""
+
+import collections
+import functools
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from foir360_jax.formats import assr, coco, coco_writing, irsr, rank_map, scenes_layout, seqrank
+from foir360_jax.formats.json_file import read_json
+from foir360_jax.formats.scene import Scene, SceneError
+from foir360_jax.formats.scene_folder import SceneFolder
+from foir360_jax.formats.scene_writing import Plan, write_plan
+
+FORMATS = {
+  "scenes": scenes_layout.LAYOUT,
+  "assr": assr.LAYOUT,
+  "irsr": irsr.LAYOUT,
+  "seqrank": seqrank.LAYOUT,
+  "coco": coco.LAYOUT,
+  "rank_map": rank_map.LAYOUT,
+}
+"""The names of the formats, each with what is looked for in a folder."""
+
+_BY_FOLDER = {"scenes": scenes_layout, "assr": assr, "rank_map": rank_map}
+_BY_JSON = {"irsr": irsr, "seqrank": seqrank, "coco": coco}
+_PLANS: Mapping[str, Callable[[Sequence[Scene], Mapping[str, str]], Plan]] = {
+  "assr": assr.plan,
+  "irsr": irsr.plan,
+  "seqrank": seqrank.plan,
+  "coco": coco_writing.plan,
+  "rank_map": rank_map.plan,
+}
+_JSON_PLACES = ("*.json", "annotations/*.json", "Annotations/*.json", "*/*_annotations.json")
+_PICKLES = (".pkl", ".pickle")
+_NEEDS_SPLIT = ("assr", "irsr", "seqrank")
+
+
+def recognise(folder: str | os.PathLike) -> str:
+  """Returns the format of a folder, or of one JSON file, by what lies there.
+
+  Raises:
+    SceneError: no format or more than one fits, or there are pickle files only.
+  """
+  path = _existing(folder)
+  found = [name for name, module in _BY_FOLDER.items() if path.is_dir() and module.recognises(path)]
+  found += [name for name in _BY_JSON if _json_files(path, name)]
+  if len(found) > 1:
+    raise SceneError(
+      f"{path}: could be {' or '.join(found)}; say which by --format, or remove what is not meant"
+    )
+  if not found:
+    _refuse_pickles(path)
+    looked_for = "; ".join(f"{name}: {layout}" for name, layout in FORMATS.items())
+    raise SceneError(f"{path}: no known format; looked for {looked_for}")
+  return found[0]
+
+
+def open_scenes(
+  folder: str | os.PathLike,
+  *,
+  format: str | None = None,
+  rank_field: str | None = None,
+  check_pictures: bool = True,
+) -> SceneFolder:
+  """Opens annotated pictures of any format of the field.
+
+  Args:
+    folder: the folder; of the JSON formats also the one file, with the pictures beside it.
+    format: a name in `FORMATS`; None: recognised by what lies there.
+    rank_field: COCO only: the field of the annotations that orders the objects, lower = more
+      important, "-NAME" if higher is; any numbers will do. None: `rank`, which counts 1, 2, 3 ...,
+      or `importance`.
+    check_pictures: decode every picture that is read, so that truncated ones are found. Without
+      it only their headers are read, which is enough to compare annotations.
+
+  Returns:
+    The folder, nothing but its lists read so far. Scenes that cannot be used raise when read.
+
+  Raises:
+    SceneError: it is not recognised, of another format, or its lists cannot be read.
+  """
+  path = _existing(folder)
+  if format is None:
+    format = recognise(path)
+  if format not in FORMATS:
+    raise SceneError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
+  if rank_field is not None and format != "coco":
+    raise SceneError(f"{path}: --rank_field is for coco, not for {format}; leave it out")
+  if format in _BY_FOLDER:
+    if not path.is_dir():
+      raise SceneError(f"{path}: is a file; {format} is a folder with {FORMATS[format]}")
+    return _BY_FOLDER[format].open_folder(path, check_pictures=check_pictures)
+  files = [path] if path.is_file() else _json_files(path, format)
+  if not files or path.suffix in _PICKLES:
+    _refuse_pickles(path)
+    raise SceneError(f"{path}: is not {format}; looked for {FORMATS[format]}")
+  module = _BY_JSON[format]
+  if format == "coco":
+    return module.open_files(path, files, check_pictures=check_pictures, rank_field=rank_field)
+  return module.open_files(path, files, check_pictures=check_pictures)
+
+
+def write_scenes(
+  folder: str | os.PathLike,
+  scenes: Iterable[Scene],
+  *,
+  format: str,
+  splits: Mapping[str, Sequence[str]] | None = None,
+  overwrite: bool = False,
+) -> list[str]:
+  """Writes scenes with copies of their pictures as one folder of a format.
+
+  Nothing is written before all scenes are found to be fit. A new folder appears whole or not at
+  all, and so does each file in one that is overwritten.
+
+  Args:
+    folder: a folder that does not exist or is empty.
+    scenes: the scenes, no two of one id; all with a picture, or none.
+    format: a name in `FORMATS`.
+    splits: the ids of each split, each scene in exactly one; None: no splits, or one named "test"
+      where the format cannot do without.
+    overwrite: replace files in a folder that is not empty; others in it stay.
+
+  Returns:
+    A line for each kind of thing that the format cannot hold and that is therefore not written;
+    [] where everything is.
+
+  Raises:
+    SceneError: the format cannot hold the ranks or an object, or the folder is not empty.
+    OSError: the folder cannot be written, or a picture not be read.
+  """
+  if format not in FORMATS:
+    raise SceneError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
+  scenes = list(scenes)
+  _check_ids([scene.id for scene in scenes])
+  pictures = sum(scene.image_file is not None for scene in scenes)
+  if 0 < pictures < len(scenes):
+    raise SceneError(f"{len(scenes) - pictures} of {len(scenes)} scenes have no picture; set all")
+  split_by_id = _split_by_id(scenes, splits, "test" if format in _NEEDS_SPLIT else "")
+  if format == "scenes":
+    plan = scenes_layout.plan(scenes, splits)
+  else:
+    plan = _PLANS[format](scenes, split_by_id)
+  write_plan(pathlib.Path(folder).absolute(), plan, overwrite=overwrite)
+  return plan.lines()
+
+
+def _existing(folder: str | os.PathLike) -> pathlib.Path:
+  path = pathlib.Path(folder)
+  if not path.exists():
+    raise SceneError(f"{path}: no such folder; give the folder with the annotations")
+  return path
+
+
+def _json_files(path: pathlib.Path, format: str) -> list[pathlib.Path]:
+  """Returns the JSON files of a format at the places where it may have them."""
+  files = [path] if path.is_file() else {f for place in _JSON_PLACES for f in path.glob(place)}
+  return [
+    file
+    for file in sorted(files)
+    if file.suffix == ".json"
+    and not file.name.startswith("obj_seg_data_")
+    and _kind(file, file.stat().st_mtime_ns) == format
+  ]
+
+
+@functools.lru_cache(maxsize=256)
+def _kind(file: pathlib.Path, modified_ns: int) -> str | None:
+  """Returns the format of a JSON file by its content; remembered while the file stays as it is."""
+  content: Any = read_json(file, SceneError)
+  return next((name for name, module in _BY_JSON.items() if module.holds(content)), None)
+
+
+def _refuse_pickles(path: pathlib.Path) -> None:
+  """Raises SceneError if there are pickle files."""
+  for file in [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")]):
+    if file.suffix in _PICKLES:
+      raise SceneError(
+        f"{file}: pickle files are refused, since unpickling runs whatever code they hold; in an "
+        "environment that may be lost, convert it: python -c 'import json, pickle; json.dump("
+        f'pickle.load(open("{file.name}", "rb")), open("{file.stem}.json", "w"), default=lambda v: '
+        "v.decode() if isinstance(v, bytes) else v.tolist())'"
+      )
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+  """Raises SceneError for ids that are no names of files, or that two scenes share."""
+  for scene_id, count in collections.Counter(ids).items():
+    if count > 1:
+      raise SceneError(f"{count} scenes have the id {scene_id}; rename them")
+    if not re.fullmatch(r"[^/\\\0\n]+", scene_id) or scene_id.startswith("."):
+      raise SceneError(f"{scene_id!r:.80} cannot be the name of a file; rename the scene")
+
+
+def _split_by_id(
+  scenes: Sequence[Scene], splits: Mapping[str, Sequence[str]] | None, default: str
+) -> dict[str, str]:
+  """Returns the split of each scene."""
+  if splits is None:
+    return {scene.id: default for scene in scenes}
+  _check_ids(list(splits))
+  named = collections.Counter(scene_id for ids in splits.values() for scene_id in ids)
+  wrong = sorted({scene.id for scene in scenes} ^ named.keys())
+  wrong += sorted(scene_id for scene_id, count in named.items() if count > 1)
+  if wrong:
+    raise SceneError(f"splits must name each scene once; look at {', '.join(wrong[:5])}")
+  return {scene_id: split for split, ids in splits.items() for scene_id in ids}

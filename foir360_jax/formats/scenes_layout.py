@@ -1,0 +1,213 @@
+"""SCENES, this project's own layout: pictures, id maps, and rank files as labels.
+
+A folder with `images/ID.jpg|png`, `instances/ID.png` (0 = none, n = object n), optionally
+`ranks/ID.json` and lists of ids `train*.txt`, `val*.txt`, `test*.txt`. Without `instances/` the
+masks of the rank files count: that is what prediction writes. Axes: id maps [H, W].
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from foir360_jax.formats.id_map_file import encode_id_map, read_id_map
+from foir360_jax.formats.label_placement import topmost
+from foir360_jax.formats.rank_file import RANK_FILE_SCHEMA, encode_rank_file, read_rank_records
+from foir360_jax.formats.ranked_objects import RankedObjects
+from foir360_jax.formats.run_lengths import RunLengths, split_id_map
+from foir360_jax.formats.scene import Scene, SceneError, SceneObject, importance_of, naming
+from foir360_jax.formats.scene_folder import (
+  SceneFolder,
+  build_scene,
+  files_by_split,
+  pictures_by_id,
+  split_of,
+  without_suffix,
+)
+from foir360_jax.formats.scene_writing import Plan
+
+LAYOUT = "images/ID.jpg|png with instances/ID.png (id maps) and ranks/ID.json, or one of the two"
+MAX_ID = 65535
+_RANK_FIELDS = set(RANK_FILE_SCHEMA["$defs"]["object"]["properties"])
+
+
+def recognises(folder: pathlib.Path) -> bool:
+  """Whether a folder holds id maps or rank files."""
+  return (folder / "instances").is_dir() or any((folder / "ranks").glob("*.json"))
+
+
+def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
+  """Opens a SCENES folder; see `open_scenes`."""
+  images = _Files(folder / "images", pictures_by_id(folder / "images"))
+  instances = _Files(folder / "instances", pictures_by_id(folder / "instances"))
+  ranks = {path.stem: path for path in sorted((folder / "ranks").glob("*.json"))}
+  splits, listed_twice = _read_lists(folder)
+  ids = {*images.paths, *instances.paths, *ranks}.union(*splits.values())
+
+  def read(scene_id: str, record: None) -> Scene:
+    image_file = images.path_of(scene_id)
+    map_file = instances.path_of(scene_id)
+    content = read_rank_records(ranks[scene_id]) if scene_id in ranks else None
+    if map_file is None and content is None:
+      raise SceneError(f"{folder}: {scene_id} has neither instances nor ranks; add one of the two")
+    notes = []
+    if map_file is None:
+      masks = {entry["id"]: entry["segmentation"] for entry in content["objects"]}
+      size = content["height"], content["width"]
+    else:
+      id_map = read_id_map(map_file)
+      masks, size = split_id_map(id_map), id_map.shape
+    if content is None:
+      objects = [SceneObject(number, mask) for number, mask in masks.items()]
+    else:
+      with naming(ranks[scene_id]):
+        _check_labels(content, masks, size, map_file)
+        notes = _disagreements(content, masks, scene_id)
+        objects = [_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"]]
+    scene = build_scene(
+      scene_id,
+      image_file,
+      size,
+      lambda height, width: objects,
+      format="scenes",
+      check_pictures=check_pictures,
+    )
+    return dataclasses.replace(scene, notes=tuple(notes))
+
+  records = {scene_id: listed_twice.get(scene_id) for scene_id in ids}
+  return SceneFolder("scenes", folder, splits, records, read)
+
+
+def plan(scenes: Sequence[Scene], splits: dict[str, tuple[str, ...]] | None) -> Plan:
+  """Returns the files of a SCENES folder; see `write_scenes`."""
+  planned = Plan("scenes")
+  for scene in scenes:
+    image = planned.add_picture(scene, "images")
+    numbers = [item.id for item in scene.objects]
+    if numbers and not (min(numbers) >= 1 and max(numbers) <= MAX_ID):
+      planned.lose(scene, f"object ids outside 1 ... {MAX_ID}: numbered anew from 1")
+      numbers = list(range(1, len(numbers) + 1))
+    masks = scene.masks()
+    top = topmost(masks)
+    planned.check_painting(scene, masks, top)
+    id_map = np.append(numbers, 0).astype(np.int64)[top]
+    planned.add(f"instances/{scene.id}.png", encode_id_map(id_map))
+    planned.lose_extra(scene)
+    if any(item.rank for item in scene.objects):
+      planned.add(f"ranks/{scene.id}.json", _rank_file(scene, masks, numbers, image))
+    else:
+      planned.lose_categories(scene)
+  for split, ids in (splits or {}).items():
+    planned.add(f"{split}.txt", "".join(f"{scene_id}\n" for scene_id in ids).encode())
+  return planned
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+  """The pictures of one folder, which may be absent as a whole but not in part."""
+
+  folder: pathlib.Path
+  paths: dict[str, pathlib.Path | SceneError]
+
+  def path_of(self, scene_id: str) -> pathlib.Path | None:
+    if not self.folder.is_dir():
+      return None
+    path = self.paths.get(scene_id)
+    if path is None:
+      raise SceneError(f"{self.folder / scene_id}.*: missing; add it, or remove {scene_id}")
+    if isinstance(path, SceneError):
+      raise path
+    return path
+
+
+def _read_lists(folder: pathlib.Path):
+  """Returns the ids of each split, and an error for each id that is listed more than once."""
+  splits, found, twice = {}, {}, {}
+  lists = [path for path in sorted(folder.glob("*.txt")) if split_of(path.stem)]
+  for split, path in files_by_split(lists).items():
+    ids = read_id_list(path)
+    for scene_id in ids:
+      if scene_id in found:
+        twice[scene_id] = SceneError(
+          f"{path}: {scene_id} is listed in {found[scene_id]} already; keep it once"
+        )
+      found[scene_id] = path.name
+    splits[split] = tuple(sorted(set(ids)))
+  return splits, twice
+
+
+def read_id_list(path: pathlib.Path) -> list[str]:
+  """Returns the ids of a list, one a line; suffixes of pictures and empty lines are passed over.
+
+  Raises:
+    SceneError: the file cannot be read.
+  """
+  try:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise SceneError(f"{path}: cannot be read ({error}); write one id a line in UTF-8") from error
+  return [without_suffix(line.strip()) for line in lines if line.strip()]
+
+
+def _check_labels(content, masks, size, map_file) -> None:
+  """Raises ValueError where a rank file is not of the objects of its id map."""
+  if (content["height"], content["width"]) != tuple(size):
+    raise ValueError(
+      f"is for {content['width']} x {content['height']} pixels, {map_file} has "
+      f"{size[1]} x {size[0]}; rank the picture of the id map"
+    )
+  ranked = {entry["id"] for entry in content["objects"]}
+  if ranked - set(masks):
+    raise ValueError(
+      f"ranks objects {sorted(ranked - set(masks))}, which {map_file} does not have; remove them"
+    )
+  if set(masks) - ranked:
+    raise ValueError(
+      f"has no rank for objects {sorted(set(masks) - ranked)} of {map_file}; rank all of them"
+    )
+
+
+def _disagreements(content, masks: dict[int, RunLengths], scene_id: str) -> list[str]:
+  """Returns notes where a rank file seems to be of another picture."""
+  notes = []
+  image = content["image"]
+  if image and without_suffix(pathlib.PurePath(image).name) != scene_id:
+    notes.append(f"the rank file names the picture {image}")
+  for entry in content["objects"]:
+    pair = [mask.to_coco() for mask in (entry["segmentation"], masks[entry["id"]])]
+    if pair[0] != pair[1] and coco_mask.iou(pair[:1], pair[1:], [0])[0, 0] < 0.5:
+      notes.append(
+        f"object {entry['id']} has another mask in the rank file than in the id map, which counts"
+      )
+  return notes
+
+
+def _ranked_object(entry: dict, mask: RunLengths) -> SceneObject:
+  extra = {name: value for name, value in entry.items() if name not in _RANK_FIELDS}
+  return SceneObject(
+    entry["id"], mask, float(entry["importance"]), int(entry["rank"]), entry["category"], extra
+  )
+
+
+def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: str) -> bytes:
+  """Returns the rank file of a scene, its ranks and importance as they are."""
+  scene.relevance()  # raises where some objects have no rank
+  height, width = scene.height, scene.width
+  if width != 2 * height:
+    raise SceneError(
+      f"{scene.id}: rank files hold 2:1 panoramas only, not {width} x {height}; write it as coco"
+    )
+  items = scene.objects
+  order = sorted(range(len(items)), key=lambda i: (items[i].rank, -items[i].importance))
+  ranked = RankedObjects.from_masks(
+    np.broadcast_to(np.uint8(0), (height, width, 3)),
+    masks[order],
+    [importance_of(items[i].rank, len(items)) for i in order],
+    [items[i].category for i in order],
+    ids=[numbers[i] for i in order],
+    image=image,
+  )
+  importance = np.array([items[i].importance for i in order], np.float32)
+  return encode_rank_file(dataclasses.replace(ranked, importance=importance))
