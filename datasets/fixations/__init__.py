@@ -1,0 +1,1 @@
+"""fixations: pictures with the eye fixations of many viewers, and boxes that these rank."""
