@@ -85,7 +85,8 @@ def test_peak_memory_is_that_of_one_call_over_what_was_there_before():
   peak = memory.peak_resident_bytes(allocate, 96)
   if peak is None:
     pytest.skip("the system does not tell peaks")
-  assert 96 <= peak / 2**20 < 112
+  # Linux counts resident pages in batches a thread: some dozens may be missing.
+  assert 95 <= peak / 2**20 < 112
 
 
 def test_a_cpu_keeps_no_count_of_its_own():
