@@ -7,6 +7,7 @@ may override any field (`--config.optimizer.learning_rate=1e-3`). Only the entry
 
 from ml_collections import ConfigDict
 
+from foir360_jax.data import Augmentation
 from foir360_jax.train.parallel import MODES
 
 
@@ -22,14 +23,22 @@ def base_config() -> ConfigDict:
   config.data.validation_split = "validation"
   config.data.test_split = "test"
   config.data.height = 64  # model input; panoramas of another size are resampled to it
+  # If any, each training batch has one of these heights instead, and each height compiles once.
+  config.data.train_heights = ()
   config.data.max_objects = 40  # objects are padded to this number
   config.data.batch_size = 8  # over all devices
   config.data.num_threads = 2
-  config.data.augment = ConfigDict()
+  config.data.augment = ConfigDict()  # the fields of foir360_jax.data.Augmentation
   config.data.augment.yaw = True  # roll by a random number of columns
   config.data.augment.mirror = True
-  # Changes the luminance, on which importance may depend (in synthetic360 it does).
+  # Changes latitudes, on which importance may depend (in synthetic360 it does).
+  config.data.augment.rotation_deg = 0.0  # largest angle, about a random axis
+  # The rest changes the luminance, on which importance may depend (in synthetic360 it does).
   config.data.augment.permute_colours = False
+  config.data.augment.brightness = 0.0  # largest change, as a share of the range
+  config.data.augment.contrast = 0.0  # factor within 1 +- this, as for saturation
+  config.data.augment.saturation = 0.0
+  config.data.augment.hue_deg = 0.0
 
   config.model = ConfigDict()
   config.model.widths = (24, 48, 72, 96)  # channels at strides 2, 4, 8, 16
@@ -86,12 +95,15 @@ def base_config() -> ConfigDict:
 
 def validate(config: ConfigDict) -> None:
   """Raises ValueError with one line for the first value that cannot work."""
-  height = config.data.height
-  if height % 16 or height < 48:
-    raise ValueError(
-      "config.data.height must be divisible by 16 (four stride-2 stages) and at least 48,"
-      f" not {height}"
-    )
+  data = config.data
+  for field, heights in (("height", (data.height,)), ("train_heights", data.train_heights)):
+    for height in heights:
+      if height % 16 or height < 48:
+        raise ValueError(
+          f"config.data.{field} must be divisible by 16 (four stride-2 stages) and at least 48,"
+          f" not {height}"
+        )
+  Augmentation(**data.augment)  # checks its values itself
   if config.train.mode not in MODES:
     raise ValueError(
       f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}"

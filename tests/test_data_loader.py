@@ -1,12 +1,14 @@
 """Batches: their legend, their order, exact resumption, several processes, and the last batch."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
-from foir360_jax.config import base_config
+from foir360_jax.config import base_config, validate
 from foir360_jax.data import (
+  Augmentation,
   augment,
   build_evaluation_batches,
   build_training_batches,
@@ -19,7 +21,16 @@ from foir360_jax.data import (
   training_batches,
 )
 
-FLAGS = {"yaw": True, "mirror": True, "permute_colours": True}
+ALL_ON = Augmentation(
+  yaw=True,
+  mirror=True,
+  permute_colours=True,
+  rotation_deg=20.0,
+  brightness=0.1,
+  contrast=0.2,
+  saturation=0.3,
+  hue_deg=20.0,
+)
 SHAPES = {"height": 16, "max_objects": 6, "num_threads": 2}
 
 
@@ -66,8 +77,9 @@ def assert_same_batches(found, expected):
 
 
 def train(source, *, batch_size=4, seed=1, **changes):
+  options = dict(batch_size=batch_size, seed=seed, augmentation=ALL_ON) | SHAPES | changes
   return training_batches(
-    source, **({"batch_size": batch_size, "seed": seed} | SHAPES | FLAGS | changes)
+    source, heights=options.pop("heights", (options.pop("height"),)), **options
   )
 
 
@@ -95,9 +107,61 @@ def test_each_training_example_is_the_augmentation_that_its_seed_says():
   for batch in take(train(source), 5):
     for row, (index, seed) in enumerate(zip(batch["index"], batch["seed"], strict=True)):
       example = select_objects(source[index], 6)
-      example = pad_objects(augment(example, np.random.default_rng(seed), **FLAGS), 6)
+      example = pad_objects(augment(example, np.random.default_rng(seed), ALL_ON), 6)
       for key, value in example.items():
         np.testing.assert_array_equal(batch[key][row], value, err_msg=key)
+
+
+def heights_of(batches):
+  return [batch["image"].shape[1] for batch in batches]
+
+
+def test_every_batch_has_one_of_the_heights_and_each_of_them_occurs():
+  batches = take(train(RandomScenes(10), heights=(8, 16, 24)), 30)
+  assert {height: heights_of(batches).count(height) > 3 for height in set(heights_of(batches))} == {
+    8: True,
+    16: True,
+    24: True,
+  }
+  for batch in batches:
+    height = batch["image"].shape[1]
+    assert batch["image"].shape == (4, height, 2 * height, 3)
+    assert batch["masks"].shape == (4, 6, height, height // 4)
+  again = take(train(RandomScenes(10), heights=(8, 16, 24)), 30)
+  assert_same_batches(again, batches)
+  other_seed = take(train(RandomScenes(10), heights=(8, 16, 24), seed=2), 30)
+  assert heights_of(other_seed) != heights_of(batches)
+
+
+def test_all_processes_draw_the_same_heights_and_a_restored_one_goes_on_with_them():
+  source, options = RandomScenes(9), {"batch_size": 6, "heights": (8, 16)}
+  alone = heights_of(take(train(source, **options), 12))
+  for index in range(3):
+    batches = train(source, process_index=index, process_count=3, **options)
+    assert heights_of(take(batches, 5)) == alone[:5]
+    restored = train(source, process_index=index, process_count=3, **options)
+    restored.set_state(batches.get_state())
+    assert heights_of(take(restored, 7)) == alone[5:]
+
+
+def test_heights_leave_order_and_seeds_alone():
+  several = take(train(RandomScenes(9), heights=(8, 16)), 6)
+  for batch, expected in zip(several, take(train(RandomScenes(9)), 6), strict=True):
+    for key in ("index", "seed", "relevance"):
+      np.testing.assert_array_equal(batch[key], expected[key])
+
+
+def test_labels_that_a_turn_would_make_wrong_do_not_reach_the_batch():
+  source = RandomScenes(4, num_objects=[2, 2, 2, 2])
+  for example in source:
+    example |= {"bfov_deg": np.zeros((2, 4), np.float32), "bbox_px": np.zeros((2, 4), np.int32)}
+  kept = {"image", "masks", "where", "relevance", "category", "true_importance"}
+  assert next(train(source)).keys() == kept | {"example_where", "index", "seed"}
+
+
+def test_no_height_is_refused():
+  with pytest.raises(ValueError, match="at least one height"):
+    train(RandomScenes(4), heights=())
 
 
 def test_an_epoch_has_every_example_once_and_the_next_one_another_order_and_seeds():
@@ -253,6 +317,21 @@ def test_no_room_for_objects_is_refused():
     train(RandomScenes(4), max_objects=0)
 
 
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"train_heights": (64, 40)}, "config.data.train_heights must be divisible by 16 .*not 40"),
+    ({"augment": {"rotation_deg": 181.0}}, "config.data.augment.rotation_deg must be in .*181"),
+  ],
+)
+def test_fields_of_the_configuration_that_cannot_work_are_refused(changes, message):
+  config = base_config()
+  validate(config)
+  config.data.update(changes)
+  with pytest.raises(ValueError, match=message):
+    validate(config)
+
+
 def test_the_builders_pass_on_every_field_of_the_configuration(monkeypatch):
   source = RandomScenes(10)
   opened = []
@@ -260,11 +339,15 @@ def test_the_builders_pass_on_every_field_of_the_configuration(monkeypatch):
   config = base_config()
   config.seed = 5
   config.data.update({"height": 16, "max_objects": 6, "batch_size": 2})
-  config.data.augment.update({"mirror": False, "permute_colours": True})
+  config.data.augment.update(dataclasses.asdict(ALL_ON) | {"mirror": False})
   config.evaluate.batch_size = 5
-  expected = take(train(source, batch_size=2, seed=5, mirror=False), 8)
+  augmentation = dataclasses.replace(ALL_ON, mirror=False)
+  expected = take(train(source, batch_size=2, seed=5, augmentation=augmentation), 8)
   assert_same_batches(take(build_training_batches(config), 8), expected)
+  config.data.train_heights = (8, 16)
+  expected = train(source, batch_size=2, seed=5, augmentation=augmentation, heights=(8, 16))
+  assert_same_batches(take(build_training_batches(config), 8), take(expected, 8))
   expected = list(evaluation_batches(source, batch_size=5, **SHAPES))
   assert_same_batches(list(build_evaluation_batches(config, "test[:10]")), expected)
   name, data_dir = config.data.name, config.data.data_dir
-  assert opened == [(name, data_dir, "train"), (name, data_dir, "test[:10]")]
+  assert opened == [(name, data_dir, split) for split in ("train", "train", "test[:10]")]

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from foir360_jax.data import evaluation_batches, open_source, training_batches, unpack_masks
+from foir360_jax.data import (
+  Augmentation,
+  evaluation_batches,
+  open_source,
+  training_batches,
+  unpack_masks,
+)
 
 CATEGORY_NAMES = ("cone", "box", "ball")
 SIZES = {"train": 12, "test": 5}
@@ -197,10 +203,10 @@ def test_an_empty_part_of_a_split_is_refused(data_dir, split):
 @pytest.mark.parametrize("config", ["even", "mixed"])
 def test_a_prepared_data_set_becomes_batches_of_one_size(data_dir, config):
   source = open_source(f"scenes/{config}", str(data_dir), "train")
-  shared = {"height": 16, "max_objects": 8, "batch_size": 5, "num_threads": 2}
-  flags = {"yaw": True, "mirror": True, "permute_colours": True}
-  evaluation = list(evaluation_batches(source, **shared))
-  training = training_batches(source, **shared, seed=0, **flags)
+  shared = {"max_objects": 8, "batch_size": 5, "num_threads": 2}
+  augmentation = Augmentation(yaw=True, mirror=True, permute_colours=True)
+  evaluation = list(evaluation_batches(source, height=16, **shared))
+  training = training_batches(source, heights=(16,), **shared, seed=0, augmentation=augmentation)
   for batch in [*evaluation, next(training)]:
     assert batch["image"].shape == (5, 16, 32, 3)
     assert batch["masks"].shape == (5, 8, 16, 4)

@@ -66,6 +66,22 @@ def test_shrinking_averages_areas_and_masks_follow_the_majority(height):
   np.testing.assert_array_equal(unpack_masks(resampled["masks"], 2 * height), expected)
 
 
+@pytest.mark.parametrize("height", [32, 48, 56, 60])
+def test_an_object_is_shrunk_to_the_same_pixels_wherever_it_lies_and_however_high_it_is(height):
+  rng = np.random.default_rng(height)
+  masks = np.zeros((40, 64, 128), bool)
+  for mask in masks:
+    first, end = np.sort(rng.integers(0, 65, 2))
+    mask[first:end] = rng.random((end - first, 128)) < 0.5
+  masks[0, -1] = masks[1, 0] = masks[2] = True
+  rows, columns = area_weights(64, height), area_weights(128, 2 * height)
+  coverage = rows @ masks @ columns.T
+  example = {"image": np.zeros((64, 128, 3), np.uint8), "masks": pack_masks(masks)}
+  resampled = unpack_masks(resample(example, height)["masks"], 2 * height)
+  peak = coverage.max((1, 2), keepdims=True)
+  np.testing.assert_array_equal(resampled, (coverage >= np.minimum(0.5, peak) - 1e-6) & (peak > 0))
+
+
 @pytest.mark.parametrize("height", [16, 20, 24])
 def test_enlarging_is_bilinear_across_the_seam_and_the_poles(height):
   example = make_example(np.random.default_rng(height), height=12)

@@ -228,6 +228,25 @@ def test_batches_without_a_state_start_anew_and_say_so(tmp_path, capsys):
   assert "start anew" in capsys.readouterr().out
 
 
+def test_batches_of_several_shapes_compile_once_each_outside_of_the_minutes(tmp_path):
+  traced = []
+
+  class Alternating(Batches):
+    def __next__(self):
+      batch = super().__next__()
+      return batch if batch["index"][0] % 2 else {key: value[:2] for key, value in batch.items()}
+
+  def slow_to_compile(model, batch):
+    traced.append(len(batch["x"]))
+    time.sleep(2)
+    return objective(model, batch)
+
+  state = run(tmp_path, Alternating(), objective=slow_to_compile, minutes=1.0)
+  assert int(state.step) == 10
+  assert sorted(set(traced)) == [2, 4] and traced.count(2) == traced.count(4)
+  assert rows(tmp_path)[-1]["elapsed_s"] < 2
+
+
 def test_the_loop_moves_nothing_to_the_devices_unasked(tmp_path):
   def act(index):
     jnp.sin(np.float32(index))  # a hidden transfer in the loop's thread

@@ -4,7 +4,8 @@ Only reads: `datasets/` writes, and the files on disk are all that the two share
 batch: `foir360_jax.types.Batch`; of an example: `foir360_jax.data.source`.
 """
 
-from foir360_jax.data.augment import augment, flip_longitude, reorder_channels, roll_columns
+from foir360_jax.data.augment import Augmentation, augment
+from foir360_jax.data.colour import change_colours, colour_matrix, reorder_channels
 from foir360_jax.data.loader import (
   build_evaluation_batches,
   build_training_batches,
@@ -17,14 +18,19 @@ from foir360_jax.data.transforms import (
   pad_objects,
   resample,
   select_objects,
+  surround,
   unpack_masks,
 )
+from foir360_jax.data.turn import flip_longitude, roll_columns, rotate
 
 __all__ = [
+  "Augmentation",
   "PreparedSource",
   "augment",
   "build_evaluation_batches",
   "build_training_batches",
+  "change_colours",
+  "colour_matrix",
   "evaluation_batches",
   "flip_longitude",
   "open_source",
@@ -33,7 +39,9 @@ __all__ = [
   "reorder_channels",
   "resample",
   "roll_columns",
+  "rotate",
   "select_objects",
+  "surround",
   "training_batches",
   "unpack_masks",
 ]

@@ -1,70 +1,100 @@
-"""Exact augmentation of panoramas: images and bit-packed masks move together, labels stay.
+"""Random augmentation of training examples: image and masks move together, labels stay.
 
-The third step of the input pipeline, between `resample` and `pad_objects`. A turn about the
-vertical by whole columns and a mirror map the pixel grid onto itself: nothing is interpolated.
-
-Axes: `image` [H, W, 3], `masks` [N, H, W // 8] uint8, W divisible by 8; all else passes through.
+The third step of the input pipeline, between `resample` and `pad_objects`. Axes: `image` [H, W, 3],
+`masks` [N, H, W // 8] uint8, W divisible by 8; all else passes through.
 """
+
+import dataclasses
 
 import cv2
 import numpy as np
 
+from foir360_jax.data.colour import change_colours, colour_matrix, reorder_channels
 from foir360_jax.data.transforms import Example
+from foir360_jax.data.turn import flip_longitude, roll_columns, rotate
 
-# _REVERSED[b] has the bits of b in the opposite order.
-_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)[:, ::-1])
+_LARGEST = {
+  "rotation_deg": 180,
+  "brightness": 1,
+  "contrast": 1,
+  "saturation": 1,
+  "hue_deg": 180,
+}
 
 
-def augment(
-  example: Example, rng: np.random.Generator, *, yaw: bool, mirror: bool, permute_colours: bool
-) -> Example:
-  """Applies those of the three augmentations that are switched on, each drawn uniformly.
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+  """Which augmentations there are, all off: the fields of `config.data.augment`.
+
+  Labels stay, so switch on what leaves importance as it is. In synthetic360 that is yaw and mirror:
+  a rotation changes latitudes, new colours change luminance, and importance depends on both.
+
+  Attributes:
+    yaw: roll by a random number of columns, all equally likely. Exact.
+    mirror: flip the longitude in half of the cases. Exact.
+    permute_colours: put the colour channels in a random order.
+    rotation_deg: turn about a random axis, all directions equally likely, by up to this angle.
+      Interpolates. In [0, 180].
+    brightness: add up to this share of the range, or take it away. In [0, 1].
+    contrast: scale the distance from mid-grey by a factor within 1 +- this. In [0, 1].
+    saturation: scale the distance from grey by a factor within 1 +- this. In [0, 1].
+    hue_deg: turn the hue by up to this angle in either direction. In [0, 180].
+
+  Raises:
+    ValueError: a value outside its range.
+  """
+
+  yaw: bool = False
+  mirror: bool = False
+  permute_colours: bool = False
+  rotation_deg: float = 0.0
+  brightness: float = 0.0
+  contrast: float = 0.0
+  saturation: float = 0.0
+  hue_deg: float = 0.0
+
+  def __post_init__(self):
+    for name, largest in _LARGEST.items():
+      value = getattr(self, name)
+      if not 0 <= value <= largest:
+        raise ValueError(f"config.data.augment.{name} must be in [0, {largest}], not {value}")
+
+
+def augment(example: Example, rng: np.random.Generator, augmentation: Augmentation) -> Example:
+  """Applies what is switched on, at random.
 
   All draws are made in any case: switching one off leaves the others as they were.
 
   Args:
     example: `image` and `masks`, not changed in place.
     rng: source of the draws.
-    yaw: roll by a random number of columns.
-    mirror: flip the longitude in half of the cases.
-    permute_colours: put the colour channels in a random order.
+    augmentation: what to do.
 
   Returns:
-    The augmented example.
+    The augmented example; `example` itself if all is off.
   """
   columns = int(rng.integers(example["image"].shape[1]))
   flipped = rng.random() < 0.5
   order = rng.permutation(3)
-  if yaw:
+  axis = rng.normal(size=3)
+  angle_rad = np.deg2rad(augmentation.rotation_deg) * rng.random()
+  brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
+    augmentation.brightness,
+    augmentation.contrast,
+    augmentation.saturation,
+    np.deg2rad(augmentation.hue_deg),
+  )
+  if augmentation.rotation_deg:
+    example = rotate(example, cv2.Rodrigues(angle_rad / np.linalg.norm(axis) * axis)[0])
+  if augmentation.yaw:
     example = roll_columns(example, columns)
-  if mirror and flipped:
+  if augmentation.mirror and flipped:
     example = flip_longitude(example)
-  if permute_colours:
-    example = reorder_channels(example, order)
+  if brightness or contrast or saturation or hue:
+    matrix = colour_matrix(
+      brightness=brightness, contrast=1 + contrast, saturation=1 + saturation, hue_rad=hue
+    )
+    example = example | {"image": change_colours(example["image"], matrix)}
+  if augmentation.permute_colours:
+    example = example | {"image": reorder_channels(example["image"], order)}
   return example
-
-
-def roll_columns(example: Example, columns: int) -> Example:
-  """Turns the panorama to the east by whole columns: column c goes to (c + columns) mod W.
-
-  >>> masks = np.packbits([[[1, 0, 0, 0, 0, 0, 1, 1]]], axis=-1)
-  >>> image = np.zeros((1, 8, 3), np.uint8)
-  >>> np.unpackbits(roll_columns({"image": image, "masks": masks}, 3)["masks"])
-  array([0, 1, 1, 1, 0, 0, 0, 0], dtype=uint8)
-  """
-  num_bytes, num_bits = divmod(columns % example["image"].shape[1], 8)
-  masks = np.roll(example["masks"], num_bytes, axis=-1)
-  if num_bits:  # the low bits of each byte move into the next one
-    masks = (masks >> num_bits) | (np.roll(masks, 1, axis=-1) << (8 - num_bits))
-  return example | {"image": np.roll(example["image"], columns, axis=1), "masks": masks}
-
-
-def flip_longitude(example: Example) -> Example:
-  """Mirrors east and west, longitude -> -longitude: column c goes to W - 1 - c."""
-  masks = _REVERSED[example["masks"][..., ::-1]]
-  return example | {"image": cv2.flip(example["image"], 1), "masks": masks}
-
-
-def reorder_channels(example: Example, order: np.ndarray) -> Example:
-  """Puts the colour channels in another order: the new channel c is the old channel order[c]."""
-  return example | {"image": example["image"][..., order]}

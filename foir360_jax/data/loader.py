@@ -7,13 +7,15 @@ The order of the examples and their seeds are one global stream, of which each p
 processes, and a saved position is good for another number of them.
 """
 
+from collections.abc import Sequence
+
 import grain
 import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from foir360_jax.data.augment import augment
+from foir360_jax.data.augment import Augmentation, augment
 from foir360_jax.data.source import PreparedSource, open_source
 from foir360_jax.data.transforms import Example, pad_objects, resample, select_objects
 from foir360_jax.types import Batch
@@ -24,13 +26,11 @@ def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[Batch]:
   data = config.data
   return training_batches(
     open_source(data.name, data.data_dir, data.train_split),
-    height=data.height,
+    heights=data.train_heights or (data.height,),
     max_objects=data.max_objects,
     batch_size=data.batch_size,
     seed=config.seed,
-    yaw=data.augment.yaw,
-    mirror=data.augment.mirror,
-    permute_colours=data.augment.permute_colours,
+    augmentation=Augmentation(**data.augment),
     num_threads=data.num_threads,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -55,13 +55,11 @@ def build_evaluation_batches(config: ConfigDict, split: str) -> grain.IterDatase
 def training_batches(
   source: PreparedSource,
   *,
-  height: int,
+  heights: Sequence[int],
   max_objects: int,
   batch_size: int,
   seed: int,
-  yaw: bool,
-  mirror: bool,
-  permute_colours: bool,
+  augmentation: Augmentation,
   num_threads: int,
   process_index: int = 0,
   process_count: int = 1,
@@ -73,14 +71,14 @@ def training_batches(
 
   Args:
     source: the examples.
-    height: rows of the batches' panoramas; others are resampled to it.
+    heights: rows of the batches' panoramas, one of them for each whole batch, drawn at random; all
+      processes draw the same. Panoramas of another height are resampled. A compiled program is good
+      for one height, so each new one compiles once.
     max_objects: objects are padded to this number; less important ones beyond it are left out, and
       a warning says how many.
     batch_size: examples of a batch, over all devices of all processes.
-    seed: fixes the order, the augmentation and the `seed` of each example.
-    yaw: augment by turning about the vertical.
-    mirror: augment by mirroring.
-    permute_colours: augment by changing the order of the colour channels.
+    seed: fixes the order, the heights, the augmentation and the `seed` of each example.
+    augmentation: what happens to each example.
     num_threads: threads that read and decode; 0 reads in the caller's.
     process_index: which of the processes this is.
     process_count: number of processes that share the batch.
@@ -89,27 +87,29 @@ def training_batches(
     An iterator over batches of `batch_size // process_count` examples.
 
   Raises:
-    ValueError: `batch_size` is not divisible by `process_count`, or `max_objects` < 1.
+    ValueError: `batch_size` is not divisible by `process_count`, `max_objects` < 1, or there is no
+      height.
   """
   local_batch_size = _local_batch_size(batch_size, process_count)
   _check_objects(source, max_objects, process_index)
+  if not heights:
+    raise ValueError("training batches need at least one height; give heights=(512,), say")
 
   def draw_seed(index: int, rng: np.random.Generator) -> tuple[int, np.uint32]:
     return index, rng.integers(2**32, dtype=np.uint32)
 
-  def read(drawn: tuple[int, np.uint32]) -> Example:
-    index, example_seed = drawn
+  def draw_height(position: int, drawn: tuple[int, np.uint32]) -> tuple[int, np.uint32, int]:
+    batch_rng = np.random.default_rng([seed, position // batch_size])
+    return *drawn, heights[batch_rng.integers(len(heights))]
+
+  def read(drawn: tuple[int, np.uint32, int]) -> Example:
+    index, example_seed, height = drawn
     example = resample(select_objects(source[index], max_objects), height)
-    example = augment(
-      example,
-      np.random.default_rng(example_seed),
-      yaw=yaw,
-      mirror=mirror,
-      permute_colours=permute_colours,
-    )
+    example = augment(example, np.random.default_rng(example_seed), augmentation)
     return _finish(pad_objects(example, max_objects), index, example_seed)
 
   stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(draw_seed)
+  stream = stream.map_with_index(draw_height)
   batches = stream[process_index::process_count].map(read).batch(local_batch_size)
   return iter(batches.to_iter_dataset(_read_options(num_threads)))
 

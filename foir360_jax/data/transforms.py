@@ -97,11 +97,13 @@ def resample(example: Example, height: int) -> Example:
   if rows == height:
     return example
   masks = np.zeros((len(example["masks"]), height, 2 * height), bool)
-  for resized, mask in zip(masks, unpack_masks(example["masks"], width), strict=True):
-    coverage = _resize(mask.astype(np.float32), height)
+  for resized, packed in zip(masks, example["masks"], strict=True):
+    old, new = _rows_around(packed.any(axis=1), height)
+    coverage = _resize(unpack_masks(packed[old], width).astype(np.float32), resized[new].shape)
     # The margin is for halves that come out a rounding error below; an empty mask stays empty.
-    resized[...] = coverage >= max(min(0.5, coverage.max()) - 1e-6, 1e-6)
-  return example | {"image": _resize(example["image"], height), "masks": pack_masks(masks)}
+    resized[new] = coverage >= max(min(0.5, coverage.max()) - 1e-6, 1e-6)
+  image = _resize(example["image"], (height, 2 * height))
+  return example | {"image": image, "masks": pack_masks(masks)}
 
 
 def pad_objects(example: Example, max_objects: int) -> Example:
@@ -127,17 +129,45 @@ def pad_objects(example: Example, max_objects: int) -> Example:
   return padded
 
 
-def _resize(image: np.ndarray, height: int) -> np.ndarray:
-  """Resamples [H, 2 H] or [H, 2 H, C] to `height` rows."""
-  rows = image.shape[0]
-  if height < rows:  # output pixels tile the input, so that none of them reaches over the seam
-    return cv2.resize(image, (2 * height, height), interpolation=cv2.INTER_AREA)
-  margin = rows // math.gcd(rows, height)  # the narrowest border that is whole at either size
+def surround(image: np.ndarray, margin: int) -> np.ndarray:
+  """Adds a border to [H, W] or [H, W, C]: the columns beyond the seam and the outermost rows.
+
+  Beyond a pole lies its outermost row, half a turn on; it is repeated, so a pixel of it suffices to
+  interpolate.
+  """
   north, south = (
-    np.repeat(np.roll(row, rows, axis=1), margin, axis=0) for row in (image[:1], image[-1:])
-  )  # beyond a pole lies its outermost row, half a turn on
+    np.repeat(np.roll(row, image.shape[0], axis=1), margin, axis=0)
+    for row in (image[:1], image[-1:])
+  )
   image = np.concatenate([north, image, south])
-  image = np.concatenate([image[:, -margin:], image, image[:, :margin]], axis=1)
+  return np.concatenate([image[:, -margin:], image, image[:, :margin]], axis=1)
+
+
+def _rows_around(occupied: np.ndarray, height: int) -> tuple[slice, slice]:
+  """The fewest rows around those `occupied` [H] that are also whole rows at the new height.
+
+  Returns:
+    Their place at the old height and at the new one. All rows if none is occupied, or if they
+    become more: enlarging reads beyond them.
+  """
+  rows = len(occupied)
+  if height > rows or not occupied.any():
+    return slice(0, rows), slice(0, height)
+  pieces = math.gcd(rows, height)  # into which the grids of both heights divide
+  inside = np.flatnonzero(occupied.reshape(pieces, -1).any(axis=1))
+  first, end = int(inside[0]), int(inside[-1]) + 1
+  old, new = (slice(first * n // pieces, end * n // pieces) for n in (rows, height))
+  return old, new
+
+
+def _resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Resamples [H, W] or [H, W, C] to `shape`, (H, W); whatever is enlarged must be whole."""
+  rows, columns = image.shape[:2]
+  height, width = shape
+  if width < columns:  # output pixels tile the input, so that none of them reaches over the seam
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+  margin = rows // math.gcd(rows, height)  # the narrowest border that is whole at either size
+  image = surround(image, margin)
   size = (image.shape[1] * height // rows, image.shape[0] * height // rows)
   border = margin * height // rows
   enlarged = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

@@ -93,8 +93,10 @@ def train(
       raise ValueError(f"config.train.{name} must be at least 1, not {value}")
   workdir = pathlib.Path(workdir).absolute()
   mesh = make_mesh()
-  step_function = compile_step(
-    functools.partial(train_step, graphdef, optimizer, objective, weights, ema_decay), mode, mesh
+  programs = _Programs(
+    compile_step(
+      functools.partial(train_step, graphdef, optimizer, objective, weights, ema_decay), mode, mesh
+    )
   )
   state = put_state(state, mode, mesh)
   stream = _Stream(batches, functools.partial(put_batch, mode=mode, mesh=mesh))
@@ -119,17 +121,16 @@ def train(
 
     stack.enter_context(jax.transfer_guard("disallow"))
     stream.advance()
-    step_function = step_function.lower(
-      state, stream.batch(), put_scalar(progress, mode, mesh)
-    ).compile()
+    start = time.monotonic() - elapsed_s
+    programs.compile(state, stream.batch(), put_scalar(progress, mode, mesh))
 
     received = stack.enter_context(_stop_signals())
-    start = time.monotonic() - elapsed_s
     window_start = step, elapsed_s
     unchecked, window = [], []
     done = False
     while not done:
-      state, metrics = step_function(state, stream.batch(), put_scalar(progress, mode, mesh))
+      arguments = state, stream.batch(), put_scalar(progress, mode, mesh)
+      state, metrics = programs.compile(*arguments)(*arguments)
       step += 1
       stream.advance()
       unchecked.append((step, metrics))
@@ -137,7 +138,7 @@ def train(
         jax.block_until_ready(unchecked[-1 - _RUN_AHEAD][1])
 
       elapsed_s, signum = from_first_process(
-        [time.monotonic() - start, received[0] if received else 0]
+        [time.monotonic() - start - programs.compile_s, received[0] if received else 0]
       )
       progress = progress_at(step, elapsed_s)
       done = progress >= 1 or signum > 0
@@ -147,7 +148,7 @@ def train(
       if log_now or save_now:
         window += _fetch_finite(unchecked, checkpoints)
         unchecked = []
-        elapsed_s = time.monotonic() - start  # the devices have caught up
+        elapsed_s = time.monotonic() - start - programs.compile_s  # the devices have caught up
       if log_now:
         rate = (step - window_start[0]) / (elapsed_s - window_start[1])
         row = summarize(window)
@@ -171,6 +172,23 @@ def train(
     _say(f"interrupted after step {step}, saved; the same command with --workdir={workdir} resumes")
     raise SystemExit(128 + int(signum))
   return state
+
+
+class _Programs:
+  """The step, compiled once for each shape of batches; `compile_s` is how long that took in all."""
+
+  def __init__(self, step_function: Callable):
+    self._step_function = step_function
+    self._by_shape = {}
+    self.compile_s = 0.0
+
+  def compile(self, state: TrainState, batch: Mapping[str, jax.Array], progress: jax.Array):
+    shapes = tuple(batch[key].shape for key in sorted(batch))
+    if shapes not in self._by_shape:
+      start = time.monotonic()
+      self._by_shape[shapes] = self._step_function.lower(state, batch, progress).compile()
+      self.compile_s += time.monotonic() - start
+    return self._by_shape[shapes]
 
 
 class _Stream:
