@@ -1,0 +1,243 @@
+"""Scores two folders of ranked objects, picture by picture, in parallel and in bounded memory.
+
+Between `formats`, which reads the folders, and the command in `score`, which reports. A process
+holds the lists of the folders and the masks of one picture, cut to their boxes. Axes: masks [H, W].
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from foir360_jax.formats import RunLengths, Scene, SceneError, SceneFolder, open_scenes
+from foir360_jax.metrics import (
+  CroppedMasks,
+  MaskMatches,
+  Score,
+  mask_iou,
+  match_masks,
+  recall_at_iou,
+  sa_sor_from_iou,
+  score_image,
+)
+from foir360_jax.sphere import pixel_areas
+
+_CHUNK = 8  # pictures that a process is handed at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A folder as the command line names it; the fields are those of `open_scenes`."""
+
+  path: str
+  format: str | None = None
+  rank_field: str | None = None
+
+  def open(self) -> SceneFolder:
+    """Opens the folder. Pictures are not decoded: only annotations are compared."""
+    return open_scenes(
+      self.path, format=self.format, rank_field=self.rank_field, check_pictures=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScorer:
+  """Scores the pictures of one folder of truth and one of predictions.
+
+  Attributes:
+    truth: the true objects.
+    predictions: the predicted ones.
+    weighted: compute the variants that weight pixels by solid angle, too.
+    iou_thresholds: overlaps at which SA-SOR and recall are computed besides those of
+      `score_image`, as `sa_sor_irsr_at_0.75` and so on.
+  """
+
+  truth: SceneFolder
+  predictions: SceneFolder
+  weighted: bool = False
+  iou_thresholds: tuple[float, ...] = ()
+
+  def __call__(self, scene_id: str) -> "ScoredImage":
+    """Scores one picture; where there is no prediction of it, as one without objects.
+
+    Raises:
+      ValueError: it cannot be read or compared; one line says why.
+    """
+    scene = self.truth.read(scene_id)
+    if scene_id in self.predictions.records:
+      predicted = self.predictions.read(scene_id)
+    else:
+      predicted = dataclasses.replace(scene, objects=(), notes=())
+    size, predicted_size = ((s.height, s.width) for s in (scene, predicted))
+    if size != predicted_size:
+      raise SceneError(
+        f"{scene_id}: the truth has {size[1]} x {size[0]} pixels, the prediction "
+        f"{predicted_size[1]} x {predicted_size[0]}; resample the predicted masks (nearest pixel)"
+      )
+    if self.weighted and size[1] != 2 * size[0]:
+      raise SceneError(
+        f"{scene_id}: {size[1]} x {size[0]} is not 2:1, the pixels have no known solid angle; "
+        "leave --weighted out"
+      )
+    scene, true_notes = _without_crowds(scene)
+    predicted, predicted_notes = _without_crowds(predicted)
+    relevance = _relevance(self.truth, scene)
+    # Ranks are the order; importance may tie by rounding, but it alone compares across pictures.
+    values = _relevance(self.predictions, predicted)
+    confidence = [item.importance for item in predicted.objects]
+    true_masks, masks = _cropped(scene), _cropped(predicted)
+    iou = mask_iou(true_masks, masks)
+    weights = pixel_areas(size[0])[:, :1] if self.weighted else None
+    scores = score_image(true_masks, relevance, masks, values, pixel_weights=weights, iou=iou)
+    for threshold in self.iou_thresholds:
+      for rule in ("irsr", "seqrank"):
+        scores[f"sa_sor_{rule}_at_{threshold:g}"] = sa_sor_from_iou(
+          iou, relevance, values, iou_threshold=threshold, rule=rule
+        )
+      scores[f"recall_at_{threshold:g}"] = recall_at_iou(iou, threshold)
+    return ScoredImage(
+      id=scene_id,
+      scores=scores,
+      matches=match_masks(iou, confidence),
+      num_predictions=len(masks),
+      notes=(
+        *(f"truth: {note}" for note in true_notes),
+        *(f"prediction: {note}" for note in predicted_notes),
+      ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredImage:
+  """What is kept of one picture: some kilobytes.
+
+  Attributes:
+    id: its id.
+    scores: a score by name of metric.
+    matches: for AP and AR; knows the number of true objects, too.
+    num_predictions: predicted objects.
+    notes: what a person should look at, one line each.
+  """
+
+  id: str
+  scores: dict[str, Score]
+  matches: MaskMatches
+  num_predictions: int
+  notes: tuple[str, ...] = ()
+
+
+def score_scenes(
+  truth: Source,
+  predictions: Source,
+  scene_ids: Sequence[str],
+  *,
+  workers: int = 1,
+  weighted: bool = False,
+  iou_thresholds: Sequence[float] = (),
+) -> Iterator[tuple[str, ScoredImage | str]]:
+  """Yields each id with its scores, or with a line that says why it has none, in the given order.
+
+  Args:
+    truth: the folder of the true objects.
+    predictions: the folder of the predicted ones.
+    scene_ids: ids of `truth`; those that `predictions` lacks count as predictions without objects.
+    workers: processes; 1 works in this one. The scores do not depend on it.
+    weighted: see `PairScorer`.
+    iou_thresholds: see `PairScorer`.
+
+  Raises:
+    SceneError: a folder cannot be opened.
+  """
+  arguments = truth, predictions, weighted, tuple(iou_thresholds)
+  workers = min(workers, -(-len(scene_ids) // _CHUNK))
+  with contextlib.ExitStack() as stack:
+    if workers > 1:
+      pool = concurrent.futures.ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),  # JAX, once imported, forbids to fork
+        initializer=_start_worker,
+        initargs=arguments,
+      )
+      stack.callback(pool.shutdown, cancel_futures=True)
+      results = pool.map(_score_in_worker, scene_ids, chunksize=_CHUNK)
+    else:
+      results = map(functools.partial(_score_or_reason, _make_scorer(*arguments)), scene_ids)
+    yield from zip(scene_ids, results, strict=True)
+
+
+_worker_scorer: PairScorer | None = None
+
+
+def _start_worker(*arguments) -> None:
+  global _worker_scorer  # a folder's readers are closures, which no queue carries
+  _worker_scorer = _make_scorer(*arguments)
+
+
+def _score_in_worker(scene_id: str) -> ScoredImage | str:
+  return _score_or_reason(_worker_scorer, scene_id)
+
+
+def _make_scorer(truth, predictions, weighted, iou_thresholds) -> PairScorer:
+  return PairScorer(truth.open(), predictions.open(), weighted, iou_thresholds)
+
+
+def _score_or_reason(scorer: PairScorer, scene_id: str) -> ScoredImage | str:
+  try:
+    return scorer(scene_id)
+  except SceneError as error:
+    return str(error)
+  except (ValueError, OSError, MemoryError) as error:  # the other pictures may still do
+    return f"{scene_id}: {type(error).__name__}: {error}"
+
+
+def _without_crowds(scene: Scene) -> tuple[Scene, tuple[str, ...]]:
+  """Leaves out COCO's crowd regions that have no rank; returns the notes of the scene as well."""
+  kept = tuple(
+    item for item in scene.objects if item.rank is not None or not item.extra.get("iscrowd")
+  )
+  left_out = len(scene.objects) - len(kept)
+  notes = (*scene.notes, *([f"crowd regions left out: {left_out}"] if left_out else []))
+  return dataclasses.replace(scene, objects=kept), notes
+
+
+def _relevance(folder: SceneFolder, scene: Scene) -> np.ndarray:
+  try:
+    return scene.relevance()
+  except SceneError as error:
+    raise SceneError(f"{folder.path}: {error}") from error
+
+
+def _cropped(scene: Scene) -> CroppedMasks:
+  """Returns what `crop_masks` makes of the masks of a scene, without unpacking them whole."""
+  boxes, crops = [], []
+  for item in scene.objects:
+    box, crop = _crop(item.run_lengths)
+    boxes.append(box)
+    crops.append(crop)
+  areas = np.array([np.count_nonzero(crop) for crop in crops], int)
+  boxes = np.array(boxes, int).reshape(-1, 4)
+  return CroppedMasks((scene.height, scene.width), boxes, tuple(crops), areas)
+
+
+def _crop(run_lengths: RunLengths) -> tuple[tuple[int, int, int, int], np.ndarray]:
+  """Returns the box (top, bottom, left, right) of a mask and what lies in it [h, w] bool.
+
+  >>> mask = np.zeros([4, 8], bool)
+  >>> mask[1:3, 5] = True
+  >>> _crop(RunLengths.from_mask(mask))[0]
+  (1, 3, 5, 6)
+  """
+  height, runs = run_lengths.height, run_lengths.runs()
+  runs = runs[: len(runs) // 2 * 2]  # without the background after the last pixel
+  left, right = int(runs[0]) // height, -(-int(runs.sum()) // height)
+  # Runs go down the columns: only those of the box are unpacked, filled up at the end.
+  runs[0] -= left * height
+  runs = np.append(runs, (right - left) * height - runs.sum())
+  columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(right - left, height)
+  rows = np.flatnonzero(columns.any(axis=0))
+  top, bottom = int(rows[0]), int(rows[-1]) + 1
+  return (top, bottom, left, right), np.ascontiguousarray(columns[:, top:bottom].T)
