@@ -50,6 +50,23 @@ def test_centroid_that_vanishes_is_straight_ahead():
   np.testing.assert_array_equal(sphere.centroid_direction(both), [[1, 0, 0], [1, 0, 0]])
 
 
+def test_of_no_masks_there_are_no_areas_and_no_centroids():
+  none = np.zeros((0, 8, 16), bool)
+  assert sphere.solid_angle(none).shape == (0,)
+  assert sphere.centroid_direction(none).shape == (0, 3)
+
+
+def test_rows_without_the_object_change_nothing(rng):
+  for first, last in ((0, 3), (30, 34), (60, 64), (0, 64)):  # poles, the horizon, everything
+    mask = np.zeros((HEIGHT, 2 * HEIGHT), bool)
+    mask[first:last] = rng.random((last - first, 2 * HEIGHT)) < 0.3
+    areas, directions = sphere.pixel_areas(HEIGHT), sphere.pixel_directions(HEIGHT)
+    moment = (areas[mask][:, None] * directions[mask]).sum(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(sphere.solid_angle(mask), areas[mask].sum(), rtol=1e-5)
+    centroid = sphere.centroid_direction(mask)
+    np.testing.assert_allclose(centroid, moment / np.linalg.norm(moment), atol=1e-5)
+
+
 def test_bounding_box_is_the_narrowest_interval_on_the_circle(rng):
   for _ in range(50):
     mask = rng.random((5, 10)) < 0.08

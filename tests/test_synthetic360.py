@@ -306,7 +306,7 @@ def test_prepare_refuses_what_it_does_not_know_in_one_line(run_command, tmp_path
 def test_prepare_keeps_what_is_there_and_prints_the_difficulty_and_a_picture(
   run_command, prepared, tmp_path
 ):
-  folder = prepared / "synthetic360/tests/1.0.0"
+  folder = prepared / "synthetic360/tests/1.1.0"
   before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
   result = run_command(
     "datasets/prepare.py",

@@ -17,8 +17,8 @@ def solid_angle(mask: np.ndarray) -> np.ndarray:
   12.5664
   """
   mask = _checked(mask)
-  areas = grid.pixel_areas(mask.shape[-2])
-  return np.einsum("...rc,rc->...", mask, areas, dtype=np.float64)
+  areas = grid.pixel_areas(mask.shape[-2])[:, 0]  # the same all along a row
+  return np.count_nonzero(mask, axis=-1) @ areas.astype(np.float64)
 
 
 def centroid_direction(mask: np.ndarray) -> np.ndarray:
@@ -33,9 +33,10 @@ def centroid_direction(mask: np.ndarray) -> np.ndarray:
   mask = _checked(mask)
   if not mask.any(axis=(-2, -1)).all():
     raise ValueError("an empty mask has no centroid: leave out the padding first")
-  height = mask.shape[-2]
-  weights = mask * grid.pixel_areas(height)
-  moment = np.einsum("...rc,rcd->...d", weights, grid.pixel_directions(height), dtype=np.float64)
+  rows = _rows(mask)
+  weights = mask[..., rows, :] * grid.pixel_areas(mask.shape[-2])[rows]
+  directions = grid.pixel_directions(mask.shape[-2])[rows]
+  moment = np.einsum("...rc,rcd->...d", weights, directions, dtype=np.float64)
   length = np.linalg.norm(moment, axis=-1, keepdims=True)
   vanishes = length < 1e-6 * weights.sum(axis=(-2, -1))[..., None]
   return np.where(vanishes, [1.0, 0.0, 0.0], moment / np.where(vanishes, 1.0, length))
@@ -148,12 +149,22 @@ def _single(mask: np.ndarray) -> np.ndarray:
 
 def _outline_directions(mask: np.ndarray) -> np.ndarray:
   """Directions [n, 3] of the pixel corners at which the object meets its surroundings."""
-  height = len(mask)
-  rows = np.pad(mask, ((1, 1), (0, 0)), mode="edge")
-  around = np.stack([rows[:-1], rows[1:], np.roll(rows, 1, 1)[:-1], np.roll(rows, 1, 1)[1:]])
-  row, column = np.nonzero(around.any(axis=0) & ~around.all(axis=0))
-  pixel_rad = np.pi / height
-  return grid.directions_from_angles(column * pixel_rad - np.pi, np.pi / 2 - row * pixel_rad)
+  rows = _rows(mask)
+  first = max(rows.start - 1, 0)  # one empty row on either side, unless a pole is there
+  band = np.pad(mask[first : rows.stop + 1], ((1, 1), (0, 0)), mode="edge")
+  west = np.roll(band, 1, axis=1)
+  any_of_4 = band[:-1] | band[1:] | west[:-1] | west[1:]
+  all_of_4 = band[:-1] & band[1:] & west[:-1] & west[1:]
+  row, column = np.nonzero(any_of_4 & ~all_of_4)
+  pixel_rad = np.pi / len(mask)
+  lat_rad = np.pi / 2 - (first + row) * pixel_rad
+  return grid.directions_from_angles(column * pixel_rad - np.pi, lat_rad)
+
+
+def _rows(mask: np.ndarray) -> slice:
+  """The rows in which masks [..., H, W] have pixels: most objects take few of a panorama's."""
+  rows = np.flatnonzero(mask.any(axis=-1).any(axis=tuple(range(mask.ndim - 2))))
+  return slice(rows[0], rows[-1] + 1) if len(rows) else slice(0, 0)
 
 
 def _contains(mask: np.ndarray, directions: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""rank360: panoramas in which people, or weak labels, ranked every object."""

@@ -1,0 +1,130 @@
+"""TFDS builder of rank360: reads a folder in any of the field's formats, checks it, then writes it.
+
+No TensorFlow is needed to write or to read it.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from foir360_jax.formats import FORMATS
+from rank360.checks import ERROR, NOTE
+from rank360.columns import decode
+from rank360.review import Record, review_folder
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Panoramas with the mask, the importance and the rank of every object.
+
+  Args:
+    format: name of the folder's format; None: recognised.
+    split_dir: folder with train.txt, test.txt ...; None: the folder's own lists, or a hash.
+    join_seam: make one object of two that are torn at the seam.
+    skip_bad: leave bad records out, with a warning, in place of stopping at them.
+    **kwargs: as of any TFDS builder.
+  """
+
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES = {"1.0.0": "First release."}
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    "360Rank (500 panoramas; Fine-Grained Perception in Panoramic Scenes, AAAI 2025) is handed out "
+    "by its authors; unpack it and give the folder in which pictures and annotations lie. Taken "
+    "are " + "; ".join(f"{name}: {layout}" for name, layout in FORMATS.items()) + "."
+  )
+  BUILDER_CONFIGS = [
+    tfds.core.BuilderConfig(name="human", description="Ranks given by people."),
+    tfds.core.BuilderConfig(name="weak", description="Ranks made without annotators."),
+  ]
+
+  def __init__(
+    self,
+    *,
+    format: str | None = None,
+    split_dir: str | None = None,
+    join_seam: bool = False,
+    skip_bad: bool = False,
+    **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self._review = functools.partial(
+      review_folder, format=format, split_dir=split_dir, join_seam=join_seam
+    )
+    self._skip_bad = skip_bad
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    per_object = functools.partial(tfds.features.Tensor, shape=(None,))
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(shape=(None, None, 3)),  # JPEG or PNG, as its file is
+          "image_id": tfds.features.Text(),
+          "height": np.int32,
+          "width": np.int32,
+          "masks": tfds.features.Tensor(shape=(None, None, None), dtype=np.uint8, encoding="bytes"),
+          "id": per_object(dtype=np.int64),
+          "importance": per_object(dtype=np.float32),
+          "rank": per_object(dtype=np.int32),
+          "category": per_object(dtype=np.int32),
+          "solid_angle_sr": per_object(dtype=np.float32),
+          "bfov_deg": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+          "source": tfds.features.Sequence(tfds.features.Text()),
+        }
+      ),
+      supervised_keys=None,
+      metadata=tfds.core.MetadataDict(category_names=[]),
+    )
+
+  def _split_generators(self, dl_manager):
+    review = self._review(dl_manager.manual_dir)
+    good, bad = review.good, review.bad
+    if bad:
+      summary = f"{len(bad)} of {len(review.records)} records cannot be used"
+      lines = "".join(f"\n  {finding.text}" for finding in review.findings(ERROR))
+      if not self._skip_bad or not good:
+        raise ValueError(f"{summary}; correct them, or leave them out by --skip_bad:{lines}")
+      logging.warning("%s and are left out:%s", summary, lines)
+    notes = len(list(review.findings(NOTE)))
+    if notes:
+      logging.warning("%d notes on things to look at; --check lists them", notes)
+    names = sorted({item.category for record in good for item in record.scene.objects} - {""})
+    self.info.metadata.update(
+      category_names=names,
+      format=review.format,
+      split_rule=review.split_rule,
+      left_out=[record.id for record in bad],
+    )
+    splits = sorted({record.split for record in good})
+    return {
+      split: self._generate_examples([r for r in good if r.split == split], names)
+      for split in splits
+    }
+
+  def _generate_examples(self, records, category_names):
+    for record in records:
+      yield record.id, encode(record, category_names, self.builder_config.name)
+
+
+def encode(record: Record, category_names: list[str], source: str) -> dict:
+  """One example as the builder writes it; the picture's bytes are those of its file."""
+  scene = record.scene
+  items = scene.objects
+  number_of = {name: number for number, name in enumerate(category_names)} | {"": -1}
+  masks = np.zeros([len(items), scene.height, -(-scene.width // 8)], np.uint8)
+  for index, item in enumerate(items):
+    masks[index] = np.packbits(decode(item.run_lengths), axis=-1)
+  return {
+    "image": scene.image_file.read_bytes(),
+    "image_id": record.id,
+    "height": scene.height,
+    "width": scene.width,
+    "masks": masks,
+    "id": np.array([item.id for item in items], np.int64),
+    "importance": np.array([item.importance for item in items], np.float32),
+    "rank": np.array([item.rank for item in items], np.int32),
+    "category": np.array([number_of[item.category] for item in items], np.int32),
+    "solid_angle_sr": record.area_sr,
+    "bfov_deg": record.bfov_deg,
+    "source": [source] * len(items),
+  }

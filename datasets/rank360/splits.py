@@ -1,0 +1,72 @@
+"""Which split a record belongs to: by given lists, or by a hash of its id.
+
+Between `review`, which asks, and the lists that a folder or `--split_dir` has.
+"""
+
+import collections
+import hashlib
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from foir360_jax.formats import SceneError
+from foir360_jax.formats.scene_folder import files_by_split
+from foir360_jax.formats.scenes_layout import read_id_list
+
+TRAIN_SHARE = 0.8  # 400 of the 500 panoramas of 360Rank
+_NAMES = {"val": "validation", "valid": "validation"}  # what the training code asks for
+
+
+def split_by_hash(ids: Iterable[str]) -> dict[str, str]:
+  """Puts the ids with the lowest SHA-256, 80 % of them, into "train" and the others into "test".
+
+  The same on every machine, and whatever the order of the ids.
+
+  >>> split_by_hash(["a", "b", "c", "d", "e"])
+  {'d': 'train', 'c': 'train', 'b': 'train', 'e': 'train', 'a': 'test'}
+  """
+  ordered = sorted(ids, key=lambda scene_id: hashlib.sha256(scene_id.encode()).digest())
+  last = round(TRAIN_SHARE * len(ordered))
+  return {scene_id: "train" if i < last else "test" for i, scene_id in enumerate(ordered)}
+
+
+def read_split_dir(folder: pathlib.Path) -> dict[str, list[str]]:
+  """Reads `train.txt`, `test.txt` ... of a folder: one id a line.
+
+  Raises:
+    SceneError: there is no such list, two are of one split, or one cannot be read.
+  """
+  files = sorted(folder.glob("*.txt"))
+  if not files:
+    raise SceneError(f"{folder}: has no list; write train.txt, test.txt ... with one id a line")
+  named = {file.stem: file for file in files} if len(files) == 1 else files_by_split(files)
+  return {split: read_id_list(file) for split, file in named.items()}
+
+
+def assign_splits(
+  ids: Sequence[str], lists: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, str], dict[str, str]]:
+  """Finds the split of each id.
+
+  Args:
+    ids: the ids of all records, bad ones included: so leaving those out moves no other.
+    lists: the ids of each split; {}: split by hash.
+
+  Returns:
+    The split by id, and by id what is wrong with the lists: an id that two of them name, or one
+    of them twice, that none names, or that no record has.
+  """
+  if not lists:
+    return split_by_hash(ids), {}
+  found, wrong, known = collections.defaultdict(list), {}, set(ids)
+  for split, listed in lists.items():
+    for scene_id in listed:
+      found[scene_id].append(split)
+  for scene_id in ids:
+    if scene_id not in found:
+      wrong[scene_id] = f"is in none of the lists {', '.join(lists)}; add it to one"
+  for scene_id, splits in found.items():
+    if len(splits) > 1:
+      wrong[scene_id] = f"is listed in {' and '.join(splits)}; keep it once"
+    elif scene_id not in known:
+      wrong[scene_id] = f"is listed in {splits[0]}, but is not in the folder; add or unlist it"
+  return {scene_id: _NAMES.get(s[0], s[0]) for scene_id, s in found.items()}, wrong
