@@ -3,7 +3,8 @@
 `--dataset=NAME/CONFIG` writes one configuration, `--dataset=NAME` the builder's first. A data set
 that people download themselves is read from `--manual_dir`. What is complete on disk already is
 kept; TFDS writes to a temporary folder and renames it at the end, so a stopped run leaves nothing
-that looks finished.
+that looks finished. Training reads ArrayRecord; `--file_format=tfrecord` is for `tfds.load`, which
+cannot.
 
 - synthetic360: `--difficulty` then prints how hard the data set is, and `--picture=FILE` renders
   one more panorama, to try a model on.
@@ -13,6 +14,7 @@ that looks finished.
 """
 
 import importlib
+import importlib.util
 import pathlib
 import sys
 
@@ -42,6 +44,12 @@ _OUTPUT = flags.DEFINE_string(
 _DIFFICULTY = flags.DEFINE_bool("difficulty", False, "Print the ceiling and the simple baselines.")
 _PICTURE = flags.DEFINE_string(
   "picture", None, "Render a panorama that is in no split into this PNG."
+)
+_FILE_FORMAT = flags.DEFINE_enum(
+  "file_format",
+  "array_record",
+  ["array_record", "tfrecord"],
+  "tfrecord for tfds.load; needs the extra tf.",
 )
 flags.DEFINE_string("format", None, "Format of the folder, where it is not to be recognised.")
 flags.DEFINE_string("split_dir", None, "Folder with train.txt, test.txt ...: one id a line.")
@@ -118,10 +126,12 @@ def _check(name: str, builder: type[tfds.core.DatasetBuilder]) -> None:
 
 def _prepare(name: str, builder_class: type[tfds.core.DatasetBuilder], config: str) -> None:
   """Writes the data set, and what else the flags ask for."""
+  if _FILE_FORMAT.value == "tfrecord" and not importlib.util.find_spec("tensorflow"):
+    sys.exit("--file_format=tfrecord needs TensorFlow: pip install 'foir360_jax[tf]'")
   builder = builder_class(
     config=config,
     data_dir=pathlib.Path(_DATA_DIR.value).resolve(),
-    file_format="array_record",
+    file_format=_FILE_FORMAT.value,
     **_builder_options(name),
   )
   kept = builder.data_path.exists()

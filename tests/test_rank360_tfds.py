@@ -11,6 +11,7 @@ with warnings.catch_warnings():
   pytest.importorskip("tensorflow")
   pytest.importorskip("dill")  # tfds.testing needs it
 
+from foir360_jax.data import open_source
 from rank360.rank360_dataset_builder import Builder
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore")]
@@ -24,8 +25,16 @@ class Rank360Test(tfds.testing.DatasetBuilderTestCase):
   SPLITS = {"train": 4, "test": 1}
 
 
-def test_load_reads_what_was_built_without_tensorflow(tmp_path):
-  builder = Builder(config="human", data_dir=tmp_path, file_format="array_record")
-  builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY))
+def test_load_reads_what_prepare_wrote_as_tfrecord(tmp_path, run_command):
+  result = run_command(
+    "datasets/prepare.py",
+    "--dataset=rank360",
+    f"--manual_dir={DUMMY}",
+    f"--data_dir={tmp_path}",
+    "--file_format=tfrecord",
+  )
+  assert result.returncode == 0, result.stderr
   loaded = tfds.load("rank360/human", split="train", data_dir=tmp_path)
   assert {tuple(example["image"].shape) for example in loaded} == {(32, 64, 3)}
+  with pytest.raises(ValueError, match="stored as tfrecord, for tfds.load"):
+    open_source("rank360/human", str(tmp_path), "train")

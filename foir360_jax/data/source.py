@@ -95,6 +95,11 @@ def open_source(name: str, data_dir: str, split: str) -> PreparedSource:
     ) from None
   if num_examples < 1:  # negative where a part ends before it starts
     raise ValueError(f"the split {split!r} of {folder} has no example; ask for a larger part")
+  if builder.info.file_format.value != "array_record":
+    raise ValueError(
+      f"the data set in {folder} is stored as {builder.info.file_format.value}, for tfds.load;"
+      f" training needs ArrayRecord in another folder: {cure}"
+    )
   source = PreparedSource(builder, name, split)
   try:
     for first in _first_of_each_shard(splits[split].file_instructions):
