@@ -22,6 +22,7 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 td, th { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
   border-bottom: 1px solid #e2e2e8; overflow-wrap: anywhere; }
+td:nth-child(-n+2) { min-width: 7rem; }
 .number { font-size: 1.7rem; font-weight: 600; }
 .tiles { display: flex; flex-wrap: wrap; gap: 2.5rem; margin: 1.2rem 0; }
 .error { color: #b3261e; } .note { color: #8a5a00; }
