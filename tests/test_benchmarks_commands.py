@@ -233,3 +233,24 @@ def test_no_rounds_are_refused_by_name(tiny_config, tmp_path):
   tiny_config.benchmark.rounds = 0
   with pytest.raises(ValueError, match="config.benchmark.rounds must be at least 1, not 0"):
     run.benchmark(tiny_config, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("command", "flag", "message"),
+  [
+    (sphere_conv, "--shapes=conv3-2x64x64x8", "'conv3-2x64x64x8' is no shape; write them like"),
+    (sphere_conv, "--only=sphere_con", "'sphere_con' is none of sphere_conv, lax.conv"),
+    (losses, "--shapes=16x", "'16x' is no shape of lists; write it like 16x1024"),
+    (losses, "--only=softmax,listml", "'listml' is none of softmax, listmle"),
+  ],
+)
+def test_a_wrong_value_is_one_line(command, flag, message, capsys):
+  with pytest.raises(SystemExit) as stop:
+    command.main([flag])
+  assert stop.value.code == 2
+  assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_race_without_contestants_is_refused():
+  with pytest.raises(SystemExit, match="leaves no contestant"):
+    sphere_conv.main(["--only=sphere_conv:two_sided", "--shapes=conv3-1x8x16x4"])

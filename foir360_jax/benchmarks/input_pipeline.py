@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from foir360_jax.benchmarks.goals import GOAL_COLUMNS, Goal
+from foir360_jax.benchmarks.options import comma_separated
 from foir360_jax.benchmarks.panoramas import ALL_STORAGES, Panoramas
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, measure, turns
@@ -196,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--objects", type=int, default=40, help="in each image")
   parser.add_argument("--examples", type=int, default=128)
   parser.add_argument("--batch_size", type=int, default=8)
-  parser.add_argument("--threads", default="0,1,2,4", help="with commas")
+  threads = comma_separated(int)
+  parser.add_argument("--threads", type=threads, default="0,1,2,4", help="with commas")
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--seconds", type=float, default=1.0, help="of a pipeline in a round")
   parser.add_argument("--out", help="JSON file")
@@ -222,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{text_table(stages, STAGE_COLUMNS)}", flush=True)
     pipelines = time_pipelines(
       builders,
-      threads=[int(number) for number in options.threads.split(",")],
+      threads=options.threads,
       batch_size=options.batch_size,
       rounds=options.rounds,
       seconds=options.seconds,

@@ -17,6 +17,7 @@ import numpy as np
 from foir360_jax import losses
 from foir360_jax.benchmarks.cases import relative_error
 from foir360_jax.benchmarks.goals import GOAL_COLUMNS, QUADRATIC_LOSSES, loss_goals
+from foir360_jax.benchmarks.options import comma_separated, one_of
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, Timing, compile_program, measure, repeatedly
 
@@ -176,11 +177,19 @@ def _over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
   return lambda *batches: jax.lax.map(lambda batch: function(*batch), batches)
 
 
+def _parse_shape(text: str) -> tuple[int, int]:
+  numbers = text.split("x")
+  if len(numbers) != 2 or not all(number.isdecimal() and int(number) for number in numbers):
+    raise ValueError(f"{text!r} is no shape of lists; write it like 16x1024")
+  return int(numbers[0]), int(numbers[1])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   """The command."""
   parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-  parser.add_argument("--shapes", default=",".join(f"{b}x{n}" for b, n in SHAPES))
-  parser.add_argument("--only", default=",".join(OURS), help="losses, with commas")
+  parser.add_argument("--shapes", type=comma_separated(_parse_shape), default=SHAPES)
+  names = comma_separated(one_of(OURS))
+  parser.add_argument("--only", type=names, default=OURS, help="losses, with commas")
   parser.add_argument("--rounds", type=int, default=30)
   parser.add_argument("--budget_s", type=float, default=20.0, help="seconds for each row")
   parser.add_argument("--out", help="JSON file")
@@ -188,11 +197,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   about = environment()
   print(describe(about), flush=True)
   theirs, rows = rax_losses(), []
-  for shape in options.shapes.split(","):
-    batch_size, num_objects = map(int, shape.split("x"))
-    for name in options.only.split(","):
+  for shape in options.shapes:
+    for name in options.only:
       limits = dict(rounds=options.rounds, budget_s=options.budget_s)
-      rows.append(race(name, (batch_size, num_objects), theirs.get(name), **limits))
+      rows.append(race(name, shape, theirs.get(name), **limits))
   goals = loss_goals(rows)
   print(f"\n{text_table(rows, COLUMNS)}\n\n{text_table(goals, GOAL_COLUMNS)}")
   if options.out:

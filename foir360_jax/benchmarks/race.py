@@ -24,6 +24,7 @@ GATHERS = "gathers"
 TORCH_SPHERE = "torch SphereNet"
 TORCH_PLANAR = "torch conv"
 FORCED = tuple(f"{OURS}:{name}" for name in sphere.FORMULATIONS)
+CONTESTANTS = (OURS, PLANAR, GATHERS, TORCH_SPHERE, TORCH_PLANAR, *FORCED)
 _JAX_OPPONENTS = {PLANAR: planar_conv, GATHERS: gathered_conv}
 _MIB = 2**20
 

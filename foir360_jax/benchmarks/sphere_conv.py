@@ -5,11 +5,13 @@ case take turns in one process. PyTorch and XLA use all threads.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from foir360_jax.benchmarks.cases import PASSES, Case
 from foir360_jax.benchmarks.goals import GOAL_COLUMNS, convolution_goals
-from foir360_jax.benchmarks.race import FORCED, OURS, opponents, peak_mib, race
+from foir360_jax.benchmarks.options import comma_separated, one_of
+from foir360_jax.benchmarks.race import CONTESTANTS, FORCED, OURS, opponents, peak_mib, race
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 
 MAIN_CASES = ("conv3-2x128x256x64", "conv3-2x64x128x128", "conv3-2x32x64x256")
@@ -40,11 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
   options = _parse(argv)
   names = [OURS, *opponents(), *(FORCED if options.formulations else ())]
   if options.only:
-    names = [name for name in names if name in options.only.split(",")]
+    names = [name for name in names if name in options.only]
+    if not names:
+      sys.exit(
+        "--only leaves no contestant: PyTorch's need torch (extra bench), forced ones"
+        " --formulations"
+      )
   about = environment()
   print(describe(about), flush=True)
   rows = []
-  for case in map(Case.parse, options.shapes.split(",")):
+  for case in options.shapes:
     limits = dict(rounds=options.rounds, budget_s=options.budget_s)
     group = list(race(case, names, options.passes, **limits))
     if options.peak_memory:
@@ -60,8 +67,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-  parser.add_argument("--shapes", help="cases, as the first column names them, with commas")
-  parser.add_argument("--only", help="contestants, as the third column names them, with commas")
+  parser.add_argument(
+    "--shapes",
+    type=comma_separated(Case.parse),
+    help="cases, as the first column names them, with commas",
+  )
+  parser.add_argument(
+    "--only",
+    type=comma_separated(one_of(CONTESTANTS)),
+    help="contestants, as the third column names them, with commas",
+  )
   parser.add_argument("--pass", dest="passes", choices=PASSES, help="default both")
   parser.add_argument(
     "--formulations", action="store_true", help="each formulation of ours as well"
@@ -74,9 +89,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   options.passes = [options.passes] if options.passes else PASSES
   options.peak_memory = not options.quick
   options.rounds = options.rounds or (5 if options.quick else 15)
-  options.shapes = options.shapes or ",".join(
-    MAIN_CASES if options.quick else MAIN_CASES + _FURTHER_CASES
-  )
+  usual = MAIN_CASES if options.quick else MAIN_CASES + _FURTHER_CASES
+  options.shapes = options.shapes or [Case.parse(name) for name in usual]
   return options
 
 
