@@ -80,3 +80,14 @@ def test_bootstrap_interval_is_seeded_and_leaves_out_what_the_mean_leaves_out():
 
 def test_bootstrap_interval_of_no_counted_image_is_nan():
   assert np.isnan(bootstrap_interval([Score(NAN, "skipped")])).all()
+
+
+@pytest.mark.parametrize("number", [1, 7, 300_000])  # the last: more than a block of draws
+def test_bootstrap_interval_equals_a_plain_loop(number):
+  values = np.random.default_rng(number).normal(size=number)
+  rng = np.random.default_rng(4)
+  means = [rng.choice(values, number).mean() for _ in range(9)]
+  interval = bootstrap_interval(
+    [Score(value, "used") for value in values], confidence=0.8, num_resamples=9, seed=4
+  )
+  np.testing.assert_allclose(interval, np.percentile(means, [10, 90]), atol=1e-12)

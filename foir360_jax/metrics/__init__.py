@@ -17,7 +17,16 @@ from foir360_jax.metrics.correlation import (
   spearman,
 )
 from foir360_jax.metrics.crops import CroppedMasks, crop_masks
+from foir360_jax.metrics.fixation import (
+  auc_judd,
+  cc,
+  fixation_density,
+  kl_divergence,
+  nss,
+  similarity,
+)
 from foir360_jax.metrics.image import score_image
+from foir360_jax.metrics.paired import PairedDifference, paired_bootstrap_interval
 from foir360_jax.metrics.rank_map import binary_mae, paint_rank_map, rank_map_mae
 from foir360_jax.metrics.ranking import (
   rank_correlation,
@@ -33,20 +42,27 @@ __all__ = [
   "AveragePrecision",
   "CroppedMasks",
   "MaskMatches",
+  "PairedDifference",
   "Score",
   "ScoreAccumulator",
+  "auc_judd",
   "average_precision",
   "average_ranks",
   "binary_mae",
   "bootstrap_average_precision",
   "bootstrap_interval",
+  "cc",
   "crop_masks",
+  "fixation_density",
   "kendall_tau_b",
+  "kl_divergence",
   "mask_iou",
   "match_masks",
   "minimum_ranks",
   "ndcg",
+  "nss",
   "paint_rank_map",
+  "paired_bootstrap_interval",
   "pairwise_agreement",
   "rank_correlation",
   "rank_map_mae",
@@ -56,6 +72,7 @@ __all__ = [
   "sa_sor",
   "sa_sor_from_iou",
   "score_image",
+  "similarity",
   "sor",
   "sor_from_iou",
   "sor_from_masks",

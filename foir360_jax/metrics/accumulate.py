@@ -25,6 +25,8 @@ class Score(NamedTuple):
 
 
 SKIPPED = Score(float("nan"), "skipped")
+COUNTED: tuple[Status, ...] = ("used", "counted_zero")
+_DRAWS_AT_ONCE = 2**18  # stays in the cache, and small where there are many images
 
 
 class ScoreAccumulator(NamedTuple):
@@ -57,7 +59,7 @@ class ScoreAccumulator(NamedTuple):
           f"status must be used, skipped, counted_zero or undefined, not {score.status!r}"
         )
       sums[field] += 1
-      sums["total"] += _counted_value(score)
+      sums["total"] += counted_value(score)
     return ScoreAccumulator(**sums)
 
   def merge(self, *others: "ScoreAccumulator") -> "ScoreAccumulator":
@@ -91,14 +93,42 @@ def bootstrap_interval(
   >>> bootstrap_interval([Score(0.5, "used")] * 9)
   (0.5, 0.5)
   """
-  values = np.array([_counted_value(s) for s in scores if s.status in ("used", "counted_zero")])
+  values = np.array([counted_value(s) for s in scores if s.status in COUNTED], float)
   if not values.size:
     return float("nan"), float("nan")
-  rng = np.random.default_rng(seed)
-  means = [rng.choice(values, values.size).mean() for _ in range(num_resamples)]
-  low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-  return float(low), float(high)
+  means = resampled_means(values, num_resamples=num_resamples, seed=seed)
+  return percentile_interval(means, confidence)
 
 
-def _counted_value(score: Score) -> float:
+def counted_value(score: Score) -> float:
+  """What an image adds to the sum: its value if that is used, else 0."""
   return score.value if score.status == "used" else 0.0
+
+
+def resampled_means(
+  totals: np.ndarray, counts: np.ndarray | None = None, *, num_resamples: int, seed: int
+) -> np.ndarray:
+  """Means of data sets of the same number of units, drawn from these with replacement.
+
+  Args:
+    totals: [u] sum of the values of each unit: an image, or a group of them.
+    counts: [u] number of values in it; None: one each.
+    num_resamples: Number of data sets drawn.
+    seed: The same seed gives the same means.
+
+  Returns:
+    [num_resamples].
+  """
+  rng, means = np.random.default_rng(seed), []
+  rows = max(1, _DRAWS_AT_ONCE // totals.size)
+  for start in range(0, num_resamples, rows):
+    draws = rng.integers(totals.size, size=(min(rows, num_resamples - start), totals.size))
+    number = totals.size if counts is None else counts[draws].sum(axis=1)
+    means.append(totals[draws].sum(axis=1) / number)
+  return np.concatenate([np.zeros(0), *means])
+
+
+def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+  """(low, high) with the share `confidence` of the values [R] between them, tails of equal size."""
+  low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+  return float(low), float(high)
