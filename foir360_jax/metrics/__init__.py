@@ -1,6 +1,11 @@
 """Metrics as the field computes them, exact, in NumPy on the host, one image at a time."""
 
-from foir360_jax.metrics.accumulate import Score, ScoreAccumulator, bootstrap_interval
+from foir360_jax.metrics.accumulate import (
+  SKIPPED,
+  Score,
+  ScoreAccumulator,
+  bootstrap_interval,
+)
 from foir360_jax.metrics.average_precision import (
   AveragePrecision,
   MaskMatches,
@@ -39,6 +44,7 @@ from foir360_jax.metrics.segmentation import mask_iou, recall_at_iou
 from foir360_jax.metrics.sor import sor, sor_from_iou, sor_from_masks
 
 __all__ = [
+  "SKIPPED",
   "AveragePrecision",
   "CroppedMasks",
   "MaskMatches",

@@ -1,0 +1,187 @@
+"""Training of the readout of fixations: examples in memory, a centre bias, and the objective.
+
+The backbone is frozen, so each view passes through it once, before training; what is kept is its
+features in half precision. The steps, the loop and the optimizer are those of every training.
+
+People look at the centre of a photograph, because photographers put things there and because a
+viewer's eye starts there. A view of a panorama has no such centre. So a bias that depends on the
+place in the *photograph* alone is trained beside the readout, explains the habit away, and is
+dropped at use. Views at random places and scales keep the readout from learning it from the edges.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from foir360_jax.data.fixations import FixatedPicture, draw_view
+from foir360_jax.models.encoders import EfficientNetLite0
+from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout
+from foir360_jax.train.step import Objective
+
+Examples = dict[str, np.ndarray]
+"""N views, and so a batch of them: `features_8`, `features_16`, `features_32` [N, h, w, C] float16,
+`mass` [N, h / 8, w / 8], `window` [N, 4] (see `foir360_jax.data.fixations.View`), `data_set` [N]
+int32, and in batches `seed` [B] uint32."""
+
+
+class CentreBias(nnx.Module):
+  """Log-density of where people look in photographs, whatever these show.
+
+  a x^2 + b y^2 + c y with its own a, b, c for each data set, x and y from -1 to 1 over the
+  photograph: symmetric in x, so that mirrored pictures have the same.
+  """
+
+  def __init__(self, num_data_sets: int):
+    self.coefficients = nnx.Param(jnp.tile(jnp.array([-1.0, -1.0, 0.0]), (num_data_sets, 1)))
+
+  def __call__(self, x: jax.Array, y: jax.Array, data_set: jax.Array) -> jax.Array:
+    """`x` [B, w], `y` [B, h], `data_set` [B] -> [B, h, w]."""
+    a, b, c = self.coefficients[...][data_set].T[..., None]
+    return (b * y**2 + c * y)[:, :, None] + (a * x**2)[:, None, :]
+
+
+class BiasedReadout(nnx.Module):
+  """What is trained: the readout and the bias.
+
+  Args:
+    channels: of the readout.
+    num_data_sets: number of data sets.
+    rngs: source of the initial kernels.
+  """
+
+  def __init__(self, channels: Sequence[int], num_data_sets: int, *, rngs: nnx.Rngs):
+    self.readout = FixationReadout(channels, rngs=rngs)
+    self.bias = CentreBias(num_data_sets)
+
+
+def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective:
+  """Returns the objective; its one term is `kl`.
+
+  That is the Kullback-Leibler divergence of readout plus bias from the human density, over those
+  cells of a view that are in the photograph. A view counts by the share of its photograph's
+  fixations that lie in it.
+
+  Args:
+    size: (h, w) of the views.
+    dropout: share of the channels of the first hidden layer that a view does without.
+  """
+  return functools.partial(_divergence, size, dropout)
+
+
+def _divergence(size, dropout, model: BiasedReadout, batch: Mapping[str, jax.Array]):
+  features = {stride: batch[f"features_{stride}"] for stride in FEATURES}
+  keep = _keep(batch["seed"], model.readout.bias.shape[0], dropout)
+  log_density = model.readout(features, size, keep)
+  x, y = _places(batch["window"], log_density.shape[1:])
+  log_density += model.bias(x, y, batch["data_set"])
+  inside = (jnp.abs(y) <= 1)[:, :, None] & (jnp.abs(x) <= 1)[:, None, :]
+  log_density -= jax.nn.logsumexp(log_density, axis=(1, 2), where=inside, keepdims=True)
+  mass = jnp.where(inside, batch["mass"], 0.0)
+  share = mass.sum(axis=(1, 2))
+  entropy = jax.scipy.special.entr(mass).sum(axis=(1, 2)) + share * _log(share)
+  cross = -jnp.where(inside, mass * log_density, 0.0).sum(axis=(1, 2))
+  return {"kl": ((cross - entropy).sum(), share.sum())}
+
+
+def _keep(seed: jax.Array, channels: int, dropout: float) -> jax.Array:
+  """[B, channels] factors, 0 or 1 / (1 - dropout), from each example's own seed."""
+  keys = jax.vmap(jax.random.key)(seed)
+  kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - dropout, (channels,)))(keys)
+  return kept / (1 - dropout)
+
+
+def _log(x: jax.Array) -> jax.Array:
+  return jnp.log(jnp.where(x > 0, x, 1.0))
+
+
+def _places(window: jax.Array, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+  """Places of cells in the photograph, -1 to 1 over it: x [B, w] and y [B, h]."""
+  x0, y0, x1, y1 = window.T[..., None]
+  rows, columns = ((np.arange(length, dtype=np.float32) + 0.5) / length for length in shape)
+  return 2 * (x0 + (x1 - x0) * columns) - 1, 2 * (y0 + (y1 - y0) * rows) - 1
+
+
+def compile_backbone(
+  backbone: EfficientNetLite0, batch_size: int
+) -> Callable[[Sequence[np.ndarray]], dict[int, np.ndarray]]:
+  """Returns a function from pictures of one size to {stride: [N, h, w, C] float32}.
+
+  Args:
+    backbone: gives the features.
+    batch_size: pictures that are computed at once.
+  """
+  compute = jax.jit(lambda backbone, images: backbone(images, strides=tuple(FEATURES)))
+
+  def run(images: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+    parts = []
+    for start in range(0, len(images), batch_size):
+      chunk = np.stack(images[start : start + batch_size]).astype(np.float32)
+      padding = [(0, batch_size - len(chunk)), *[(0, 0)] * 3]  # always the same shape
+      maps = jax.device_get(compute(backbone, np.pad(chunk, padding)))
+      parts.append({stride: x[: len(chunk)] for stride, x in maps.items()})
+    return {stride: np.concatenate([part[stride] for part in parts]) for stride in FEATURES}
+
+  return run
+
+
+def make_examples(
+  data_sets: Sequence[Sequence[FixatedPicture]],
+  backbone: EfficientNetLite0,
+  *,
+  windows: Sequence[float],
+  seed: int,
+) -> Examples:
+  """Draws the views and passes them through the backbone: some 0.4 MB a view of 336 x 448.
+
+  Args:
+    data_sets: pictures of one size.
+    backbone: gives the features.
+    windows: sides of a picture's views as shares of its own, one view each.
+    seed: fixes the places and the mirroring.
+  """
+  features_of = compile_backbone(backbone, batch_size=len(windows))
+  rng = np.random.default_rng(seed)
+  columns: dict[str, list[np.ndarray]] = {}
+  for number, pictures in enumerate(data_sets):
+    for picture in pictures:
+      density = picture.density()
+      views = [draw_view(picture, density, share, CELL, rng) for share in windows]
+      maps = features_of([view.image for view in views])
+      rows = {f"features_{stride}": x.astype(np.float16) for stride, x in maps.items()}
+      rows |= {"mass": np.stack([view.mass for view in views])}
+      rows |= {"window": np.stack([view.window for view in views])}
+      rows |= {"data_set": np.full(len(views), number, np.int32)}
+      for key, value in rows.items():
+        columns.setdefault(key, []).append(value)
+  return {key: np.concatenate(columns.pop(key)) for key in list(columns)}
+
+
+def set_statistics(readout: FixationReadout, examples: Examples) -> None:
+  """Sets the mean and the deviation of each channel by which the readout standardises features."""
+  for stride, projection in zip(FEATURES, readout.projections, strict=True):
+    maps = examples[f"features_{stride}"]
+    cells = np.prod(maps.shape[:3])
+    total = sum(x.sum((0, 1), np.float64) for x in maps)
+    mean = total / cells
+    squares = sum(((x - mean) ** 2).sum((0, 1)) for x in maps)
+    projection.mean[...] = jnp.asarray(mean, jnp.float32)
+    # The floor is for channels that are silent on these pictures.
+    projection.deviation[...] = jnp.asarray(np.sqrt(squares / cells) + 1e-3, jnp.float32)
+
+
+def example_batches(examples: Examples, batch_size: int, seed: int) -> Iterable[Examples]:
+  """Shuffled batches without end, with seeds; its `get_state` and `set_state` resume them."""
+
+  def read(index: int, rng: np.random.Generator) -> Examples:
+    row = {key: value[index] for key, value in examples.items()}
+    return row | {"seed": rng.integers(2**32, dtype=np.uint32)}
+
+  length = len(examples["mass"])
+  stream = grain.MapDataset.range(length).seed(seed).shuffle().repeat().random_map(read)
+  # No threads: an example is a look into memory.
+  return iter(stream.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=0)))

@@ -1,0 +1,370 @@
+"""Training and measuring the readout of fixations, on a backbone that stands for the real one."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from foir360_jax import run, run_fixation
+from foir360_jax.config import fixation_config
+from foir360_jax.data.fixations import FixatedPicture
+from foir360_jax.evaluation import Ranker
+from foir360_jax.evaluation.fixation import (
+  METRICS,
+  MODELS,
+  fit_centre_prior,
+  saliency_maps,
+  score_maps,
+  summarize,
+  table,
+)
+from foir360_jax.evaluation.fixation_sheet import FixationRow, fixation_sheet
+from foir360_jax.metrics import Score
+from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, similarity
+from foir360_jax.saliency import FixationReadout, LearnedSaliency, SpectralResidual, load_readout
+from foir360_jax.saliency.alignment import cell_centres, interpolation_matrix, tile_centres
+from foir360_jax.saliency.readout import FEATURES
+from foir360_jax.train import create_state, model_from_state, train_step
+from foir360_jax.train.fixation import (
+  BiasedReadout,
+  CentreBias,
+  build_fixation_objective,
+  compile_backbone,
+  example_batches,
+  make_examples,
+  set_statistics,
+)
+
+SIZE = (32, 48)
+CELLS = (4, 6)
+
+
+def draw_examples(rng, number):
+  """Random features and masses; windows reach beyond the photograph on some sides."""
+  examples = {
+    f"features_{stride}": rng.normal(
+      size=(number, -(-SIZE[0] // stride), -(-SIZE[1] // stride), channels)
+    ).astype(np.float16)
+    for stride, channels in FEATURES.items()
+  }
+  start, end = rng.uniform(-0.6, 0.4, (number, 2)), rng.uniform(0.6, 1.4, (number, 2))
+  mass = rng.uniform(0, 1, (number, *CELLS))
+  return examples | {
+    "mass": (mass / mass.sum((1, 2), keepdims=True) * rng.uniform(0.3, 1)).astype(np.float32),
+    "window": np.concatenate([start, end], axis=1).astype(np.float32),
+    "data_set": rng.integers(0, 2, number).astype(np.int32),
+    "seed": rng.integers(0, 2**32, number, dtype=np.uint32),
+  }
+
+
+@pytest.fixture(scope="module")
+def model(draw_parameters):
+  model = draw_parameters(lambda: BiasedReadout((6, 5), 2, rngs=nnx.Rngs(0)))
+  for projection in model.readout.projections:
+    projection.deviation[...] = 1 + jnp.abs(projection.deviation[...])
+  return model
+
+
+def reference_divergence(model, examples, index):
+  """KL over the cells inside the photograph, times the share of the mass there; and that share."""
+  features = {stride: examples[f"features_{stride}"][[index]] for stride in FEATURES}
+  log_density = np.array(model.readout(features, SIZE))[0].astype(float)
+  a, b, c = np.asarray(model.bias.coefficients[...])[examples["data_set"][index]]
+  x0, y0, x1, y1 = examples["window"][index]
+  cells = []
+  for i in range(CELLS[0]):
+    for j in range(CELLS[1]):
+      x = x0 + (x1 - x0) * (j + 0.5) / CELLS[1]
+      y = y0 + (y1 - y0) * (i + 0.5) / CELLS[0]
+      if 0 <= x <= 1 and 0 <= y <= 1:
+        x, y = 2 * x - 1, 2 * y - 1
+        log = log_density[i, j] + a * x * x + b * y * y + c * y
+        cells.append((log, examples["mass"][index, i, j]))
+  logs, mass = np.array(cells, float).T
+  predicted = np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
+  human, share = mass / mass.sum(), mass.sum()
+  return share * sum(h * math.log(h / p) for h, p in zip(human, predicted, strict=True)), share
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_objective_is_the_divergence_within_the_photograph(model, seed):
+  examples = draw_examples(np.random.default_rng(seed), 3)
+  total, count = build_fixation_objective(SIZE, 0.0)(model, examples)["kl"]
+  expected = np.sum([reference_divergence(model, examples, index) for index in range(3)], axis=0)
+  assert count < examples["mass"].sum() - 0.1  # some windows reach beyond
+  np.testing.assert_allclose([total, count], expected, rtol=2e-4)
+
+
+def test_a_view_without_fixations_and_what_is_outside_the_photograph_count_nothing(model):
+  examples = draw_examples(np.random.default_rng(3), 2)
+  objective = jax.jit(build_fixation_objective(SIZE, 0.0))
+  examples["window"][:] = (-0.5, 0, 1, 1)
+  examples["mass"][1] = 0
+  before = objective(model, examples)["kl"]
+  examples["mass"][:, :, 0] = 7.0  # outside: the first third of the columns
+  np.testing.assert_array_equal(objective(model, examples)["kl"], before)
+  gradient = jax.grad(lambda state: objective(nnx.merge(graphdef, state), examples)["kl"][0])
+  graphdef, state = nnx.split(model)
+  leaves = jax.tree.leaves(gradient(state))
+  assert all(np.isfinite(leaf).all() for leaf in leaves) and np.abs(leaves[0]).max() > 0
+
+
+def test_dropout_depends_on_the_seeds_of_the_examples_alone(model):
+  examples = draw_examples(np.random.default_rng(4), 2)
+  objective = jax.jit(build_fixation_objective(SIZE, 0.5))
+  first = objective(model, examples)["kl"][0]
+  assert objective(model, examples)["kl"][0] == first
+  assert objective(model, examples | {"seed": examples["seed"] + 1})["kl"][0] != first
+  turned = {key: value[::-1] for key, value in examples.items()}
+  np.testing.assert_allclose(objective(model, turned)["kl"][0], first, rtol=1e-5)
+
+
+def draw_pictures(rng, number, size=SIZE):
+  return [
+    FixatedPicture(
+      str(index),
+      rng.integers(0, 256, (*size, 3), np.uint8),
+      rng.uniform(0, size[1], 12),
+      rng.uniform(0, size[0], 12),
+      4.0,
+    )
+    for index in range(number)
+  ]
+
+
+def test_features_are_those_of_each_picture_whatever_the_batch(pooling_backbone):
+  images = [picture.image for picture in draw_pictures(np.random.default_rng(5), 5)]
+  together = compile_backbone(pooling_backbone, 3)(images)
+  for stride, maps in together.items():
+    assert maps.shape[0] == 5
+    for index, image in enumerate(images):
+      alone = pooling_backbone(image[None].astype(np.float32), strides=tuple(FEATURES))[stride]
+      np.testing.assert_allclose(maps[index], alone[0], rtol=1e-5, atol=1e-5)
+
+
+def test_examples_are_the_views_of_all_pictures_in_order(pooling_backbone):
+  rng = np.random.default_rng(6)
+  data_sets = [draw_pictures(rng, 2), draw_pictures(rng, 1)]
+  windows = (1.0, 0.5, 1.5)
+  examples = make_examples(data_sets, pooling_backbone, windows=windows, seed=1)
+  assert examples["data_set"].tolist() == [0] * 6 + [1] * 3
+  np.testing.assert_allclose(examples["window"][:, 2] - examples["window"][:, 0], windows * 3)
+  whole = data_sets[1][0]
+  density = whole.density().reshape(4, 8, 6, 8).sum((1, 3))
+  assert min(np.abs(examples["mass"][6] - x).max() for x in (density, density[:, ::-1])) < 1e-6
+  images = [whole.image, whole.image[:, ::-1]]
+  for stride in FEATURES:
+    maps = examples[f"features_{stride}"]
+    assert maps.dtype == np.float16
+    candidates = compile_backbone(pooling_backbone, 2)(images)[stride]
+    assert min(np.abs(maps[6] - x).max() for x in candidates) < 1e-2
+  again = make_examples(data_sets, pooling_backbone, windows=windows, seed=1)
+  other = make_examples(data_sets, pooling_backbone, windows=windows, seed=2)
+  np.testing.assert_array_equal(again["window"], examples["window"])
+  assert np.abs(other["window"] - examples["window"]).max() > 0
+
+
+def test_the_readout_standardises_by_the_statistics_of_the_examples(model):
+  examples = draw_examples(np.random.default_rng(7), 4)
+  examples["features_16"] = examples["features_16"] * 3 + 5
+  readout = nnx.clone(model.readout)
+  set_statistics(readout, examples)
+  for stride, projection in zip(FEATURES, readout.projections, strict=True):
+    cells = examples[f"features_{stride}"].astype(float).reshape(-1, FEATURES[stride])
+    np.testing.assert_allclose(projection.mean[...], cells.mean(0), atol=1e-4)
+    np.testing.assert_allclose(projection.deviation[...], cells.std(0) + 1e-3, rtol=1e-3)
+
+
+def test_batches_are_shuffled_epochs_that_resume_where_they_were():
+  examples = draw_examples(np.random.default_rng(8), 6)
+  del examples["seed"]
+  examples["data_set"] = np.arange(6, dtype=np.int32)
+  batches = example_batches(examples, 3, seed=0)
+  first = [next(batches) for _ in range(3)]
+  position = batches.get_state()
+  rest = [next(batches) for _ in range(3)]
+  order = [batch["data_set"].tolist() for batch in first + rest]
+  epochs = [order[i] + order[i + 1] for i in (0, 2, 4)]
+  assert (
+    all(sorted(epoch) == list(range(6)) for epoch in epochs) and len(set(map(tuple, epochs))) > 1
+  )
+  seeds = np.concatenate([batch["seed"] for batch in first + rest])
+  assert len(set(seeds.tolist())) == 18
+  for key, value in first[0].items():
+    if key not in ("seed", "data_set"):
+      np.testing.assert_array_equal(value, examples[key][first[0]["data_set"]])
+  resumed = example_batches(examples, 3, seed=0)
+  resumed.set_state(position)
+  for batch, expected in zip((next(resumed) for _ in range(3)), rest, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, batch, expected)
+
+
+def test_the_bias_explains_a_habit_of_looking_at_the_centre_and_the_readout_the_objects():
+  rng = np.random.default_rng(9)
+  number = 64
+  examples = draw_examples(rng, number)
+  windows = np.concatenate([rng.uniform(-0.3, 0.3, (number, 2)), np.zeros((number, 2))], axis=1)
+  windows[:, 2:] = windows[:, :2] + 1
+  examples["window"] = windows.astype(np.float32)
+  x, y = (2 * (windows[:, [axis]] + (np.arange(n) + 0.5) / n) - 1 for axis, n in ((0, 6), (1, 4)))
+  for stride in FEATURES:  # one channel says something; by others the readout could learn by rote
+    examples[f"features_{stride}"][..., 1 if stride == 8 else 0 :] = 0
+  matrices = (interpolation_matrix(cell_centres(n, 8), tile_centres(n, 8)) for n in SIZE)
+  objects = np.einsum("mh,nw,bhw->bmn", *matrices, examples["features_8"][..., 0].astype(float))
+  log = objects - (2 * x**2)[:, None, :] - (3 * y**2)[:, :, None]
+  mass = np.exp(log)
+  mass *= (np.abs(x) <= 1)[:, None, :] & (np.abs(y) <= 1)[:, :, None]
+  examples["mass"] = (mass / mass.sum((1, 2), keepdims=True)).astype(np.float32)
+  model = BiasedReadout((8,), 2, rngs=nnx.Rngs(0))
+  model.readout.log_blur[...] = jnp.array(-1.5)
+  optimizer = optax.with_extra_args_support(optax.adam(0.02))
+  graphdef, state = create_state(model, optimizer)
+  objective = build_fixation_objective(SIZE, 0.0)
+  step = jax.jit(
+    lambda state: train_step(graphdef, optimizer, objective, {"kl": 1.0}, 0.9, state, examples, 0.0)
+  )
+  losses = []
+  for _ in range(150):
+    state, metrics = step(state)
+    losses.append(float(metrics["loss"]))
+  trained = model_from_state(graphdef, state)
+  assert losses[-1] < 0.1 * losses[0]
+  np.testing.assert_allclose(trained.bias.coefficients[...][:, :2], [[-2, -3]] * 2, atol=0.5)
+  features = {stride: examples[f"features_{stride}"] for stride in FEATURES}
+  got = np.asarray(trained.readout(features, SIZE))
+  got, objects = (v - v.mean((1, 2), keepdims=True) for v in (got, objects))
+  assert np.corrcoef(got.ravel(), objects.ravel())[0, 1] > 0.9
+  centre = -(x**2)[:, None, :] - (y**2)[:, :, None]
+  assert abs(np.corrcoef((got - objects).ravel(), centre.ravel())[0, 1]) < 0.3
+
+
+def test_the_centre_prior_is_fitted_by_the_spread_of_the_fixations():
+  rng = np.random.default_rng(10)
+  x, y = rng.normal(24, 5, 4000), rng.normal(16, 5, 4000)
+  picture = FixatedPicture("one", np.zeros((*SIZE, 3), np.uint8), x, y, 3.0)
+  assert fit_centre_prior([picture]) == pytest.approx(5, rel=0.05)
+
+
+def test_maps_of_all_models_are_scored_by_all_metrics(pooling_backbone, model):
+  rng = np.random.default_rng(11)
+  pictures = draw_pictures(rng, 3)
+  learned = LearnedSaliency(pooling_backbone, model.readout)
+  maps = list(saliency_maps(learned, model.bias, pictures, data_set=1, prior_px=6.0, batch_size=2))
+  assert len(maps) == 3 and all(tuple(row) == MODELS for row in maps)
+  a, b, c = np.asarray(model.bias.coefficients[...])[1]
+  rows, columns = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+  x, y = 2 * columns / SIZE[1] - 1, 2 * rows / SIZE[0] - 1
+  for row, picture in zip(maps, pictures, strict=True):
+    np.testing.assert_allclose(row["learned"], learned(picture.image[None])[0], rtol=1e-4)
+    habit = np.exp(a * x**2 + b * y**2 + c * y)
+    np.testing.assert_allclose(row["learned_with_bias"], row["learned"] * habit, rtol=1e-4)
+    prior = np.exp(-((columns - 24) ** 2 + (rows - 16) ** 2) / 72)
+    np.testing.assert_allclose(row["centre_prior"], prior, rtol=1e-4)
+    residual = SpectralResidual()(picture.image[None])[0]
+    np.testing.assert_allclose(row["spectral_residual"], residual, rtol=1e-4)
+    scores = score_maps(row, picture)
+    for name, saliency in row.items():
+      points, density = (picture.x, picture.y), picture.density()
+      expected = [nss(saliency, *points), cc(saliency, density), auc_judd(saliency, *points)]
+      expected += [kl_divergence(saliency, density), similarity(saliency, density)]
+      assert list(scores[name]) == list(METRICS)
+      assert list(scores[name].values()) == expected
+
+
+def test_the_summary_has_each_data_set_and_all_together():
+  def row(value):
+    return {model: {metric: Score(value, "used") for metric in METRICS} for model in MODELS}
+
+  summary = summarize({"a": [row(1.0), row(2.0)], "b": [row(6.0)]})
+  means = {name: block["learned"]["cc"]["mean"] for name, block in summary.items()}
+  assert means == {"a": 1.5, "b": 6.0, "together": 3.0}
+  assert summary["together"]["pictures"] == 3
+  assert summary["a"]["learned"]["nss"]["interval_95"] == [1.0, 2.0]
+  text = table(summary)
+  assert "together, 3 pictures" in text and "3.000 [1.000, 6.000]" in text
+
+
+def test_the_sheet_shows_each_map_by_its_own_maximum():
+  picture = draw_pictures(np.random.default_rng(12), 1)[0]
+  dark, spot = np.full(SIZE, 0.5), np.zeros(SIZE)
+  spot[:16, :24] = 3.0
+  sheet = fixation_sheet([FixationRow(picture, {"even": dark, "spot": spot}, "one")])
+  body = sheet[40:].astype(int)
+  tile = body.shape[1] // 4
+  even, corner, away = (
+    body[80:100, 2 * tile + 40 : 2 * tile + 80],
+    body[40:100, 3 * tile + 40 : 3 * tile + 80],
+    body[180:220, 3 * tile + 280 : 3 * tile + 320],
+  )
+  assert sheet.dtype == np.uint8
+  assert corner.mean() > away.mean() + 80
+  assert abs(even.mean() - corner.mean()) < 15
+
+
+@pytest.fixture
+def settings(prepared_fixations, pooling_backbone, monkeypatch):
+  """The smallest run; the backbone of the command stands for the real one."""
+  monkeypatch.setattr(run_fixation, "load_efficientnet_lite0", lambda padding: pooling_backbone)
+  config = fixation_config()
+  config.data.data_dir = str(prepared_fixations)
+  config.data.height, config.data.width = 48, 64
+  config.data.windows = (1.0, 0.75)
+  config.data.batch_size = 4
+  config.model.channels = (8,)
+  config.train.steps = 4
+  config.train.log_every = 2
+  config.evaluate.batch_size = 2
+  config.evaluate.sheet_pictures = 1
+  return config
+
+
+def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
+  run.train_and_evaluate(settings, str(tmp_path))
+  report = json.loads((tmp_path / "metrics.json").read_text())
+  assert report["split"] == "tune" and report["size"] == [48, 64]
+  assert [block["pictures"] for block in report["results"].values()] == [2, 2, 4]
+  assert json.loads((tmp_path / "config.json").read_text())["task"] == "fixation"
+  assert (tmp_path / "evaluation.png").stat().st_size > 1000
+  assert "together, 4 pictures" in capsys.readouterr().out
+  assert load_readout(tmp_path / run_fixation.WEIGHTS).bias.shape == (8,)
+  settings.evaluate.split = "test"
+  run.evaluate_run(settings, str(tmp_path))
+  report = json.loads((tmp_path / "metrics.json").read_text())
+  assert report["split"] == "test" and report["results"]["together"]["pictures"] == 2
+  settings.data.names, settings.data.degrees = ("fixations/osie",), (0.03,)
+  with pytest.raises(ValueError, match="no centre bias for 1 data sets; set config.data.names"):
+    run.evaluate_run(settings, str(tmp_path))
+  with pytest.raises(ValueError, match="a run of the task fixation, which ranks nothing"):
+    Ranker.load(tmp_path)
+  with pytest.raises(ValueError, match="measures the task ranking, not fixation"):
+    run.benchmark(settings, str(tmp_path))
+
+
+def test_an_untrained_folder_is_told(settings, tmp_path):
+  with pytest.raises(ValueError, match="fixation_readout.safetensors: no weights of a readout"):
+    run.evaluate_run(settings, str(tmp_path))
+
+
+def test_the_bias_of_a_place_is_a_parabola_of_its_data_set():
+  bias = CentreBias(2)
+  bias.coefficients[...] = jnp.array([[-1.0, -2.0, 0.5], [-3.0, -4.0, 0.0]])
+  x, y = np.array([[0.5, -1.0]] * 2), np.array([[0.25]] * 2)
+  got = bias(jnp.asarray(x), jnp.asarray(y), jnp.array([0, 1]))
+  expected = [[[-0.25 - 0.125 + 0.125, -1.0]], [[-0.75 - 0.25, -3.25]]]
+  np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_readout_may_have_one_hidden_layer_or_more(draw_parameters):
+  features = {
+    stride: jnp.ones((1, -(-32 // stride), -(-48 // stride), channels))
+    for stride, channels in FEATURES.items()
+  }
+  for channels in ((3,), (4, 3, 2)):
+    readout = draw_parameters(lambda channels=channels: FixationReadout(channels, rngs=nnx.Rngs(0)))
+    assert readout(features, SIZE).shape == (1, *CELLS)
+    assert len(readout.layers) == len(channels)
