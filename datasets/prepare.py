@@ -9,8 +9,11 @@ cannot.
 - synthetic360: `--difficulty` then prints how hard the data set is, and `--picture=FILE` renders
   one more panorama, to try a model on.
 - fixations and rank360 stop at bad records and list them; `--skip_bad` leaves them out.
-- rank360: `--check` writes no data set, but a report on what is in the folder; it ends with 1 where
-  records are bad.
+- rank360: `--ranks_dir=OUT` takes the ranks from OUT/ranks, as weak labels are written, in place of
+  the folder's own. `--check` writes no data set, but a report on what is in the folder; it ends
+  with 1 where records are bad.
+- synthetic360 and rank360: `--export=FOLDER` also writes the data set as a new folder of pictures,
+  id maps and ranks (SCENES); `--export_split="train[:500]"` only a part of it.
 """
 
 import importlib
@@ -21,16 +24,18 @@ import sys
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
+import export_scenes
+
 # The flags that each data set knows beside --dataset and --data_dir.
 OPTIONS = {
-  "synthetic360": ("difficulty", "picture"),
+  "synthetic360": ("difficulty", "picture", "export", "export_split"),
   "fixations": ("manual_dir", "skip_bad"),
   "rank360": (
     *("manual_dir", "format", "split_dir", "join_seam", "skip_bad"),
-    *("check", "output"),
+    *("ranks_dir", "check", "output", "export", "export_split"),
   ),
 }
-FOR_BUILDER = ("format", "split_dir", "join_seam", "skip_bad")
+FOR_BUILDER = ("format", "split_dir", "join_seam", "skip_bad", "ranks_dir")
 
 _DATASET = flags.DEFINE_string(
   "dataset", "synthetic360/64x128", "Data set, with its configuration."
@@ -45,6 +50,10 @@ _DIFFICULTY = flags.DEFINE_bool("difficulty", False, "Print the ceiling and the 
 _PICTURE = flags.DEFINE_string(
   "picture", None, "Render a panorama that is in no split into this PNG."
 )
+_EXPORT = flags.DEFINE_string("export", None, "Also write it as a SCENES folder, a new one.")
+_EXPORT_SPLIT = flags.DEFINE_string(
+  "export_split", None, "What to export, in the notation of TFDS: train[:500]; all if not given."
+)
 _FILE_FORMAT = flags.DEFINE_enum(
   "file_format",
   "array_record",
@@ -53,6 +62,7 @@ _FILE_FORMAT = flags.DEFINE_enum(
 )
 flags.DEFINE_string("format", None, "Format of the folder, where it is not to be recognised.")
 flags.DEFINE_string("split_dir", None, "Folder with train.txt, test.txt ...: one id a line.")
+flags.DEFINE_string("ranks_dir", None, "Folder with ranks/ID.json, in place of the folder's own.")
 flags.DEFINE_bool("join_seam", False, "Make one object of two that are torn at the seam.")
 flags.DEFINE_bool("skip_bad", False, "Leave bad records out, with a warning.")
 
@@ -92,6 +102,10 @@ def _check_flags(name: str) -> None:
     sys.exit("--output is where --check writes; add --check, or leave it out")
   if _CHECK.value and flags.FLAGS["skip_bad"].value:
     sys.exit("--check lists bad records and writes no data set; leave out --skip_bad")
+  if _EXPORT_SPLIT.value and not _EXPORT.value:
+    sys.exit("--export_split is what --export writes; add --export=FOLDER, or leave it out")
+  if _EXPORT.value and (_CHECK.value or _FILE_FORMAT.value == "tfrecord"):
+    sys.exit("--export reads ArrayRecord; leave out --check and --file_format")
 
 
 def _need_manual_dir(builder: type[tfds.core.DatasetBuilder]) -> None:
@@ -126,6 +140,8 @@ def _check(name: str, builder: type[tfds.core.DatasetBuilder]) -> None:
 
 def _prepare(name: str, builder_class: type[tfds.core.DatasetBuilder], config: str) -> None:
   """Writes the data set, and what else the flags ask for."""
+  if _EXPORT.value:  # before minutes of work
+    export_scenes.check_folder(pathlib.Path(_EXPORT.value))
   if _FILE_FORMAT.value == "tfrecord" and not importlib.util.find_spec("tensorflow"):
     sys.exit("--file_format=tfrecord needs TensorFlow: pip install 'foir360_jax[tf]'")
   builder = builder_class(
@@ -155,6 +171,9 @@ def _prepare(name: str, builder_class: type[tfds.core.DatasetBuilder], config: s
     path = pathlib.Path(_PICTURE.value)
     written = importlib.import_module(f"{name}.picture").write_picture(path)
     print(f"{path}: {'rendered' if written else 'there already, kept'}")
+  if _EXPORT.value:
+    folder = pathlib.Path(_EXPORT.value)
+    print("\n".join(export_scenes.export_scenes(builder, folder, _EXPORT_SPLIT.value)))
 
 
 if __name__ == "__main__":

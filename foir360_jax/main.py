@@ -3,7 +3,8 @@
   python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
 
 trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workdir=runs/tiny
---input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas; `--mode=benchmark` measures speed.
+--input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas; `--mode=weak_labels --input=SCENES
+--output=OUT` ranks given masks without annotators; `--mode=benchmark` measures speed.
 """
 
 import sys
@@ -12,14 +13,21 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from foir360_jax import run
+from foir360_jax.saliency.build import NAMES as SALIENCY_NAMES
 
-_MODES = ("train", "evaluate", "predict", "benchmark")
+_MODES = ("train", "evaluate", "predict", "weak_labels", "benchmark")
+_NEEDED = {"predict": ("workdir", "input", "output"), "weak_labels": ("input", "output")}
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs, reports.")
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do; train evaluates at its end.")
-_INPUT = flags.DEFINE_string("input", None, "predict: a panorama or a folder of them.")
-_OUTPUT = flags.DEFINE_string("output", None, "predict: the folder for ranks/ and overlays/.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace results of the same name.")
+_INPUT = flags.DEFINE_string(
+  "input", None, "predict: a panorama or a folder of them; weak_labels: a folder with masks."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The folder for ranks/ and overlays/.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace results that are there already.")
+_SALIENCY = flags.DEFINE_enum(
+  "saliency", None, SALIENCY_NAMES, "weak_labels: in place of the config's."
+)
 
 
 def main(argv):
@@ -31,29 +39,38 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step of theirs
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-  needed = {"workdir": _WORKDIR.value}
-  if _MODE.value == "predict":
-    needed |= {"input": _INPUT.value, "output": _OUTPUT.value}
-  else:
-    needed |= {"config": _CONFIG.value}
-  missing = [f"--{name}" for name, value in needed.items() if not value]
+  needed = _NEEDED.get(_MODE.value, ("workdir", "config"))
+  missing = [f"--{name}" for name in needed if not flags.FLAGS[name].value]
   if missing:
     raise app.UsageError(f"--mode={_MODE.value} needs {', '.join(missing)}")
+  if _SALIENCY.value and _MODE.value != "weak_labels":
+    raise app.UsageError("--saliency is for --mode=weak_labels; leave it out")
   try:
-    if _MODE.value == "train":
-      run.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    elif _MODE.value == "evaluate":
-      run.evaluate_run(_CONFIG.value, _WORKDIR.value)
-    elif _MODE.value == "benchmark":
-      run.benchmark(_CONFIG.value, _WORKDIR.value)
-    else:
-      failed = run.predict(_WORKDIR.value, _INPUT.value, _OUTPUT.value, overwrite=_OVERWRITE.value)
-      sys.exit(1 if failed else 0)
+    sys.exit(_run())
   except (ValueError, FloatingPointError, OSError) as error:
     if logging.level_debug():
       raise
     print(f"error: {error} (--verbosity=1 shows where)", file=sys.stderr)
     sys.exit(2)
+
+
+def _run() -> int:
+  """Returns the exit code: 1 where some of the pictures could not be used."""
+  folders = _INPUT.value, _OUTPUT.value
+  overwrite = _OVERWRITE.value
+  failed = 0
+  if _MODE.value == "train":
+    run.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  elif _MODE.value == "evaluate":
+    run.evaluate_run(_CONFIG.value, _WORKDIR.value)
+  elif _MODE.value == "predict":
+    failed = run.predict(_WORKDIR.value, *folders, overwrite=overwrite)
+  elif _MODE.value == "weak_labels":
+    saliency = _SALIENCY.value
+    failed = run.weak_labels(_CONFIG.value, *folders, saliency=saliency, overwrite=overwrite)
+  else:
+    run.benchmark(_CONFIG.value, _WORKDIR.value)
+  return 1 if failed else 0
 
 
 if __name__ == "__main__":

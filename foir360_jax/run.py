@@ -1,15 +1,20 @@
-"""The entry points behind the command line: a configuration in, a trained and evaluated run out."""
+"""The entry points behind the command line: a configuration in, a trained and evaluated run out.
 
+Those of the task "ranking" are here; for the task "fixation" they call `run_fixation`.
+"""
+
+import functools
 import json
 import os
 import pathlib
+import signal
 
 import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from foir360_jax.benchmarks.throughput import throughput
-from foir360_jax.config import validate
+from foir360_jax.config import validate, weak_labels_config
 from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
 from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.predict import predict_folder
@@ -17,15 +22,28 @@ from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import write_atomically
 from foir360_jax.models import build_model, build_objective
+from foir360_jax.run_fixation import evaluate_fixation, train_fixation
 from foir360_jax.train import build_optimizer, create_state
 from foir360_jax.train.checkpoint import restore_model
 from foir360_jax.train.loop import train
+from foir360_jax.weak_labels.folder import label_folder
+from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.weak_labels.rank import WeakRanker
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   """Trains (or resumes) the run in `workdir`, then evaluates it."""
   validate(config)
   _use_compilation_cache()
+  if config.task == "fixation":
+    train_fixation(config, workdir)
+  else:
+    _need_task(config, "ranking")
+    _train_ranking(config, workdir)
+  evaluate_run(config, workdir)
+
+
+def _train_ranking(config: ConfigDict, workdir: str) -> None:
   data = config.data
   category_names = open_source(data.name, data.data_dir, data.train_split).category_names
   if len(category_names) > config.model.num_categories:
@@ -49,13 +67,21 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
     config=config.to_dict() | {"category_names": list(category_names)},
     **config.train,
   )
-  evaluate_run(config, workdir)
 
 
 def evaluate_run(config: ConfigDict, workdir: str) -> None:
-  """Evaluates the newest checkpoint in `workdir`: a table, and the files of `write_report`."""
+  """Evaluates the run in `workdir`: a table, and its files."""
   validate(config)
   _use_compilation_cache()
+  if config.task == "fixation":
+    evaluate_fixation(config, workdir)
+  else:
+    _need_task(config, "ranking")
+    _evaluate_ranking(config, workdir)
+
+
+def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
+  """Evaluates the newest checkpoint: a table, and the files of `write_report`."""
   folder = pathlib.Path(workdir)
   _check_same_size(config, folder / "config.json")
   model = restore_model(folder / "checkpoints", nnx.eval_shape(lambda: build_model(config)))
@@ -110,9 +136,60 @@ def predict(workdir: str, input_path: str, output: str, *, overwrite: bool) -> i
   return predict_folder(Ranker.load(workdir), input_path, output, overwrite=overwrite)
 
 
+def weak_labels(
+  config: ConfigDict | None,
+  input_path: str,
+  output: str,
+  *,
+  saliency: str | None,
+  overwrite: bool,
+) -> int:
+  """Ranks a folder of panoramas with masks without annotators; returns the number of bad ones.
+
+  Args:
+    config: of the task "weak_labels"; None: the defaults.
+    input_path: see `label_folder`; this and the next.
+    output: see there.
+    saliency: in place of the config's.
+    overwrite: see there.
+  """
+  config = weak_labels_config() if config is None else config
+  if config.task != "weak_labels":
+    raise ValueError(
+      f"--mode=weak_labels needs --config=configs/weak_labels.py or none, not one of {config.task}"
+    )
+  if saliency is not None:
+    config.saliency = saliency
+  validate(config)
+  _use_compilation_cache()
+  strategy = Strategy(**{name: config[name] for name in Strategy._fields})
+  ranker = WeakRanker(config.saliency, strategy=strategy)
+  try:
+    summary = label_folder(
+      ranker,
+      input_path,
+      output,
+      batch_size=config.batch_size,
+      overwrite=overwrite,
+      overlays=config.overlays,
+      say=functools.partial(print, flush=True),
+    )
+  except KeyboardInterrupt:
+    raise SystemExit(128 + signal.SIGINT) from None
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise ValueError(
+      "the device has too little memory: lower config.batch_size or config.views_at_once"
+    ) from error
+  return len(summary.bad)
+
+
 def benchmark(config: ConfigDict, workdir: str) -> None:
   """Measures speed and memory: a table, as text and as JSON, in `workdir`. Needs no data set."""
   validate(config)
+  if config.task != "ranking":
+    raise ValueError(f"--mode=benchmark measures the task ranking, not {config.task}")
   report, text = throughput(config.to_dict(), **config.benchmark)
   if jax.process_index() > 0:
     return
@@ -120,6 +197,11 @@ def benchmark(config: ConfigDict, workdir: str) -> None:
   write_atomically(folder / "benchmark.json", (json.dumps(report, indent=2) + "\n").encode())
   write_atomically(folder / "benchmark.txt", text.encode())
   print(f"{text}wrote benchmark.json and benchmark.txt into {folder}")
+
+
+def _need_task(config: ConfigDict, task: str) -> None:
+  if config.task != task:
+    raise ValueError(f"this --mode is not for a config of the task {config.task}; give its --mode")
 
 
 def _use_compilation_cache() -> None:

@@ -4,19 +4,24 @@ Most of the time goes into compiling, so programs are compiled without costly op
 for the session: modules that need the same program share it, as do the commands that tests start.
 """
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from absl import flags
 from flax import nnx
 
+from fixations.fixations_dataset_builder import Builder
+from fixations.split_list import split_by_hash
 from foir360_jax.config import base_config
 from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
@@ -147,6 +152,75 @@ def draw_batch():
     }
 
   return draw
+
+
+class _PoolingBackbone(nnx.Module):
+  """Stands for EfficientNet-Lite0 where its weights do not matter: the same maps, soon compiled."""
+
+  def __init__(self):
+    rng = np.random.default_rng(0)
+    self.kernels = nnx.List(
+      nnx.Param(jnp.asarray(rng.normal(size=(3, channels)) / 64, jnp.float32))
+      for channels in (40, 112, 320)
+    )
+
+  def __call__(self, image, *, strides):
+    """`[B, H, W, 3]` in [0, 255] -> `{stride: [B, H / stride, W / stride, C]}`, rounded up."""
+    assert strides == (8, 16, 32)
+    maps = {}
+    for stride, kernel in zip(strides, self.kernels, strict=True):
+      padding = [(0, 0), *((0, -length % stride) for length in image.shape[1:3]), (0, 0)]
+      x = jnp.pad(image - 128, padding)
+      x = x.reshape(len(x), -1, stride, x.shape[2] // stride, stride, 3).mean((2, 4))
+      maps[stride] = jnp.abs(x @ kernel[...])
+    return maps
+
+
+@pytest.fixture(scope="session")
+def pooling_backbone():
+  """A quick backbone with the interface of EfficientNet-Lite0."""
+  return _PoolingBackbone()
+
+
+@pytest.fixture(scope="session")
+def prepared_fixations(tmp_path_factory) -> pathlib.Path:
+  """A data_dir with fixations/crowd (48 x 64) and osie (72 x 96): 3, 2 and 1 pictures each.
+
+  Pictures are noise with a bright square, at which half of the fixations are.
+  """
+  data_dir = tmp_path_factory.mktemp("fixations")
+  for number, (name, height) in enumerate((("crowd", 48), ("osie", 72))):
+    folder = data_dir / f"{name}_folder"
+    folder.mkdir()
+    rng = np.random.default_rng(number)
+    left = {"train": 3, "tune": 2, "test": 1}
+    annotation, index = {}, 0
+    while any(left.values()):
+      image_id, index = f"made_up_{index}", index + 1
+      split = split_by_hash(name, image_id)
+      if not left[split]:
+        continue
+      left[split] -= 1
+      width = height * 4 // 3
+      image = rng.integers(0, 120, (height, width, 3), np.uint8)
+      top, left_edge = rng.integers(0, height - 16), rng.integers(0, width - 16)
+      image[top : top + 16, left_edge : left_edge + 16] = 240
+      cv2.imwrite(str(folder / f"{image_id}.jpg"), image)
+      fixations = []
+      for subject in range(4):
+        fixations.append([subject, 0, width / 2, height / 2, 200])  # forced
+        for order in range(1, 5):
+          x, y = rng.uniform(0, width), rng.uniform(0, height)
+          if order % 2:
+            x, y = left_edge + rng.uniform(0, 16), top + rng.uniform(0, 16)
+          fixations.append([subject, order, x, y, 250])
+      annotation[image_id] = {"size": [width, height], "fix": fixations}
+      if name == "crowd":
+        annotation[image_id]["faces"] = []
+    (folder / "ann.json").write_text(json.dumps(annotation))
+    builder = Builder(config=name, data_dir=data_dir, file_format="array_record")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
+  return data_dir
 
 
 @pytest.fixture(scope="session")

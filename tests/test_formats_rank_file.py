@@ -11,6 +11,7 @@ from foir360_jax.formats import (
   RANK_FILE_SCHEMA,
   RankedObjects,
   RankFileError,
+  open_scenes,
   read_rank_file,
   write_rank_file,
 )
@@ -59,6 +60,33 @@ def test_reading_gives_back_exactly_what_was_written(ranked, tmp_path):
       np.testing.assert_array_equal(found, expected, err_msg=field.name)
     else:
       assert found == expected, field.name
+
+
+@pytest.fixture
+def unsure(ranked):
+  return dataclasses.replace(ranked, confidence=np.linspace(0, 1, 7, dtype=np.float32))
+
+
+def test_confidence_is_written_where_it_is_known(ranked, unsure, tmp_path):
+  write_rank_file(tmp_path / "a.json", unsure)
+  np.testing.assert_array_equal(read_rank_file(tmp_path / "a.json").confidence, unsure.confidence)
+  VALIDATOR.validate(json.loads((tmp_path / "a.json").read_text(encoding="utf-8")))
+  write_rank_file(tmp_path / "b.json", ranked)
+  assert "confidence" not in (tmp_path / "b.json").read_text(encoding="utf-8")
+
+
+def test_confidence_of_some_objects_alone_is_none(unsure, tmp_path):
+  write_rank_file(tmp_path / "a.json", unsure)
+  content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+  del content["objects"][3]["confidence"]
+  assert read_content(content, tmp_path).confidence is None
+
+
+def test_scenes_keep_confidence_as_a_field_beside_the_known_ones(unsure, tmp_path):
+  write_rank_file(tmp_path / "scenes/ranks/a.json", unsure)
+  (scene,) = open_scenes(tmp_path / "scenes")
+  kept = [item.extra for item in scene.objects]
+  assert kept == [{"confidence": float(str(value))} for value in unsure.confidence]
 
 
 def test_no_objects_come_back_with_their_shapes(tmp_path):
@@ -127,6 +155,9 @@ OUTSIDE_THE_SCHEMA = [
   (set_in(["objects", 2, "bbox_px", 0], -1), r"bbox_px\[0\] is -1"),
   (set_in(["objects", 2, "bfov_deg", 1], 91), r"bfov_deg\[1\] is 91"),
   (set_in(["objects", 2, "area_sr"], 13), "area_sr is 13"),
+  (set_in(["objects", 2, "confidence"], 1.5), r"objects\[2\].confidence is 1.5, outside"),
+  (set_in(["objects", 2, "confidence"], -0.5), r"confidence is -0.5, outside"),
+  (set_in(["objects", 2, "confidence"], None), "confidence must be of type number"),
   (set_in(["objects", 2, "segmentation", "counts"], ""), "counts must not be empty"),
 ]
 

@@ -42,6 +42,17 @@ def test_objects_are_sorted_and_keep_their_mask_category_and_id():
     )
 
 
+def test_confidence_goes_along_with_its_object():
+  rng = np.random.default_rng()
+  importance, confidence = rng.permutation(9) / 9, rng.random(9)
+  arguments = panorama(rng), random_masks(rng, 9), importance
+  ranked = RankedObjects.from_masks(*arguments, confidence=confidence)
+  assert ranked.confidence.dtype == np.float32
+  for index, number in enumerate(ranked.ids):
+    assert ranked.confidence[index] == np.float32(confidence[number - 1])
+  assert RankedObjects.from_masks(*arguments).confidence is None
+
+
 def test_ties_share_a_rank_and_keep_their_order():
   rng = np.random.default_rng()
   ranked = RankedObjects.from_masks(
@@ -95,6 +106,10 @@ def test_labels_without_a_panorama_refuse_to_be_drawn(tmp_path):
     ({"categories": ["a"]}, "categories needs one value"),
     ({"ids": [1, 1]}, "all different"),
     ({"ids": [0, 1]}, "positive"),
+    ({"confidence": [0.5]}, "confidence needs a value in .0, 1. for each of the 2"),
+    ({"confidence": [0.5, 1.5]}, "confidence needs a value"),
+    ({"confidence": [-0.1, 1.0]}, "confidence needs a value"),
+    ({"confidence": [0.5, np.nan]}, "confidence needs a value"),
   ],
 )
 def test_arguments_that_do_not_fit_are_named(change, message):

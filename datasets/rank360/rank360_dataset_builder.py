@@ -4,15 +4,19 @@ No TensorFlow is needed to write or to read it.
 """
 
 import functools
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
 from foir360_jax.formats import FORMATS
+from foir360_jax.formats.json_file import read_json
 from rank360.checks import ERROR, NOTE
 from rank360.columns import decode
 from rank360.review import Record, review_folder
+
+WEAK_SETTINGS = "weak_labels.json"  # beside ranks that were made without annotators: how
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -23,11 +27,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     split_dir: folder with train.txt, test.txt ...; None: the folder's own lists, or a hash.
     join_seam: make one object of two that are torn at the seam.
     skip_bad: leave bad records out, with a warning, in place of stopping at them.
+    ranks_dir: folder with ranks/ID.json, as weak labels are written, in place of the folder's own.
     **kwargs: as of any TFDS builder.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "First release."}
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES = {
+    "1.0.0": "First release.",
+    "1.1.0": "Confidence of each object; its ranks may come from another folder.",
+  }
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "360Rank (500 panoramas; Fine-Grained Perception in Panoramic Scenes, AAAI 2025) is handed out "
     "by its authors; unpack it and give the folder in which pictures and annotations lie. Taken "
@@ -45,13 +53,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     split_dir: str | None = None,
     join_seam: bool = False,
     skip_bad: bool = False,
+    ranks_dir: str | None = None,
     **kwargs,
   ):
     super().__init__(**kwargs)
     self._review = functools.partial(
-      review_folder, format=format, split_dir=split_dir, join_seam=join_seam
+      review_folder, format=format, split_dir=split_dir, join_seam=join_seam, ranks_dir=ranks_dir
     )
     self._skip_bad = skip_bad
+    self._settings_file = ranks_dir and pathlib.Path(ranks_dir) / WEAK_SETTINGS
 
   def _info(self) -> tfds.core.DatasetInfo:
     per_object = functools.partial(tfds.features.Tensor, shape=(None,))
@@ -66,6 +76,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "id": per_object(dtype=np.int64),
           "importance": per_object(dtype=np.float32),
           "rank": per_object(dtype=np.int32),
+          "confidence": per_object(dtype=np.float32),  # 1 where the ranks do not tell
           "category": per_object(dtype=np.int32),
           "solid_angle_sr": per_object(dtype=np.float32),
           "bfov_deg": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
@@ -77,6 +88,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
+    weak_settings = self._weak_settings()
     review = self._review(dl_manager.manual_dir)
     good, bad = review.good, review.bad
     if bad:
@@ -94,12 +106,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       format=review.format,
       split_rule=review.split_rule,
       left_out=[record.id for record in bad],
+      weak_settings=weak_settings,
     )
     splits = sorted({record.split for record in good})
     return {
       split: self._generate_examples([r for r in good if r.split == split], names)
       for split in splits
     }
+
+  def _weak_settings(self) -> dict | None:
+    """What weak labels were made with; None where the ranks do not say that they are weak."""
+    file = self._settings_file
+    if not file or not file.is_file():
+      return None
+    if self.builder_config.name != "weak":
+      raise ValueError(f"{file.parent}: holds weak labels; build them as rank360/weak")
+    return read_json(file, ValueError)
 
   def _generate_examples(self, records, category_names):
     for record in records:
@@ -111,6 +133,9 @@ def encode(record: Record, category_names: list[str], source: str) -> dict:
   scene = record.scene
   items = scene.objects
   number_of = {name: number for number, name in enumerate(category_names)} | {"": -1}
+  confidence = np.ones(len(items), np.float32)
+  if scene.format == "scenes":  # elsewhere a field of this name may mean anything
+    confidence[:] = [item.extra.get("confidence", 1.0) for item in items]
   masks = np.zeros([len(items), scene.height, -(-scene.width // 8)], np.uint8)
   for index, item in enumerate(items):
     masks[index] = np.packbits(decode(item.run_lengths), axis=-1)
@@ -123,6 +148,7 @@ def encode(record: Record, category_names: list[str], source: str) -> dict:
     "id": np.array([item.id for item in items], np.int64),
     "importance": np.array([item.importance for item in items], np.float32),
     "rank": np.array([item.rank for item in items], np.int32),
+    "confidence": confidence,
     "category": np.array([number_of[item.category] for item in items], np.int32),
     "solid_angle_sr": record.area_sr,
     "bfov_deg": record.bfov_deg,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from foir360_jax.formats import Scene, SceneError, open_scenes
+from foir360_jax.formats.scenes_layout import with_ranks_of
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
 from rank360.checks import ERROR, Finding, check_scene
 from rank360.columns import decode
@@ -85,6 +86,7 @@ def review_folder(
   format: str | None = None,
   split_dir: str | os.PathLike | None = None,
   join_seam: bool = False,
+  ranks_dir: str | os.PathLike | None = None,
 ) -> Review:
   """Reads and checks every record of a folder.
 
@@ -93,9 +95,11 @@ def review_folder(
     format: its name; None: recognised.
     split_dir: a folder with train.txt, test.txt ..., in place of the folder's own lists.
     join_seam: make one object of two that are torn at the seam.
+    ranks_dir: a folder with ranks/ID.json, in place of the folder's own ranks.
 
   Raises:
-    SceneError: the folder is of no known format, holds nothing, or its lists cannot be read.
+    SceneError: the folder is of no known format, holds nothing, or its lists cannot be read; or
+      there are no ranks in `ranks_dir`.
   """
   path = pathlib.Path(path)
   folder = open_scenes(path, format=format)
@@ -107,6 +111,9 @@ def review_folder(
     lists = folder.splits
     rule = f"lists of the folder: {', '.join(lists)}" if lists else BY_HASH
   splits, wrong = assign_splits(folder.ids, lists)
+  ranks = None if ranks_dir is None else pathlib.Path(ranks_dir) / "ranks"
+  if ranks is not None and not any(ranks.glob("*.json")):
+    raise SceneError(f"{ranks}: holds no rank file; give what --mode=weak_labels wrote")
 
   def read(scene_id: str) -> Record:
     scene, findings = None, []
@@ -116,6 +123,7 @@ def review_folder(
     if scene_id in folder.records:
       try:
         scene = folder.read(scene_id)
+        scene = scene if ranks is None else _with_other_ranks(scene, ranks)
         scene = join_torn(scene) if join_seam else scene
         findings += check_scene(scene)
       except SceneError as error:
@@ -127,6 +135,13 @@ def review_folder(
     ids = sorted({*folder.ids, *wrong})
     measured = [pool.submit(_measured, read(scene_id)) for scene_id in ids]
   return Review(path, folder.format, rule, tuple(future.result() for future in measured))
+
+
+def _with_other_ranks(scene: Scene, folder: pathlib.Path) -> Scene:
+  file = folder / f"{scene.id}.json"
+  if not file.is_file():
+    raise SceneError(f"{file}: missing; rank {scene.id} by --mode=weak_labels, or leave it out")
+  return with_ranks_of(scene, file)
 
 
 def _measured(record: Record) -> Record:

@@ -69,6 +69,9 @@ class Ranker:
         f"{folder} is no run: {config_file.name} is missing; give the --workdir of a training"
       )
     config = json.loads(config_file.read_text())
+    task = config.get("task", "ranking")  # runs from before there was a choice have no such field
+    if task != "ranking":
+      raise ValueError(f"{folder} is a run of the task {task}, which ranks nothing")
     if confidence_threshold is None:
       metrics = folder / "metrics.json"
       known = json.loads(metrics.read_text()) if metrics.is_file() else {}

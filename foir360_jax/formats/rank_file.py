@@ -56,6 +56,9 @@ def encode_rank_file(ranked: RankedObjects) -> bytes:
     }
     for index in range(len(ranked))
   ]
+  if ranked.confidence is not None:
+    for entry, confidence in zip(objects, ranked.confidence, strict=True):
+      entry["confidence"] = _number(confidence)
   # One line an object, which people can read and compare.
   head = json.dumps({"image": ranked.image, "height": height, "width": width}, ensure_ascii=False)
   lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in objects)
@@ -88,6 +91,7 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
   def column(name: str, dtype: type, *shape: int) -> np.ndarray:
     return np.array([entry[name] for entry in content["objects"]], dtype).reshape(-1, *shape)
 
+  certain = bool(content["objects"]) and all("confidence" in entry for entry in content["objects"])
   return RankedObjects(
     masks=np.array(masks, bool).reshape(-1, height, width),
     importance=column("importance", np.float32),
@@ -99,6 +103,7 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
     ids=column("id", np.int32),
     panorama=panorama,
     image=content["image"],
+    confidence=column("confidence", np.float32) if certain else None,
   )
 
 
@@ -143,6 +148,8 @@ def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:
     if missing:
       raise RankFileError(f"{where} lacks {', '.join(missing)}; see ranks.schema.json")
     for name, part in schema["properties"].items():
+      if name not in value:  # not required
+        continue
       _check_schema(value[name], part, name if where == "the file" else f"{where}.{name}")
   elif isinstance(value, list):
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):

@@ -30,6 +30,8 @@ class RankedObjects:
     ids: [N] int32, the objects' numbers in the instance map they come from.
     panorama: [H, W, 3] uint8 RGB, or None where only labels were read.
     image: name of the picture file, "" if there is none.
+    confidence: [N] float32 in [0, 1], how sure the order is, where a method tells (weak labels: the
+      share of comparisons that agree with it); else None.
   """
 
   masks: np.ndarray
@@ -42,6 +44,7 @@ class RankedObjects:
   ids: np.ndarray
   panorama: np.ndarray | None = None
   image: str = ""
+  confidence: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.masks)
@@ -56,6 +59,7 @@ class RankedObjects:
     *,
     ids: np.ndarray | Sequence[int] | None = None,
     image: str = "",
+    confidence: np.ndarray | Sequence[float] | None = None,
   ) -> Self:
     """Ranks objects by their importance and measures their boxes and areas on the sphere.
 
@@ -66,6 +70,7 @@ class RankedObjects:
       categories: N names; None: unknown.
       ids: [N] positive numbers, no two equal; None: 1 ... N in the order given.
       image: name of the picture file.
+      confidence: [N] in [0, 1], or None.
 
     Raises:
       ValueError: shapes, types or values that do not fit together.
@@ -84,6 +89,8 @@ class RankedObjects:
     categories = ("",) * num_objects if categories is None else tuple(categories)
     ids = np.arange(1, num_objects + 1) if ids is None else np.asarray(ids)
     _check(np.asarray(panorama), masks, importance, categories, ids)
+    if confidence is not None:
+      confidence = _checked_confidence(confidence, num_objects)
 
     order = np.argsort(-importance, kind="stable")
     masks, importance = masks[order], importance[order]
@@ -100,6 +107,7 @@ class RankedObjects:
       ids=ids[order].astype(np.int32),
       panorama=np.asarray(panorama),
       image=image,
+      confidence=None if confidence is None else confidence[order],
     )
 
   def save_json(self, path: str | os.PathLike) -> None:
@@ -124,6 +132,14 @@ class RankedObjects:
 def _measure(function, masks: np.ndarray, dtype) -> np.ndarray:
   """Returns `function` of each mask as [N, 4]."""
   return np.array([function(mask) for mask in masks], dtype).reshape(-1, 4)
+
+
+def _checked_confidence(confidence, num_objects: int) -> np.ndarray:
+  """Returns it as float32, or raises ValueError."""
+  confidence = np.asarray(confidence, np.float32)
+  if confidence.shape != (num_objects,) or not np.all((confidence >= 0) & (confidence <= 1)):
+    raise ValueError(f"confidence needs a value in [0, 1] for each of the {num_objects} masks")
+  return confidence
 
 
 def _check(panorama, masks, importance, categories, ids) -> None:

@@ -30,7 +30,7 @@ from foir360_jax.formats.scene_writing import Plan
 
 LAYOUT = "images/ID.jpg|png with instances/ID.png (id maps) and ranks/ID.json, or one of the two"
 MAX_ID = 65535
-_RANK_FIELDS = set(RANK_FILE_SCHEMA["$defs"]["object"]["properties"])
+_RANK_FIELDS = set(RANK_FILE_SCHEMA["$defs"]["object"]["required"])
 
 
 def recognises(folder: pathlib.Path) -> bool:
@@ -78,6 +78,30 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
 
   records = {scene_id: listed_twice.get(scene_id) for scene_id in ids}
   return SceneFolder("scenes", folder, splits, records, read)
+
+
+def with_ranks_of(scene: Scene, rank_file: pathlib.Path) -> Scene:
+  """Replaces what a scene says of ranks and categories by what a rank file says of its objects.
+
+  Args:
+    scene: a scene of any format.
+    rank_file: ranks all its objects, named by their ids.
+
+  Returns:
+    The scene, as if it had been read from SCENES: `extra` is the rank file's.
+
+  Raises:
+    SceneError: the file is missing or broken, or is not of these objects.
+  """
+  with naming(rank_file):
+    content = read_rank_records(rank_file)
+    masks = {item.id: item.run_lengths for item in scene.objects}
+    where = scene.image_file or scene.id
+    _check_labels(content, masks, (scene.height, scene.width), where)
+    notes = _disagreements(content, masks, scene.id)
+    objects = tuple(_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"])
+    notes = (*scene.notes, *notes)
+    return dataclasses.replace(scene, objects=objects, notes=notes, format="scenes")
 
 
 def plan(scenes: Sequence[Scene], splits: dict[str, tuple[str, ...]] | None) -> Plan:

@@ -1,0 +1,85 @@
+"""Fits the object score of the weak labels: `python -m foir360_jax.evaluation.object_score`.
+
+Writes the coefficients of the method and of each variant of it. Fitted on the train part of
+`fixations/crowd` and the first 100 panoramas of the validation split of `synthetic360/128x256`,
+which weigh alike; the prior's weight is chosen on the tune part and the next 100. The test parts
+are not opened.
+
+  python datasets/prepare.py --dataset=fixations/crowd --manual_dir=CROWD --data_dir=data
+  python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
+  python -m foir360_jax.evaluation.object_score --data_dir=data
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+
+from foir360_jax.evaluation.weak_examples import FACES, measure_prepared
+from foir360_jax.formats import write_atomically
+from foir360_jax.saliency import build_saliency
+from foir360_jax.weak_labels.examples import Example
+from foir360_jax.weak_labels.fit import fit_object_score
+from foir360_jax.weak_labels.object_score import (
+  COEFFICIENTS,
+  LOCAL_TERMS,
+  PRIOR_TERMS,
+  SALIENCY_SUM,
+  ObjectScore,
+)
+from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.weak_labels.variants import VARIANTS
+
+PANORAMAS = "synthetic360/128x256"
+SPLITS = {
+  FACES: ("train", "tune"),
+  PANORAMAS: ("validation[:100]", "validation[100:200]"),
+}
+# Measurements depend on its `erasing` alone, which is not fitted.
+START = ObjectScore(
+  erasing=SALIENCY_SUM,
+  local_views=(0.0,) * len(LOCAL_TERMS),
+  local_whole=(0.0,) * len(LOCAL_TERMS),
+  prior=(0.0,) * len(PRIOR_TERMS),
+  prior_weight=1.0,
+  whole_weight=1.0,
+  slope=1.0,
+  intercept=0.0,
+)
+
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of the prepared data sets.")
+_OUT = flags.DEFINE_string("out", str(COEFFICIENTS), "The file of coefficients to write.")
+_SALIENCY = flags.DEFINE_list("saliency", ["learned", "spectral"], "Saliency models to fit for.")
+
+
+def main(argv):
+  """Measures, fits, and writes; coefficients of other saliency models in the file stay."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+  path = pathlib.Path(_OUT.value)
+  content = json.loads(path.read_text()) if path.is_file() else {}
+  try:
+    for name in _SALIENCY.value:
+      content[name] = fit_variants(name, _DATA_DIR.value)
+  except ValueError as error:
+    sys.exit(f"error: {error}")
+  write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+  print(f"wrote {path}")
+
+
+def fit_variants(saliency_name: str, data_dir: str) -> dict:
+  """Returns the coefficients of every variant, as they stand in the file."""
+  saliency = build_saliency(saliency_name)
+  parts: tuple[dict[str, list[Example]], ...] = ({}, {})
+  for name, splits in SPLITS.items():
+    for part, split in zip(parts, splits, strict=True):
+      part[name] = measure_prepared(
+        name, data_dir, split, saliency=saliency, strategy=Strategy(), object_score=START
+      )
+      print(f"{saliency_name}: measured {len(part[name])} pictures of {name} {split}", flush=True)
+  return {name: fit_object_score(*parts, variant).to_json() for name, variant in VARIANTS.items()}
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,186 @@
+"""How well ranks without annotators agree with people.
+
+The method beside simple baselines and beside itself without one of its parts, on pictures that
+neither the readout nor the object score has seen: the test parts of `fixations/crowd` (people) and
+of `synthetic360/128x256` (a stated rule), and, with `--scenes`, any folder of ranked panoramas.
+Given masks throughout. SA-SOR (rule "irsr"), the share of pairs in the right order, and the paired
+difference between the method and each of the others, all with 95 % bootstrap intervals.
+
+  python -m foir360_jax.evaluation.weak_labels --data_dir=data --out=weak_labels.json
+"""
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from foir360_jax.evaluation.object_score import PANORAMAS
+from foir360_jax.evaluation.weak_examples import FACES, measure_folder, measure_prepared
+from foir360_jax.formats import write_atomically
+from foir360_jax.metrics import (
+  Score,
+  ScoreAccumulator,
+  bootstrap_interval,
+  paired_bootstrap_interval,
+  pairwise_agreement,
+  rank_correlation,
+)
+from foir360_jax.saliency import build_saliency
+from foir360_jax.weak_labels.examples import Example
+from foir360_jax.weak_labels.object_score import ObjectScore
+from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.weak_labels.variants import VARIANTS, strengths
+
+BASELINES: dict[str, Callable[[Example], np.ndarray]] = {
+  "area": lambda example: example.pixels,
+  "solid_angle": lambda example: example.scene.area,
+  "horizon": lambda example: -np.abs(example.scene.elevation),
+  "saliency_sum": lambda example: example.saliency_sum,
+}
+POLAR_SINE = np.sin(np.radians(45))
+
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of the prepared data sets.")
+_OUT = flags.DEFINE_string("out", None, "JSON file for all figures.", required=True)
+_SALIENCY = flags.DEFINE_enum("saliency", "learned", ["learned", "spectral"], "Saliency model.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "tune"], "Judge on test, look on tune.")
+_SCENES = flags.DEFINE_string("scenes", None, "Also a folder of ranked panoramas, of any format.")
+_GROUPS = flags.DEFINE_string(
+  "groups", r".*", "What of an id of --scenes names its group (a video): a regular expression."
+)
+SPLITS = {
+  "test": {FACES: "test", PANORAMAS: "test"},
+  "tune": {FACES: "tune", PANORAMAS: "validation[100:200]"},
+}
+
+
+def main(argv):
+  """Measures, prints the tables, writes the JSON."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+  name = _SALIENCY.value
+  try:
+    scores = {variant: ObjectScore.load(name, variant) for variant in VARIANTS}
+    method = {
+      "saliency": build_saliency(name),
+      "strategy": Strategy(),
+      "object_score": scores["full"],
+    }
+    report = {"saliency": name, "split": _SPLIT.value, "sources": {}}
+    for source, split in SPLITS[_SPLIT.value].items():
+      examples = measure_prepared(source, _DATA_DIR.value, split, **method)
+      report["sources"][source] = judge(examples, scores)
+      print(table(source, report["sources"][source]), flush=True)
+    if _SCENES.value:
+      examples = measure_folder(_SCENES.value, **method)
+      groups = [re.match(_GROUPS.value, example.name).group(0) for example in examples]
+      report["sources"][_SCENES.value] = judge(examples, scores, groups)
+      print(table(pathlib.Path(_SCENES.value).name, report["sources"][_SCENES.value]))
+  except ValueError as error:
+    sys.exit(f"error: {error}")
+  write_atomically(_OUT.value, (json.dumps(report, indent=2) + "\n").encode())
+  print(f"wrote {_OUT.value}")
+
+
+def judge(
+  examples: Sequence[Example],
+  scores: dict[str, ObjectScore],
+  groups: Sequence[str] | None = None,
+) -> dict[str, Any]:
+  """Figures of every ranker on one source.
+
+  Args:
+    examples: the pictures, measured.
+    scores: the coefficients of each variant.
+    groups: the group of each picture, if whole groups are to be resampled.
+
+  Returns:
+    `pictures`, `groups`, and `rankers`: for each its SA-SOR and pairwise agreement, that of pairs
+    with a small object (smaller than the median of all objects here) and with one more than 45
+    degrees from the horizon, and `gain`: SA-SOR of the method minus that of the ranker.
+  """
+  small = np.median(np.concatenate([example.scene.area for example in examples]))
+  subsets = {
+    "pairs": lambda example: np.ones(len(example.relevance), bool),
+    "pairs_small": lambda example: example.scene.area < small,
+    "pairs_polar": lambda example: np.abs(example.scene.elevation) > POLAR_SINE,
+  }
+  values = {
+    name: [strengths(example, scores[name], variant) for example in examples]
+    for name, variant in VARIANTS.items()
+  }
+  values |= {name: [ranker(e) for e in examples] for name, ranker in BASELINES.items()}
+  correlations = {
+    name: _scores(rank_correlation, examples, of_ranker) for name, of_ranker in values.items()
+  }
+  rankers = {}
+  for name, of_ranker in values.items():
+    gain = paired_bootstrap_interval(correlations["full"], correlations[name], groups=groups)
+    rankers[name] = {
+      "sa_sor": _summary(correlations[name]),
+      "gain": {"mean": gain.mean, "interval_95": [gain.low, gain.high]},
+    }
+    for subset, chosen in subsets.items():
+      agreement = [
+        _agreement(example, value, chosen(example))
+        for example, value in zip(examples, of_ranker, strict=True)
+      ]
+      rankers[name][subset] = _summary(agreement)
+  return {
+    "pictures": len(examples),
+    "groups": len(set(groups)) if groups else len(examples),
+    "objects": int(sum(len(example.relevance) for example in examples)),
+    "small_sr": float(small),
+    "rankers": rankers,
+  }
+
+
+def table(name: str, figures: dict[str, Any]) -> str:
+  """The figures of a source as a Markdown table."""
+  head = f"{name}: {figures['pictures']} pictures, {figures['objects']} objects"
+  lines = [
+    f"| {head} | SA-SOR | the method minus it | pairs | with a small object | near a pole |",
+    "|---|---|---|---|---|---|",
+  ]
+  for ranker, row in figures["rankers"].items():
+    gain = row["gain"]
+    low, high = gain["interval_95"]
+    sa_sor = row["sa_sor"]
+    pairs = " | ".join(
+      f"{row[subset]['mean']:.3f}" for subset in ("pairs", "pairs_small", "pairs_polar")
+    )
+    difference = "" if ranker == "full" else f"{gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    lines.append(
+      f"| {ranker.replace('_', ' ')} | {sa_sor['mean']:.3f} [{sa_sor['interval_95'][0]:.3f},"
+      f" {sa_sor['interval_95'][1]:.3f}] | {difference} | {pairs} |"
+    )
+  return "\n".join(lines)
+
+
+def _scores(metric, examples: Sequence[Example], values: Sequence[np.ndarray]) -> list[Score]:
+  return [metric(e.relevance, value) for e, value in zip(examples, values, strict=True)]
+
+
+def _agreement(example: Example, values: np.ndarray, chosen: np.ndarray) -> Score:
+  """The share of ordered pairs with an object of `chosen` that are in the right order."""
+  if chosen.all():
+    return pairwise_agreement(example.relevance, values)
+  pairs = chosen[:, None] | chosen
+  better = (example.relevance[:, None] > example.relevance) & pairs
+  if not better.any():
+    return Score(float("nan"), "skipped")
+  return Score(float((0.5 + 0.5 * np.sign(values[:, None] - values))[better].mean()), "used")
+
+
+def _summary(scores: Sequence[Score]) -> dict[str, Any]:
+  return ScoreAccumulator().add(*scores).summary() | {
+    "interval_95": list(bootstrap_interval(scores))
+  }
+
+
+if __name__ == "__main__":
+  app.run(main)

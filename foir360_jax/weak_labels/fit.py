@@ -1,0 +1,153 @@
+"""Fits the object score's coefficients to pictures whose order is known.
+
+Logistic regression on pairs: of two objects that a view sees together, the terms of their local
+scores say how likely the one is ranked above the other; likewise the prior's terms, on all pairs.
+A picture's pairs together weigh 1, weighted among themselves by visibility, and each data set as
+much as the others. Axes: V views, n objects, K terms, M pairs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from scipy.special import expit
+
+from foir360_jax.weak_labels.examples import Example
+from foir360_jax.weak_labels.object_score import (
+  SALIENCY_SUM,
+  ObjectScore,
+  local_terms,
+  prior_terms,
+)
+from foir360_jax.weak_labels.variants import Variant, strengths
+
+_RIDGE = 1e-3  # of the mean loss, on standardised terms
+PRIOR_WEIGHTS = (0.03, 0.1, 0.3, 1.0)
+WHOLE_WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+
+
+def fit_object_score(
+  train: Mapping[str, Sequence[Example]], tune: Mapping[str, Sequence[Example]], variant: Variant
+) -> ObjectScore:
+  """Fits local scores and prior on `train`, chooses the weights of prior and views on `tune`.
+
+  Args:
+    train: examples by data set, measured with a score that erases by `SALIENCY_SUM`.
+    tune: other examples by data set.
+    variant: which of the measurements are used, and how.
+
+  Returns:
+    The coefficients, rounded to four digits.
+  """
+  views = {
+    name: [example._replace(local=variant.restrict(example.local)) for example in part]
+    for name, part in train.items()
+  }
+
+  def fitted(pairs: Callable[[Example], tuple[np.ndarray, np.ndarray]]) -> tuple[float, ...]:
+    coefficients = _logistic([[pairs(example) for example in part] for part in views.values()])
+    return tuple(float(f"{value:.4g}") for value in coefficients)
+
+  coefficients = (
+    SALIENCY_SUM,
+    fitted(lambda example: _local_pairs(example, slice(0, -1))),
+    fitted(lambda example: _local_pairs(example, slice(-1, None))),
+    fitted(_prior_pairs),
+  )
+  weights = WHOLE_WEIGHTS if variant.has_views and variant.collector else (1.0,)
+  candidates = [
+    ObjectScore(*coefficients, prior_weight, whole_weight, 1.0, 0.0)
+    for prior_weight in PRIOR_WEIGHTS
+    for whole_weight in weights
+  ]
+  losses = [
+    np.mean([np.mean([_loss(e, score, variant) for e in part]) for part in tune.values()])
+    for score in candidates
+  ]
+  score = candidates[int(np.argmin(losses))]
+  slope, intercept = _fit_importance(
+    [[(strengths(e, score, variant), e.relevance) for e in part] for part in train.values()]
+  )
+  return score._replace(slope=slope, intercept=intercept)
+
+
+def _loss(example: Example, score: ObjectScore, variant: Variant) -> float:
+  """The share of pairs in the wrong order, ties by half."""
+  strength = strengths(example, score, variant)
+  better = example.relevance[:, None] > example.relevance
+  wrong = 0.5 - 0.5 * np.sign(strength[:, None] - strength)
+  return float(wrong[better].mean()) if better.any() else 0.0
+
+
+def _local_pairs(example: Example, views: slice) -> tuple[np.ndarray, np.ndarray]:
+  """Differences of terms [M, K] of pairs in their true order in `views`, and weights [M], sum 1."""
+  history, visibility = jax.tree.map(
+    lambda x: x[views], (example.local.history, example.local.visibility)
+  )
+  terms = np.asarray(local_terms(np.log(example.scene.area), example.scene.elevation, history))
+  better = example.relevance[:, None] > example.relevance
+  weights = visibility[:, :, None] * visibility[:, None] * better
+  view, first, second = np.nonzero(weights)
+  return terms[view, first] - terms[view, second], _normalised(weights[view, first, second])
+
+
+def _prior_pairs(example: Example) -> tuple[np.ndarray, np.ndarray]:
+  terms = np.asarray(prior_terms(np.log(example.scene.area), example.scene.elevation))
+  first, second = np.nonzero(example.relevance[:, None] > example.relevance)
+  return terms[first] - terms[second], _normalised(np.ones(len(first)))
+
+
+def _normalised(weights: np.ndarray) -> np.ndarray:
+  return weights / max(weights.sum(), 1e-12)
+
+
+def _logistic(sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> np.ndarray:
+  """Coefficients [K] that give the differences [M, K] of each picture the highest likelihood."""
+  parts = [
+    (differences, weights / (len(pictures) * len(sets)))
+    for pictures in sets
+    for differences, weights in pictures
+  ]
+  differences = np.concatenate([part for part, _ in parts]).astype(np.float64)
+  weights = np.concatenate([part for _, part in parts]).astype(np.float64)
+  scale = np.sqrt(weights @ differences**2 / max(weights.sum(), 1e-12))
+  used = scale > 1e-9  # a term that is the same for all objects has no coefficient
+  scaled = differences[:, used] / scale[used]
+  if not used.any():
+    return np.zeros(len(scale))
+  coefficients = np.zeros(used.sum())
+  for _ in range(50):
+    wrong = expit(-scaled @ coefficients)
+    gradient = scaled.T @ (weights * wrong) - _RIDGE * coefficients
+    curvature = (scaled * (weights * wrong * (1 - wrong))[:, None]).T @ scaled
+    step = np.linalg.solve(curvature + _RIDGE * np.eye(len(coefficients)), gradient)
+    coefficients += step / max(1.0, np.abs(step).max())
+    if np.abs(step).max() < 1e-9:
+      break
+  result = np.zeros(len(scale))
+  result[used] = coefficients / scale[used]
+  return result
+
+
+def _fit_importance(
+  sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]],
+) -> tuple[float, float]:
+  """Slope and intercept of the sigmoid that comes nearest to (n - rank + 1) / n."""
+  strength, target, weights = [], [], []
+  for pictures in sets:
+    for values, relevance in pictures:
+      order = (relevance[:, None] >= relevance).mean(1)
+      strength.append(values)
+      target.append(order)
+      weights.append(np.full(len(values), 1 / (len(values) * len(pictures))))
+  terms = np.stack([np.concatenate(strength), np.ones(sum(map(len, strength)))], axis=-1)
+  target, weights = np.concatenate(target), np.concatenate(weights)
+  coefficients = np.zeros(2)
+  for _ in range(50):
+    mean = expit(terms @ coefficients)
+    gradient = terms.T @ (weights * (target - mean))
+    curvature = (terms * (weights * mean * (1 - mean))[:, None]).T @ terms
+    step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+    coefficients += step / max(1.0, np.abs(step).max())
+  slope, intercept = (float(f"{value:.4g}") for value in coefficients)
+  return slope, intercept

@@ -1,0 +1,90 @@
+"""One panorama on the host: read and described, or refused in one line; and its results written.
+
+Below `folder`, whose threads do this while the device works. Axes as in `rank`.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from foir360_jax import formats
+from foir360_jax.formats import PanoramaError, RankedObjects, SceneError, read_panorama
+from foir360_jax.weak_labels.program import Scene, WeakRanks
+from foir360_jax.weak_labels.rank import OBJECT_COUNTS, describe_scene, ranked_objects
+
+_MAX_ID = 2**31 - 1
+
+
+@dataclasses.dataclass
+class ReadyScene:
+  """A scene that may be ranked; `described` is None where it has no objects, or was ranked."""
+
+  scene: formats.Scene
+  panorama: np.ndarray
+  described: Scene | None
+
+
+def read_scene(folder: formats.SceneFolder, scene_id: str) -> ReadyScene | str:
+  """Reads and describes a scene, or returns the line that says what is wrong with it."""
+  where = f"{folder.path}: {scene_id}"
+  try:
+    scene = folder.read(scene_id)
+    where = scene.image_file or where
+    _check(scene, where)
+    panorama = read_panorama(scene.image_file)
+    described = describe_scene(panorama, scene.masks()) if scene.objects else None
+    return ReadyScene(scene, panorama, described)
+  except (SceneError, PanoramaError) as error:  # these name the file themselves
+    return one_line(error)
+  except (ValueError, OSError, MemoryError) as error:
+    return one_line(f"{where}: {type(error).__name__}: {error}")
+
+
+def _check(scene: formats.Scene, where: Any) -> None:
+  """Raises SceneError for what masks and a picture alone do not show."""
+  if scene.image_file is None:
+    raise SceneError(f"{where}: there is no picture; put it where the layout has it")
+  if scene.width != 2 * scene.height:
+    raise SceneError(
+      f"{where}: {scene.width} x {scene.height} pixels is not 2:1; give a full panorama, twice as"
+      " wide as high"
+    )
+  if len(scene.objects) > OBJECT_COUNTS[-1]:
+    raise SceneError(
+      f"{where}: {len(scene.objects)} objects are more than {OBJECT_COUNTS[-1]}; leave out the"
+      " smallest, or join those of one kind"
+    )
+  wrong = [item.id for item in scene.objects if not 1 <= item.id <= _MAX_ID]
+  if wrong:
+    raise SceneError(f"{where}: object ids {wrong} are not in 1 ... {_MAX_ID}; number them anew")
+
+
+def write_result(
+  item: ReadyScene,
+  result: WeakRanks | None,
+  index: int,
+  files: tuple[pathlib.Path, pathlib.Path],
+  overlays: bool,
+) -> None:
+  """Writes one panorama's overlay, then its rank file."""
+  scene, masks = item.scene, item.scene.masks()
+  names = dict(
+    categories=[entry.category for entry in scene.objects],
+    ids=[entry.id for entry in scene.objects],
+    image=scene.image_file.name,
+  )
+  if result is None:
+    ranked = RankedObjects.from_masks(item.panorama, masks, [], **names)
+  else:
+    ranked = ranked_objects(result, index, item.panorama, masks, **names)
+  rank_file, overlay = files
+  if overlays:
+    ranked.save_overlay(overlay)
+  ranked.save_json(rank_file)
+
+
+def one_line(text: Any) -> str:
+  """Returns a message without line breaks."""
+  return " ".join(str(text).split())

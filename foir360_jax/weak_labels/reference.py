@@ -1,0 +1,104 @@
+"""Steps 1 and 2 written plainly: view by view and object by object, nothing compiled as a whole.
+
+What `local.rank_views` computes, for its tests and as its opponent in the benchmark. Slow. Axes: N
+objects, h x w pixels, g x k cells.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from foir360_jax.weak_labels.erase import FILLS, erase
+from foir360_jax.weak_labels.local import MEASUREMENTS, History, LocalRanks, Saliency, Views
+
+
+def rank_views_plainly(
+  views: Views,
+  *,
+  saliency: Saliency,
+  choose: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  fill: str = "pull_push",
+  grow_px: int = 4,
+  max_erased: int = 128,
+) -> LocalRanks:
+  """Arguments and result as of `rank_views`, in NumPy."""
+  views = jax.tree.map(np.asarray, views)
+  num_views, num_objects = views.where.shape
+  shape = num_views, num_objects, len(MEASUREMENTS)
+  history = History(*(np.zeros(shape, np.float32) for _ in History._fields))
+  order = np.full((num_views, num_objects), -1, np.int32)
+  visibility = np.zeros((num_views, num_objects), np.float32)
+  evaluations = 0
+  for view in range(num_views):
+    image, coverage = views.images[view], views.coverage[view]
+    cell_areas, object_areas = views.cell_areas[view], views.object_areas[view]
+    for number in np.flatnonzero(views.where[view]):
+      visibility[view, number] = _visibility(coverage[number], cell_areas, object_areas[number])
+    objects = [number for number in range(num_objects) if visibility[view, number] > 0]
+    left, gone = list(objects), []
+    background = cell_areas * (1.02 - np.minimum(coverage[views.where[view]].max(0), 1))
+
+    def measure(seen):
+      density = np.asarray(saliency(seen[None]))[0]
+      measured = [_measure(density, part, cell_areas, background) for part in coverage]  # noqa: B023
+      return np.array(measured)
+
+    while left:
+      seen = _without(image, coverage, views.where[view], gone, fill, grow_px) if gone else image
+      measured = measure(seen)
+      evaluations += 1
+      for number in left:
+        if not gone:
+          history.first[view, number] = history.bare[view, number] = measured[number]
+        mean = history.average[view, number]
+        history.average[view, number] = mean + (measured[number] - mean) / (len(gone) + 1)
+        history.last[view, number] = measured[number]
+      log_areas = np.log(np.maximum(object_areas, 1e-9))
+      scores = np.asarray(choose(log_areas, history.last[view]))
+      ranking = sorted(left, key=lambda number: -scores[number])  # noqa: B023
+      if len(left) == 1 or len(gone) == max_erased:
+        for place, number in enumerate(ranking):
+          order[view, number] = len(gone) + place
+        break
+      order[view, ranking[0]] = len(gone)
+      gone.append(ranking[0])
+      left.remove(ranking[0])
+    if objects and max_erased:
+      bare = measure(_without(image, coverage, views.where[view], objects, fill, grow_px))
+      evaluations += 1
+      history.bare[view, objects] = bare[objects]
+  return LocalRanks(history, order, visibility, np.int32(evaluations))
+
+
+def _visibility(coverage: np.ndarray, cell_areas: np.ndarray, object_area: float) -> float:
+  area = float((coverage * cell_areas).sum())
+  enough = min(0.25 * object_area, 0.02 * float(cell_areas.sum()))
+  return min(area / max(object_area, 1e-9), 1.0) if area > 0 and area >= enough else 0.0
+
+
+def _without(image, coverage, where, gone, fill, grow_px) -> np.ndarray:
+  """The image without the objects that are gone; the others are never part of a hole."""
+  cell = image.shape[0] // coverage.shape[1]
+  hole, kept = np.zeros(image.shape[:2], bool), np.zeros(image.shape[:2], bool)
+  for number in np.flatnonzero(where):
+    covered = np.repeat(np.repeat(coverage[number], cell, 0), cell, 1)
+    if number in gone:
+      hole |= covered > 0
+    else:
+      kept |= covered > 0.5
+  return np.asarray(erase(image, hole, kept, fill=FILLS[fill], grow_px=grow_px))
+
+
+def _measure(density, coverage, cell_areas, background) -> np.ndarray:
+  """[F] measurements of one object on the density [h, w] of its view."""
+  if not coverage.any():
+    return np.zeros(len(MEASUREMENTS))
+  rows, columns = coverage.shape
+  cell = density.shape[0] // rows
+  cells = density.reshape(rows, cell, columns, cell).mean((1, 3), dtype=np.float64)
+  relative = np.maximum(cells / ((cells * background).sum() / background.sum()), 1e-4)
+  weights = coverage.astype(np.float64) * cell_areas
+  mean = (weights * relative).sum() / weights.sum()
+  peak = relative[weights >= 0.5 * weights.max()].max()
+  return np.log(np.array([mean, peak]))

@@ -1,0 +1,82 @@
+"""The method without one of its parts, from the same measurements, to see what the part is worth.
+
+A variant is fitted by itself (`fit`), so that it makes the best of what it has. Axes: V views, the
+whole picture last; n objects, padded to N inside.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from foir360_jax.weak_labels.examples import Example
+from foir360_jax.weak_labels.local import History, LocalRanks
+from foir360_jax.weak_labels.object_score import ObjectScore
+from foir360_jax.weak_labels.program import Scene, collect_ranks
+
+_PADDED = 32  # to a multiple of this number, so that few programs are compiled
+
+
+class Variant(NamedTuple):
+  """One form of the method.
+
+  Attributes:
+    erases: False: only the measurements before anything was erased count.
+    has_views: False: the whole picture is the only view.
+    collector: a name of `collect.COLLECTORS`, or "" for none: an object keeps its local score from
+      the view that sees most of it, of equals the first: a part of the picture before the whole.
+  """
+
+  erases: bool = True
+  has_views: bool = True
+  collector: str = "bradley_terry"
+
+  def restrict(self, local: LocalRanks) -> LocalRanks:
+    """What this variant may use of the measurements, fields [V, n, ...]."""
+    history, order, visibility, evaluations = local
+    if not self.erases:
+      history = History(*[history.first] * len(history))
+    if not self.has_views:
+      history, order, visibility = jax.tree.map(lambda x: x[-1:], (history, order, visibility))
+    return LocalRanks(history, order, visibility, evaluations)
+
+
+VARIANTS = {
+  "full": Variant(),
+  "without_erasing": Variant(erases=False),
+  "without_views": Variant(has_views=False),
+  "without_collector": Variant(collector=""),
+  "plackett_luce": Variant(collector="plackett_luce"),
+  "mean": Variant(collector="mean"),
+  "borda": Variant(collector="borda"),
+}
+
+
+def strengths(example: Example, score: ObjectScore, variant: Variant) -> np.ndarray:
+  """The strength [n] of each object by this variant with these coefficients."""
+  local = variant.restrict(example.local)
+  count = len(example.relevance)
+  padding = -count % _PADDED
+
+  def pad(x: np.ndarray, axis: int) -> np.ndarray:
+    return np.pad(x, [(0, padding) if a == axis else (0, 0) for a in range(x.ndim)])[None]
+
+  measured = jax.tree.map(lambda x: pad(x, 1), (local.history, local.order, local.visibility))
+  scene = example.scene
+  described = tuple(pad(x, 0) for x in (scene.area, scene.elevation, scene.where))
+  strength = _strengths(measured, described, score, variant.collector)
+  return np.asarray(strength)[0, :count]
+
+
+@functools.partial(jax.jit, static_argnames="collector")
+def _strengths(measured, described, score: ObjectScore, collector: str) -> jax.Array:
+  scene = Scene(None, None, *described)
+  local = LocalRanks(*measured, None)
+  if collector:
+    return collect_ranks(local, scene, object_score=score, collector=collector).strength
+  log_area = jnp.log(jnp.maximum(scene.area, 1e-9))
+  scores = score.local_score(log_area, scene.elevation, local.history)
+  best = local.visibility.argmax(1, keepdims=True)
+  return jnp.take_along_axis(scores, best, axis=1)[:, 0]

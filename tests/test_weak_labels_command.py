@@ -1,0 +1,121 @@
+"""The command that makes weak labels: its configuration, its flags, and what they lead to."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from foir360_jax import run
+from foir360_jax.config import base_config, validate, weak_labels_config
+from foir360_jax.data import open_source
+from foir360_jax.formats import open_scenes, read_rank_file
+from foir360_jax.weak_labels.program import Strategy
+from rank360.dummy_scenes import write_dummy_data
+
+
+def test_every_part_of_the_strategy_is_a_field_with_the_same_default():
+  config = weak_labels_config()
+  validate(config)
+  assert Strategy(**{name: config[name] for name in Strategy._fields}) == Strategy()
+  assert config.saliency == "learned"
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("saliency", "deep", "config.saliency must be one of learned, spectral, not 'deep'"),
+    ("collector", "elo", "config.collector must be one of bradley_terry, .*, not 'elo'"),
+    ("fill", "black", "config.fill must be one of .*, not 'black'"),
+    ("max_erased", -1, "config.max_erased must be at least 0, not -1"),
+    ("max_erased_whole", -1, "config.max_erased_whole must be at least 0, not -1"),
+    ("grow_px", -1, "config.grow_px must be at least 0, not -1"),
+    ("views_at_once", 0, "config.views_at_once must be at least 1, not 0"),
+    ("batch_size", 0, "config.batch_size must be at least 1, not 0"),
+  ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(field, value, message, tmp_path):
+  config = weak_labels_config()
+  config[field] = value
+  with pytest.raises(ValueError, match=message):
+    run.weak_labels(config, str(tmp_path), str(tmp_path), saliency=None, overwrite=False)
+
+
+def test_misspelt_fields_are_refused():
+  with pytest.raises(AttributeError, match="colector"):
+    weak_labels_config().colector = "borda"
+
+
+def test_configurations_of_other_tasks_are_refused_by_each_mode(tmp_path):
+  workdir = str(tmp_path)
+  with pytest.raises(ValueError, match="needs --config=configs/weak_labels.py or none"):
+    run.weak_labels(base_config(), workdir, workdir, saliency=None, overwrite=False)
+  for entry_point in (run.train_and_evaluate, run.evaluate_run):
+    with pytest.raises(ValueError, match="this --mode is not for a config of the task weak_labels"):
+      entry_point(weak_labels_config(), workdir)
+  with pytest.raises(ValueError, match="not weak_labels"):
+    run.benchmark(weak_labels_config(), workdir)
+  assert not list(tmp_path.iterdir())
+
+
+def stopping(*_, **__):
+  raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_an_exit_code_and_no_traceback(tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "WeakRanker", lambda *_, **__: None)
+  monkeypatch.setattr(run, "label_folder", stopping)
+  with pytest.raises(SystemExit) as stopped:
+    run.weak_labels(None, str(tmp_path), "out", saliency="spectral", overwrite=False)
+  assert stopped.value.code == 128 + signal.SIGINT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--mode=weak_labels"], "--mode=weak_labels needs --input, --output"),
+    (["--workdir=x", "--config=configs/tiny.py", "--saliency=spectral"], "leave it out"),
+    (["--mode=weak_labels", "--input=x", "--output=y", "--saliency=deep"], "learned|spectral"),
+  ],
+)
+def test_wrong_flags_are_explained(run_command, flags, message):
+  result = run_command("-m", "foir360_jax.main", *flags)
+  assert result.returncode != 0
+  assert message in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_panoramas_with_masks_become_a_weakly_labelled_data_set(run_command, tmp_path):
+  write_dummy_data(tmp_path / "scenes", height=64)
+  (tmp_path / "scenes/images/dummy_3.png").write_bytes(b"")
+  folders = [f"--input={tmp_path / 'scenes'}", f"--output={tmp_path / 'out'}"]
+  command = ["-m", "foir360_jax.main", "--mode=weak_labels", "--saliency=spectral", *folders]
+  config = ["--config=configs/weak_labels.py", "--config.batch_size=2", "--config.max_erased=1"]
+  labelled = run_command(*command, *config, "--config.max_erased_whole=1")
+  assert labelled.returncode == 1, labelled.stderr
+  lines = labelled.stdout.splitlines()
+  assert lines[-2].startswith("4 of 5 panoramas ranked, 0 done before, 1 bad; ")
+  assert lines[-1].startswith("bad: ") and "dummy_3.png: the file is empty" in lines[-1]
+
+  other = run_command(*command)
+  assert other.returncode == 2 and "Traceback" not in other.stderr
+  assert "weak_labels.json: strategy.max_erased was 1, now it is 8" in other.stderr
+
+  flags = ["--dataset=rank360/weak", f"--manual_dir={tmp_path / 'scenes'}"]
+  flags += [f"--ranks_dir={tmp_path / 'out'}", f"--data_dir={tmp_path / 'data'}"]
+  checked = run_command("datasets/prepare.py", *flags, "--check")
+  assert checked.returncode == 1 and "5 records, 4 good, 1 bad" in checked.stdout, checked.stderr
+  prepared = run_command("datasets/prepare.py", *flags, "--skip_bad")
+  assert prepared.returncode == 0, prepared.stderr
+  ids = set()
+  for split in ("train", "test"):
+    for example in open_source("rank360/weak", str(tmp_path / "data"), split):
+      ids.add(example["image_id"])
+      ranked = read_rank_file(tmp_path / f"out/ranks/{example['image_id']}.json")
+      np.testing.assert_array_equal(example["id"], ranked.ids)
+      np.testing.assert_array_equal(example["rank"], ranked.ranks)
+      np.testing.assert_array_equal(example["importance"], ranked.importance)
+      np.testing.assert_array_equal(example["confidence"], ranked.confidence)
+      assert set(example["source"]) == {b"weak"}
+      assert (tmp_path / f"out/overlays/{example['image_id']}.png").is_file()
+  assert ids == set(open_scenes(tmp_path / "scenes").ids) - {"dummy_3"}
