@@ -1,6 +1,7 @@
 """Ranks without annotators: views of a panorama, erasing in them, and the collector of local ranks.
 
-`views` -> local scores -> `erase` the most important object, again and again -> `collect`.
+`views` -> local scores -> `erase` the most important object, again and again -> `collect`. The whole
+of it is `rank_objects`.
 """
 
 from foir360_jax.weak_labels.collect import (
@@ -13,6 +14,9 @@ from foir360_jax.weak_labels.collect import (
   plackett_luce,
 )
 from foir360_jax.weak_labels.erase import FILLS, Fill, erase, grow
+from foir360_jax.weak_labels.object_score import ObjectScore
+from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.weak_labels.rank import WeakRanker, rank_objects
 from foir360_jax.weak_labels.views import (
   ViewPlan,
   cell_areas,
@@ -30,7 +34,10 @@ __all__ = [
   "Collected",
   "Collector",
   "Fill",
+  "ObjectScore",
+  "Strategy",
   "ViewPlan",
+  "WeakRanker",
   "borda",
   "bradley_terry",
   "cell_areas",
@@ -42,6 +49,7 @@ __all__ = [
   "pack_objects",
   "plackett_luce",
   "plan_views",
+  "rank_objects",
   "render_views",
   "render_whole",
 ]
