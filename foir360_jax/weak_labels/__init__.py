@@ -1,7 +1,7 @@
 """Ranks without annotators: views of a panorama, erasing in them, and the collector of local ranks.
 
-`views` -> local scores -> `erase` the most important object, again and again -> `collect`. All of it
-is `rank_objects`.
+`views` -> local scores -> `erase` the most important object, again and again -> `collect`;
+`rank_objects` is all of it.
 """
 
 from foir360_jax.weak_labels.collect import (
