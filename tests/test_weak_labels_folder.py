@@ -24,7 +24,12 @@ from foir360_jax.saliency import SpectralResidual
 from foir360_jax.sphere import solid_angle
 from foir360_jax.weak_labels import folder as module
 from foir360_jax.weak_labels.folder import label_folder
-from foir360_jax.weak_labels.object_score import LOCAL_TERMS, PRIOR_TERMS, ObjectScore
+from foir360_jax.weak_labels.object_score import (
+  LOCAL_TERMS,
+  PRIOR_TERMS,
+  SALIENCY_SUM,
+  ObjectScore,
+)
 from foir360_jax.weak_labels.output_folder import SETTINGS_FILE
 from foir360_jax.weak_labels.program import Strategy, WeakRanks
 from foir360_jax.weak_labels.rank import WeakRanker, describe_scene, ranked_objects
@@ -32,9 +37,12 @@ from rank360.dummy_scenes import write_dummy_data
 
 BATCH_SIZE = 3
 SCORE = ObjectScore(
-  local=tuple(np.linspace(0.5, 1.5, len(LOCAL_TERMS))),
+  erasing=SALIENCY_SUM,
+  local_views=tuple(np.linspace(0.5, 1.5, len(LOCAL_TERMS))),
+  local_whole=tuple(np.linspace(0.4, 1.4, len(LOCAL_TERMS))),
   prior=tuple(np.linspace(0.5, 1.0, len(PRIOR_TERMS))),
   prior_weight=0.1,
+  whole_weight=1.0,
   slope=0.2,
   intercept=0.0,
 )
@@ -68,7 +76,7 @@ class StubRanker:
     )
     # In the padding there is garbage that would not pass as importance.
     importance = np.where(scenes.where, importance, 7.0).astype(np.float32)
-    confidence = np.where(scenes.where, scenes.elevation, -3.0)
+    confidence = np.where(scenes.where, np.abs(scenes.elevation), -3.0)
     return WeakRanks(importance, importance, confidence, scenes.where, np.int32(0))
 
 

@@ -10,15 +10,14 @@ are not opened.
   python -m foir360_jax.evaluation.object_score --data_dir=data
 """
 
+import argparse
 import json
 import pathlib
 import sys
 
-from absl import app, flags
-
 from foir360_jax.evaluation.weak_examples import FACES, measure_prepared
 from foir360_jax.formats import write_atomically
-from foir360_jax.saliency import build_saliency
+from foir360_jax.saliency.build import NAMES, build_saliency
 from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.fit import fit_object_score
 from foir360_jax.weak_labels.object_score import (
@@ -48,20 +47,19 @@ START = ObjectScore(
   intercept=0.0,
 )
 
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of the prepared data sets.")
-_OUT = flags.DEFINE_string("out", str(COEFFICIENTS), "The file of coefficients to write.")
-_SALIENCY = flags.DEFINE_list("saliency", ["learned", "spectral"], "Saliency models to fit for.")
 
-
-def main(argv):
+def main():
   """Measures, fits, and writes; coefficients of other saliency models in the file stay."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-  path = pathlib.Path(_OUT.value)
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
+  parser.add_argument("--out", default=str(COEFFICIENTS), help="file of coefficients to write")
+  parser.add_argument("--saliency", nargs="+", default=list(NAMES), choices=NAMES)
+  arguments = parser.parse_args()
+  path = pathlib.Path(arguments.out)
   content = json.loads(path.read_text()) if path.is_file() else {}
   try:
-    for name in _SALIENCY.value:
-      content[name] = fit_variants(name, _DATA_DIR.value)
+    for name in arguments.saliency:
+      content[name] = fit_variants(name, arguments.data_dir)
   except ValueError as error:
     sys.exit(f"error: {error}")
   write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -82,4 +80,4 @@ def fit_variants(saliency_name: str, data_dir: str) -> dict:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

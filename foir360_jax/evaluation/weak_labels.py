@@ -9,6 +9,7 @@ difference between the method and each of the others, all with 95 % bootstrap in
   python -m foir360_jax.evaluation.weak_labels --data_dir=data --out=weak_labels.json
 """
 
+import argparse
 import json
 import pathlib
 import re
@@ -17,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 
 from foir360_jax.evaluation.object_score import PANORAMAS
 from foir360_jax.evaluation.weak_examples import FACES, measure_folder, measure_prepared
@@ -30,7 +30,7 @@ from foir360_jax.metrics import (
   pairwise_agreement,
   rank_correlation,
 )
-from foir360_jax.saliency import build_saliency
+from foir360_jax.saliency.build import NAMES, build_saliency
 from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Strategy
@@ -44,46 +44,64 @@ BASELINES: dict[str, Callable[[Example], np.ndarray]] = {
 }
 POLAR_SINE = np.sin(np.radians(45))
 
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of the prepared data sets.")
-_OUT = flags.DEFINE_string("out", None, "JSON file for all figures.", required=True)
-_SALIENCY = flags.DEFINE_enum("saliency", "learned", ["learned", "spectral"], "Saliency model.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["test", "tune"], "Judge on test, look on tune.")
-_SCENES = flags.DEFINE_string("scenes", None, "Also a folder of ranked panoramas, of any format.")
-_GROUPS = flags.DEFINE_string(
-  "groups", r".*", "What of an id of --scenes names its group (a video): a regular expression."
-)
 SPLITS = {
   "test": {FACES: "test", PANORAMAS: "test"},
   "tune": {FACES: "tune", PANORAMAS: "validation[100:200]"},
 }
 
 
-def main(argv):
+def main():
   """Measures, prints the tables, writes the JSON."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-  name = _SALIENCY.value
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
+  parser.add_argument("--out", required=True, help="JSON file for all figures")
+  parser.add_argument("--saliency", default="learned", choices=NAMES)
+  parser.add_argument("--split", default="test", choices=SPLITS, help="look on tune, judge on test")
+  parser.add_argument("--scenes", help="also a folder of ranked panoramas, of any format")
+  parser.add_argument(
+    "--groups",
+    default=".*",
+    help="regular expression: what begins an id of --scenes and is its group",
+  )
+  arguments = parser.parse_args()
   try:
-    scores = {variant: ObjectScore.load(name, variant) for variant in VARIANTS}
-    method = {
-      "saliency": build_saliency(name),
-      "strategy": Strategy(),
-      "object_score": scores["full"],
-    }
-    report = {"saliency": name, "split": _SPLIT.value, "sources": {}}
-    for source, split in SPLITS[_SPLIT.value].items():
-      examples = measure_prepared(source, _DATA_DIR.value, split, **method)
-      report["sources"][source] = judge(examples, scores)
-      print(table(source, report["sources"][source]), flush=True)
-    if _SCENES.value:
-      examples = measure_folder(_SCENES.value, **method)
-      groups = [re.match(_GROUPS.value, example.name).group(0) for example in examples]
-      report["sources"][_SCENES.value] = judge(examples, scores, groups)
-      print(table(pathlib.Path(_SCENES.value).name, report["sources"][_SCENES.value]))
-  except ValueError as error:
+    report = measure_and_judge(arguments)
+  except (ValueError, re.error) as error:
     sys.exit(f"error: {error}")
-  write_atomically(_OUT.value, (json.dumps(report, indent=2) + "\n").encode())
-  print(f"wrote {_OUT.value}")
+  write_atomically(arguments.out, (json.dumps(report, indent=2) + "\n").encode())
+  print(f"wrote {arguments.out}")
+
+
+def measure_and_judge(arguments: argparse.Namespace) -> dict[str, Any]:
+  """The figures of all sources; prints each table when it is there."""
+  name = arguments.saliency
+  scores = {variant: ObjectScore.load(name, variant) for variant in VARIANTS}
+  method = {
+    "saliency": build_saliency(name),
+    "strategy": Strategy(),
+    "object_score": scores["full"],
+  }
+  report = {"saliency": name, "split": arguments.split, "sources": {}}
+  for source, split in SPLITS[arguments.split].items():
+    examples = measure_prepared(source, arguments.data_dir, split, **method)
+    report["sources"][source] = judge(examples, scores)
+    print(table(source, report["sources"][source]), flush=True)
+  if arguments.scenes:
+    examples = measure_folder(arguments.scenes, **method)
+    groups = [group_of(example.name, arguments.groups) for example in examples]
+    report["sources"][arguments.scenes] = judge(examples, scores, groups)
+    print(table(pathlib.Path(arguments.scenes).name, report["sources"][arguments.scenes]))
+  return report
+
+
+def group_of(name: str, pattern: str) -> str:
+  """What the pattern finds at the start of an id; an id without it is a group by itself.
+
+  >>> group_of("choir_3", r".*(?=_)"), group_of("room", r".*(?=_)")
+  ('choir', 'room')
+  """
+  found = re.match(pattern, name)
+  return found.group() if found else name
 
 
 def judge(
@@ -183,4 +201,4 @@ def _summary(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()
