@@ -99,8 +99,10 @@ def test_one_run_each_has_no_deviation(drawn, tmp_path, capsys):
   command = ["--a", str(folders["a"][0]), "--b", str(folders["b"][0])]
   assert main([*command, f"--out={tmp_path / 'c.json'}"]) == 0
   assert json.loads((tmp_path / "c.json").read_text())["a"]["deviation"] is None
-  line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a: "))
-  assert " - " in line and "more" not in line
+  printed = capsys.readouterr().out.splitlines()
+  assert f"a: {folders['a'][0]}" in printed
+  line = next(line for line in printed if line.startswith("a  "))
+  assert line.split()[2] == "-"
 
 
 @pytest.mark.parametrize(

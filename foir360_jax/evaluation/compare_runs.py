@@ -124,15 +124,16 @@ def compare(
 
 def table(report: Mapping[str, Any]) -> str:
   """Returns the figures as text."""
-  head = f"{report['key']} on {report['data']}, {report['split']}: {report['images']} images"
-  lines = [head, f"{'':34}{'mean':>8}{'deviation of runs':>20}  each run"]
+  lines = [f"{report['key']} on {report['data']}, {report['split']}: {report['images']} images"]
   for name in ("a", "b"):
-    group = report[name]
-    runs, deviation = group["runs"], group["deviation"]
-    title = f"{name}: {runs[0]}{f' and {len(runs) - 1} more' if len(runs) > 1 else ''}"
+    runs = report[name]["runs"]
+    lines.append(f"{name}: {runs[0]}{f' and {len(runs) - 1} more' if len(runs) > 1 else ''}")
+  lines.append(f"{'':34}{'mean':>8}{'deviation of runs':>20}  each run")
+  for name in ("a", "b"):
+    group, deviation = report[name], report[name]["deviation"]
     spread = "-" if np.isnan(deviation) else f"{deviation:.3f}"
     each = " ".join(f"{mean:.3f}" for mean in group["means"])
-    lines.append(f"{title:34}{group['mean']:>8.3f}{spread:>20}  {each}")
+    lines.append(f"{name:34}{group['mean']:>8.3f}{spread:>20}  {each}")
   lines.append(f"{'':34}{'mean':>8}{'95 % interval':>20}")
   gap = report["gap"]
   low, high = gap["interval_95"]
