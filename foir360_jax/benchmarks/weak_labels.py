@@ -138,7 +138,7 @@ def time_method(
     ],
     rounds=rounds,
   )
-  turns = _turns(pools, ranks, strategy, at_once)
+  turns = _turns(ranks, strategy, at_once)
   seconds = {name: timing.min_s for name, timing in timings.items()}
   saliency_s = sum(
     count * seconds[name]
@@ -182,13 +182,14 @@ def time_method(
   return report
 
 
-def _turns(pools, ranks, strategy: Strategy, at_once) -> list[int]:
+def _turns(ranks, strategy: Strategy, at_once) -> list[int]:
   """How often the network ran on each pool: as often as views were computed, some at a time."""
   counts = []
   seen = np.asarray(ranks.visibility > 0).sum(-1)
   limits = strategy.max_erased, strategy.max_erased_whole
   for of_pool, limit, width in zip((seen[:, :-1], seen[:, -1:]), limits, at_once, strict=True):
-    needed = np.where(of_pool > 0, 1 + np.minimum(of_pool - 1, limit), 0).ravel()
+    times = 2 + np.minimum(of_pool - 1, limit) if limit else 1
+    needed = np.where(of_pool > 0, times, 0).ravel()
     # The views with most to do come first, so this many turns are enough.
     counts.append(max(int(np.ceil(needed.sum() / width)), int(needed.max(initial=0))))
   return counts
@@ -202,11 +203,12 @@ def _race_plainly(saliency, scenes, strategy, score, local, weights, views):
     rank = functools.partial(
       rank_views_plainly,
       saliency=saliency,
-      local_score=score.local_score,
+      choose=score.erasing_score,
       fill=strategy.fill,
       grow_px=strategy.grow_px,
     )
-    rank(whole_pool(scenes, plan), max_erased=0)  # these operations, once, to compile them
+    for pool in (tangent_pool(scenes, plan), whole_pool(scenes, plan)):
+      rank(jax.tree.map(lambda x: x[:1], pool), max_erased=1)  # compiles each operation once
     start = time.perf_counter()
     tangent = rank(tangent_pool(scenes, plan), max_erased=strategy.max_erased)
     whole = rank(whole_pool(scenes, plan), max_erased=strategy.max_erased_whole)
