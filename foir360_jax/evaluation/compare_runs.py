@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foir360_jax.formats import write_atomically
+from foir360_jax.formats.json_file import without_nan
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = compare(flags.a, flags.b, key=flags.key)
     print(table(report))
     if flags.out:
-      text = json.dumps(_without_nan(report), indent=2, allow_nan=False)
+      text = json.dumps(without_nan(report), indent=2, allow_nan=False)
       write_atomically(flags.out, (text + "\n").encode())
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
@@ -229,15 +230,6 @@ def _average(runs: Sequence[Run], key: str) -> list[Score]:
 
 def _mean(scores: Sequence[Score]) -> float:
   return ScoreAccumulator().add(*scores).summary()["mean"]
-
-
-def _without_nan(value: Any) -> Any:
-  """JSON has no NaN: the deviation of one run becomes null."""
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_without_nan(item) for item in value]
-  return None if isinstance(value, float) and np.isnan(value) else value
 
 
 if __name__ == "__main__":

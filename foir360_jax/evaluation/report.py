@@ -13,6 +13,7 @@ from foir360_jax.evaluation.evaluate import ImageResult
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
 from foir360_jax.formats import save_image, write_atomically
+from foir360_jax.formats.json_file import without_nan
 from foir360_jax.metrics import ranks_from_relevance, sa_sor
 
 _ROWS = (
@@ -68,13 +69,13 @@ def write_report(
     source: the split that was evaluated.
     sheet_images: rows of the sheet.
   """
-  text = json.dumps(_without_nan(report), indent=2, allow_nan=False, default=float)
+  text = json.dumps(without_nan(report), indent=2, allow_nan=False, default=float)
   write_atomically(workdir / "metrics.json", (text + "\n").encode())
   rows = (
     {"index": result.index} | {name: float(score.value) for name, score in result.scores.items()}
     for result in results
   )
-  lines = "".join(json.dumps(_without_nan(row), allow_nan=False) + "\n" for row in rows)
+  lines = "".join(json.dumps(without_nan(row), allow_nan=False) + "\n" for row in rows)
   write_atomically(workdir / "per_image.jsonl", lines.encode())
   iou_threshold = report["own_masks"]["iou_threshold"]
   sheet = [
@@ -82,15 +83,6 @@ def write_report(
     for index in range(min(sheet_images, len(source)))
   ]
   save_image(workdir / "evaluation.png", evaluation_sheet(sheet))
-
-
-def _without_nan(value: Any) -> Any:
-  """JSON has no NaN: the mean of no image becomes null."""
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_without_nan(item) for item in value]
-  return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _sheet_row(example: dict[str, Any], ranker: Ranker, iou_threshold: float) -> SheetRow:

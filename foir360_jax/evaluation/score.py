@@ -17,6 +17,7 @@ import numpy as np
 
 from foir360_jax.evaluation.folder_scores import ScoredImage, Source, score_scenes
 from foir360_jax.formats import FORMATS, SceneError, SceneFolder, write_atomically
+from foir360_jax.formats.json_file import without_nan
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
@@ -171,7 +172,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 def to_json(report: Mapping[str, Any]) -> bytes:
   """Returns the report as JSON, one line a picture; NaN, which JSON does not have, is null."""
-  clean = _without_nan(report)
+  clean = without_nan(report)
   rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in clean.pop("per_image"))
   head = json.dumps(clean, indent=2, ensure_ascii=False, allow_nan=False)
   return f'{head[:-2]},\n  "per_image": [\n{rows}\n]}}\n'.encode()
@@ -275,14 +276,6 @@ def _cell(value: float, interval: Sequence[float]) -> str:
 def _named(ids: Sequence[str]) -> str:
   more = len(ids) - _NAMED
   return ", ".join(ids[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _without_nan(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_without_nan(item) for item in value]
-  return None if isinstance(value, float) and np.isnan(value) else value
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 from foir360_jax.evaluation.object_score import PANORAMAS
 from foir360_jax.evaluation.weak_examples import FACES, measure_folder, measure_prepared
 from foir360_jax.formats import write_atomically
+from foir360_jax.formats.json_file import without_nan
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
@@ -68,7 +69,9 @@ def main():
     report = measure_and_judge(arguments)
   except (ValueError, re.error) as error:
     sys.exit(f"error: {error}")
-  write_atomically(arguments.out, (json.dumps(report, indent=2) + "\n").encode())
+  write_atomically(
+    arguments.out, (json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n").encode()
+  )
   print(f"wrote {arguments.out}")
 
 
@@ -168,9 +171,8 @@ def table(name: str, figures: dict[str, Any]) -> str:
     gain = row["gain"]
     low, high = gain["interval_95"]
     sa_sor = row["sa_sor"]
-    pairs = " | ".join(
-      f"{row[subset]['mean']:.3f}" for subset in ("pairs", "pairs_small", "pairs_polar")
-    )
+    means = (row[subset]["mean"] for subset in ("pairs", "pairs_small", "pairs_polar"))
+    pairs = " | ".join("-" if np.isnan(mean) else f"{mean:.3f}" for mean in means)
     difference = "" if ranker == "full" else f"{gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
     lines.append(
       f"| {ranker.replace('_', ' ')} | {sa_sor['mean']:.3f} [{sa_sor['interval_95'][0]:.3f},"

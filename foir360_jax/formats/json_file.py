@@ -1,10 +1,12 @@
 """JSON from other people's files: read and looked into with errors that say what is wrong.
 
 The lowest layer of the readers; messages name the file only where it cannot be read at all.
+`without_nan` is for writing.
 """
 
 import contextlib
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -72,3 +74,16 @@ def inside(part: str) -> Iterator[None]:
     yield
   except ValueError as error:
     raise ValueError(f"{part}: {error}") from error
+
+
+def without_nan(value: Any) -> Any:
+  """Returns plain values with null for NaN, which JSON does not have: the mean of nothing.
+
+  >>> without_nan({"mean": float("nan"), "interval": [0.5, float("nan")]})
+  {'mean': None, 'interval': [0.5, None]}
+  """
+  if isinstance(value, Mapping):
+    return {key: without_nan(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [without_nan(item) for item in value]
+  return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,157 @@
+"""The object score's fit, the method's variants, and the report on them, on made-up examples."""
+
+import json
+
+import numpy as np
+import pytest
+
+from foir360_jax.evaluation import weak_labels as report
+from foir360_jax.formats.json_file import without_nan
+from foir360_jax.weak_labels.examples import Example
+from foir360_jax.weak_labels.fit import fit_object_score
+from foir360_jax.weak_labels.local import History, LocalRanks
+from foir360_jax.weak_labels.object_score import LOCAL_TERMS, ObjectScore
+from foir360_jax.weak_labels.program import Scene
+from foir360_jax.weak_labels.variants import VARIANTS, strengths
+
+NUM_VIEWS = 3
+
+
+def draw_example(rng, name, *, count=7):
+  """Importance is the saliency that was not there in the bare scene, and a little size."""
+  own = rng.normal(size=count)
+  place = rng.normal(size=count)
+  log_area = rng.uniform(-6, -2, count).astype(np.float32)
+
+  def measured(values):
+    noise = 0.2 * rng.normal(size=(NUM_VIEWS, count, 2))
+    return (values[:, None] + noise).astype(np.float32)
+
+  first = measured(own + place)
+  history = History(first, first, measured(own + place), measured(place))
+  visibility = np.where(rng.random((NUM_VIEWS, count)) < 0.7, 1.0, 0.4).astype(np.float32)
+  visibility[-1] = 1
+  order = np.argsort(np.argsort(-first[..., 0], axis=1), axis=1).astype(np.int32)
+  none = np.zeros(0, np.uint8)
+  scene = Scene(none, none, np.exp(log_area), np.zeros(count, np.float32), np.ones(count, bool))
+  relevance = np.argsort(np.argsort(own + 0.2 * log_area)).astype(np.float32)
+  local = LocalRanks(history, order, visibility, np.int32(3))
+  return Example(name, local, scene, relevance, np.exp(log_area) / 12, np.exp(first[-1, :, 0]))
+
+
+@pytest.fixture(scope="module")
+def parts():
+  rng = np.random.default_rng(0)
+  return tuple(
+    {"made_up": [draw_example(rng, f"{part}_{n}") for n in range(40)]} for part in ("a", "b")
+  )
+
+
+@pytest.fixture(scope="module")
+def scores(parts):
+  names = ("full", "without_erasing", "without_collector", "without_views")
+  return {name: fit_object_score(*parts, VARIANTS[name]) for name in names}
+
+
+def agreement(parts, score, variant):
+  examples = parts[1]["made_up"]
+  signs = []
+  for example in examples:
+    strength = strengths(example, score, VARIANTS[variant])
+    better = example.relevance[:, None] > example.relevance
+    signs.append((strength[:, None] > strength)[better].mean())
+  return np.mean(signs)
+
+
+def test_the_fit_finds_what_the_examples_were_made_by(parts, scores):
+  local = dict(zip(LOCAL_TERMS, scores["full"].local_whole, strict=True))
+  before = local["first_log_mean"] + local["first_log_peak"] + local["last_log_mean"]
+  assert before > 1 and local["bare_log_mean"] + local["bare_log_peak"] < -1
+  assert agreement(parts, scores["full"], "full") > 0.9
+
+
+def test_a_variant_sees_no_more_than_it_may(parts, scores):
+  # What was there before is only told apart from the place by the bare scene.
+  full = agreement(parts, scores["full"], "full")
+  assert agreement(parts, scores["without_erasing"], "without_erasing") < full - 0.05
+  example = parts[1]["made_up"][0]
+  blind = VARIANTS["without_erasing"].restrict(example.local)
+  assert all(part is example.local.history.first for part in blind.history)
+  alone = VARIANTS["without_views"].restrict(example.local)
+  assert alone.visibility.shape == (1, 7)
+  np.testing.assert_array_equal(alone.order, example.local.order[-1:])
+  assert scores["without_views"].local_views == (0.0,) * len(LOCAL_TERMS)
+
+
+def test_without_the_collector_the_view_that_sees_most_of_an_object_decides(parts, scores):
+  example, score = parts[1]["made_up"][3], scores["without_collector"]
+  local = np.asarray(
+    score.local_score(np.log(example.scene.area), example.scene.elevation, example.local.history)
+  )
+  best = example.local.visibility.argmax(0)
+  expected = local[best, np.arange(len(best))]
+  value = strengths(example, score, VARIANTS["without_collector"])
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_importance_lies_in_the_unit_interval_and_follows_the_strength(parts, scores):
+  score = scores["full"]
+  assert score.slope > 0
+  importance = np.asarray(score.importance(np.array([-3.0, 0.0, 4.0])))
+  assert (np.diff(importance) > 0).all() and 0 < importance[0] and importance[-1] < 1
+
+
+def test_coefficients_come_back_from_json(scores, tmp_path):
+  score = scores["full"]
+  assert ObjectScore.from_json(json.loads(json.dumps(score.to_json()))) == score
+  path = tmp_path / "coefficients.json"
+  path.write_text(json.dumps({"spectral": {"full": score.to_json()}}))
+  assert ObjectScore.load("spectral", path=path) == score
+  with pytest.raises(ValueError, match="lacks 'learned' for saliency 'learned'; fit it anew"):
+    ObjectScore.load("learned", path=path)
+
+
+@pytest.mark.parametrize("saliency", ["learned", "spectral"])
+def test_coefficients_of_every_variant_are_committed(saliency):
+  for variant in VARIANTS:
+    score = ObjectScore.load(saliency, variant)
+    assert score.slope > 0 and score.prior_weight > 0
+
+
+def test_the_report_sets_the_method_beside_baselines_and_variants(parts, scores):
+  examples = parts[1]["made_up"]
+  all_scores = {name: scores.get(name, scores["full"]) for name in VARIANTS}
+  figures = report.judge(examples, all_scores)
+  assert figures["pictures"] == 40 and figures["objects"] == 280
+  rankers = figures["rankers"]
+  assert set(rankers) == {*VARIANTS, *report.BASELINES}
+  assert rankers["full"]["gain"]["mean"] == 0
+  for name in ("area", "without_erasing", "saliency_sum"):
+    gain = rankers[name]["gain"]
+    difference = rankers["full"]["sa_sor"]["mean"] - rankers[name]["sa_sor"]["mean"]
+    np.testing.assert_allclose(gain["mean"], difference, atol=1e-9)
+    assert gain["interval_95"][0] > 0
+  assert np.isnan(rankers["full"]["pairs_polar"]["mean"])  # nothing is near a pole
+  json.dumps(without_nan(figures), allow_nan=False)
+  lines = report.table("made_up", figures).splitlines()
+  assert len(lines) == 2 + len(rankers)
+  assert "| - |" in lines[2] and "nan" not in "".join(lines)
+
+
+def test_pairs_of_a_subset_hold_at_least_one_of_its_objects(parts, scores):
+  all_scores = {name: scores.get(name, scores["full"]) for name in VARIANTS}
+  figures = report.judge(parts[1]["made_up"], all_scores, ["one"] * 20 + ["two"] * 20)
+  assert figures["groups"] == 2
+  small = figures["small_sr"]
+  values = []
+  for example in parts[1]["made_up"]:
+    area, relevance = example.pixels, example.relevance
+    signs = [
+      (np.sign(area[i] - area[j]) + 1) / 2
+      for i in range(7)
+      for j in range(7)
+      if relevance[i] > relevance[j] and min(example.scene.area[[i, j]]) < small
+    ]
+    values += [np.mean(signs)] if signs else []
+  expected = figures["rankers"]["area"]["pairs_small"]["mean"]
+  np.testing.assert_allclose(expected, np.mean(values), rtol=1e-6)
