@@ -13,6 +13,7 @@ from PIL import Image
 from foir360_jax.evaluation import folder_scores, score
 from foir360_jax.evaluation.folder_scores import Source
 from foir360_jax.formats import FORMATS, Scene, SceneError, SceneObject, open_scenes, write_scenes
+from foir360_jax.formats.json_file import without_nan
 from foir360_jax.formats.scene import order_objects
 from foir360_jax.metrics import average_precision, crop_masks, mask_iou, match_masks, score_image
 from foir360_jax.sphere import pixel_areas
@@ -83,7 +84,7 @@ def assert_same(left, right):
   for report in (left, right):
     assert report["images_scored"]
   for name in ("metrics", "average_precision", "per_image"):
-    np.testing.assert_equal(score._without_nan(left[name]), score._without_nan(right[name]))
+    np.testing.assert_equal(without_nan(left[name]), without_nan(right[name]))
 
 
 @pytest.mark.parametrize("format", [*FORMATS, "rank files alone"])
