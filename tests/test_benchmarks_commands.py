@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from foir360_jax import run
-from foir360_jax.benchmarks import gpu, losses, race, sphere_conv, train_step
+from foir360_jax.benchmarks import gpu, losses, race, sphere_conv, train_step, weak_labels
 from foir360_jax.benchmarks.cases import Case, exact_results, relative_error
 from foir360_jax.benchmarks.gpu_model import MODEL, SMALL_MODEL
 from foir360_jax.config import base_config
+from foir360_jax.weak_labels.program import DEFAULT_STRATEGY
 
 TORCH = ("torch SphereNet", "torch conv")
 
@@ -254,3 +255,19 @@ def test_a_wrong_value_is_one_line(command, flag, message, capsys):
 def test_a_race_without_contestants_is_refused():
   with pytest.raises(SystemExit, match="leaves no contestant"):
     sphere_conv.main(["--only=sphere_conv:two_sided", "--shapes=conv3-1x8x16x4"])
+
+
+@pytest.mark.slow
+def test_the_weak_labels_are_timed_step_by_step_and_race_the_plain_method():
+  report = weak_labels.time_method(
+    "spectral",
+    DEFAULT_STRATEGY._replace(max_erased=1, max_erased_whole=1, fill="mean"),
+    height=32,
+    num_objects=2,
+    batch_size=1,
+    rounds=1,
+    plain=True,
+  )
+  assert sum(row["share"] for row in report["steps"]) == pytest.approx(1)
+  assert [row["method"] for row in report["race"]] == ["compiled", "plainly"]
+  assert report["largest_difference"] < 1e-2
