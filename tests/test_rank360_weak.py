@@ -62,22 +62,42 @@ def test_ranks_of_the_other_folder_replace_those_of_the_folder(folder, ranked, t
   differ = 0
   for scene in open_scenes(folder):
     example, wanted = found[scene.id], ranked[scene.id]
+    order = np.argsort(wanted.ids)  # so that the order of the objects tells nothing of their ranks
     for name in ("importance", "confidence"):
       assert example[name].dtype == np.float32
-      np.testing.assert_array_equal(example[name], getattr(wanted, name))
-    np.testing.assert_array_equal(example["rank"], wanted.ranks)
-    np.testing.assert_array_equal(example["id"], wanted.ids)
+      np.testing.assert_array_equal(example[name], getattr(wanted, name)[order])
+    np.testing.assert_array_equal(example["rank"], wanted.ranks[order])
+    np.testing.assert_array_equal(example["id"], wanted.ids[order])
     names = [source.category_names[number] for number in example["category"]]
-    assert names == list(wanted.categories)
+    assert names == [wanted.categories[index] for index in order]
     masks = np.unpackbits(example["masks"], axis=-1, count=scene.width).astype(bool)
-    np.testing.assert_array_equal(masks, wanted.masks)
-    np.testing.assert_allclose(example["solid_angle_sr"], wanted.area_sr, rtol=1e-5)
+    np.testing.assert_array_equal(masks, wanted.masks[order])
+    np.testing.assert_allclose(example["solid_angle_sr"], wanted.area_sr[order], rtol=1e-5)
+    np.testing.assert_allclose(example["bfov_deg"], wanted.bfov_deg[order], rtol=1e-4, atol=1e-4)
     assert set(example["source"]) == {b"weak"}
     own = {item.id: item.rank for item in scene.objects}
     differ += own != dict(zip(wanted.ids, wanted.ranks, strict=True))
   assert differ  # else it could not be told whose ranks they are
   metadata = tmp_path / "data/rank360/weak/1.1.0/metadata.json"
   assert json.loads(metadata.read_text())["weak_settings"] == SETTINGS
+
+
+def test_weak_and_human_examples_differ_in_their_ranks_only(folder, ranked, tmp_path):
+  build(folder, tmp_path / "data", ranks_dir=tmp_path / "out")
+  build(folder, tmp_path / "data", config="human")
+  weak, human = (
+    {
+      example["image_id"]: example
+      for split in ("train", "test")
+      for example in open_source(f"rank360/{config}", str(tmp_path / "data"), split)
+    }
+    for config in ("weak", "human")
+  )
+  assert weak.keys() == human.keys()
+  for name, example in weak.items():
+    assert (np.diff(example["id"]) > 0).all()
+    for key in example.keys() - {"importance", "rank", "confidence", "source"}:
+      np.testing.assert_array_equal(example[key], human[name][key], err_msg=f"{name} {key}")
 
 
 def test_confidence_is_one_where_the_ranks_do_not_tell(folder, ranked, tmp_path):

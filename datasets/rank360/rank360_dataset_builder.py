@@ -129,9 +129,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def encode(record: Record, category_names: list[str], source: str) -> dict:
-  """One example as the builder writes it; the picture's bytes are those of its file."""
+  """One example as the builder writes it; the picture's bytes are those of its file.
+
+  Objects come by their ids, not by rank: so a sort by equal scores is no ranker, and ranks from
+  another source leave everything else as it is.
+  """
   scene = record.scene
-  items = scene.objects
+  order = sorted(range(len(scene.objects)), key=lambda index: scene.objects[index].id)
+  items = [scene.objects[index] for index in order]
   number_of = {name: number for number, name in enumerate(category_names)} | {"": -1}
   confidence = np.ones(len(items), np.float32)
   if scene.format == "scenes":  # elsewhere a field of this name may mean anything
@@ -150,7 +155,7 @@ def encode(record: Record, category_names: list[str], source: str) -> dict:
     "rank": np.array([item.rank for item in items], np.int32),
     "confidence": confidence,
     "category": np.array([number_of[item.category] for item in items], np.int32),
-    "solid_angle_sr": record.area_sr,
-    "bfov_deg": record.bfov_deg,
+    "solid_angle_sr": record.area_sr[order],
+    "bfov_deg": record.bfov_deg[order],
     "source": [source] * len(items),
   }

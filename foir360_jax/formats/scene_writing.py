@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -59,9 +59,10 @@ class Plan:
     if not kept:
       self.lose(scene, what)
 
-  def lose_extra(self, scene: Scene) -> None:
-    """Notes the further fields of scene and objects."""
-    fields = {*scene.extra}.union(*(item.extra for item in scene.objects)) - _SAID_BY_ATTRIBUTES
+  def lose_extra(self, scene: Scene, kept: Set[str] = frozenset()) -> None:
+    """Notes the further fields of scene and objects, but for those that are kept."""
+    fields = {*scene.extra}.union(*(item.extra for item in scene.objects))
+    fields -= _SAID_BY_ATTRIBUTES | kept
     if fields:
       self.lose(scene, f"further fields: {', '.join(sorted(fields))}")
 

@@ -118,8 +118,9 @@ def plan(scenes: Sequence[Scene], splits: dict[str, tuple[str, ...]] | None) -> 
     planned.check_painting(scene, masks, top)
     id_map = np.append(numbers, 0).astype(np.int64)[top]
     planned.add(f"instances/{scene.id}.png", encode_id_map(id_map))
-    planned.lose_extra(scene)
-    if any(item.rank for item in scene.objects):
+    ranked = any(item.rank for item in scene.objects)
+    planned.lose_extra(scene, kept={"confidence"} if ranked and _confidence(scene) else set())
+    if ranked:
       planned.add(f"ranks/{scene.id}.json", _rank_file(scene, masks, numbers, image))
     else:
       planned.lose_categories(scene)
@@ -223,7 +224,7 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     raise SceneError(
       f"{scene.id}: rank files hold 2:1 panoramas only, not {width} x {height}; write it as coco"
     )
-  items = scene.objects
+  items, confidence = scene.objects, _confidence(scene)
   order = sorted(range(len(items)), key=lambda i: (items[i].rank, -items[i].importance))
   ranked = RankedObjects.from_masks(
     np.broadcast_to(np.uint8(0), (height, width, 3)),
@@ -232,6 +233,13 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     [items[i].category for i in order],
     ids=[numbers[i] for i in order],
     image=image,
+    confidence=confidence and [confidence[i] for i in order],
   )
   importance = np.array([items[i].importance for i in order], np.float32)
   return encode_rank_file(dataclasses.replace(ranked, importance=importance))
+
+
+def _confidence(scene: Scene) -> list[float] | None:
+  """Returns what rank files call so, where all objects have it; elsewhere it may mean anything."""
+  values = [item.extra.get("confidence") for item in scene.objects]
+  return values if scene.format == "scenes" and None not in values else None
