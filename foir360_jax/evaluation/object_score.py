@@ -60,10 +60,10 @@ def main():
   try:
     for name in arguments.saliency:
       content[name] = fit_variants(name, arguments.data_dir)
+      write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+      print(f"wrote {name} to {path}", flush=True)
   except ValueError as error:
     sys.exit(f"error: {error}")
-  write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-  print(f"wrote {path}")
 
 
 def fit_variants(saliency_name: str, data_dir: str) -> dict:

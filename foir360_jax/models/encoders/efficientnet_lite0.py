@@ -8,19 +8,18 @@ Source: Tan and Le, EfficientNet, ICML 2019; EfficientNet-Lite is B0 with ReLU6 
 squeeze-and-excitation.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.models.encoders.contract import Padding, check_image, check_padding
 from foir360_jax.models.layers import pad_sphere
 from foir360_jax.sphere import sphere_conv
 
 STRIDES = (2, 4, 8, 16, 32)
 """Strides of the feature maps; their channels are 16, 24, 40, 112 and 320."""
-
-Padding = Literal["zero", "sphere"]
 
 
 class _Block(NamedTuple):
@@ -76,10 +75,7 @@ class EfficientNetLite0(nnx.Module):
   def __init__(
     self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
   ):
-    if padding not in ("zero", "sphere"):
-      raise ValueError(f"EfficientNetLite0: padding must be 'zero' or 'sphere', not {padding!r}")
-    if padding == "zero" and sphere_from_stride is not None:
-      raise ValueError("EfficientNetLite0: sphere_from_stride needs padding='sphere'")
+    check_padding("EfficientNetLite0", padding, sphere_from_stride)
     self.padding = padding
     self.stem = _Stem(_STEM_CHANNELS, padding, rngs=rngs)
     self.blocks = nnx.List()
@@ -105,12 +101,8 @@ class EfficientNetLite0(nnx.Module):
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.
     """
-    if not strides or not set(strides) <= set(STRIDES):
-      raise ValueError(f"EfficientNetLite0: strides must be of {STRIDES}, not {strides}")
-    if image.ndim != 4 or image.shape[3] != 3:
-      raise ValueError(f"EfficientNetLite0 needs images [B, H, W, 3], not {image.shape}")
-    if self.padding == "sphere":
-      self._check_panorama(image.shape, max(strides))
+    rows = self._least_height(strides)
+    check_image("EfficientNetLite0", image.shape, strides, STRIDES, self.padding, rows)
     x = _in_groups(self.stem, image)
     maps, stride = {}, 2
     for block in self.blocks:
@@ -120,26 +112,16 @@ class EfficientNetLite0(nnx.Module):
       maps[stride] = x = _in_groups(block, x)  # the last block at a stride has the last word
     return {stride: maps[stride] for stride in strides}
 
-  def _check_panorama(self, shape: tuple[int, ...], last_stride: int) -> None:
-    """Raises ValueError for a panorama that some layer up to `last_stride` cannot pad."""
-    _, height, width, _ = shape
-    if width != 2 * height or height % last_stride:
-      raise ValueError(
-        f"EfficientNetLite0: a panorama needs [B, H, 2 H, 3] with H divisible by {last_stride},"
-        f" not {shape}: resize it"
-      )
+  def _least_height(self, strides: tuple[int, ...]) -> int:
+    """Rows of a panorama with which every layer up to the last of `strides` can pad its map."""
     needed, stride = 2, 2
     for block in self.blocks:
       size = block.depthwise.kernel.shape[0]
-      if stride * block.depthwise.stride <= last_stride:
+      if stride * block.depthwise.stride <= max(strides, default=0):
         rows = size if block.depthwise.spherical else size // 2
         needed = max(needed, rows * stride)
       stride *= block.depthwise.stride
-    if height < needed:
-      raise ValueError(
-        f"EfficientNetLite0: {height} rows are too few for strides up to {last_stride};"
-        f" give at least {needed}"
-      )
+    return needed
 
 
 class _Stem(nnx.Module):

@@ -1,14 +1,18 @@
-"""Public weights, read from the files of installed packages into modules of this package."""
+"""Public weights, read from files into modules of this package."""
 
 from foir360_jax.models.pretrained.efficientnet_lite0 import (
   has_efficientnet_lite0,
   load_efficientnet_lite0,
 )
+from foir360_jax.models.pretrained.resnet50 import load_resnet50
+from foir360_jax.models.pretrained.tensor_file import read_tensors
 from foir360_jax.models.pretrained.torch_file import TorchFileError, read_torch_file
 
 __all__ = [
   "TorchFileError",
   "has_efficientnet_lite0",
   "load_efficientnet_lite0",
+  "load_resnet50",
+  "read_tensors",
   "read_torch_file",
 ]

