@@ -28,17 +28,17 @@ class CropPlan(NamedTuple):
     height_deg: of the whole picture; the horizon is taken to be in its middle.
   """
 
-  whole_size: tuple[int, int] = (336, 448)  # as `fixations` is prepared
+  whole_size: tuple[int, int] = (288, 384)
   crop_size: tuple[int, int] = (288, 384)
-  share: float = 0.375
+  share: float = 0.5
   cell: int = 4
   solid_angle: float = 0.8  # of 60 by 46 degrees
   height_deg: float = 46.0
 
   def corners(self) -> tuple[tuple[float, float], ...]:
-    """The top left corners of the 3 x 3 crops, as shares of the picture's height and width."""
-    starts = (0.0, (1 - self.share) / 2, 1 - self.share)
-    return tuple((y, x) for y in starts for x in starts)
+    """The top left corners of the crops, as shares of the picture's height and width."""
+    end = 1 - self.share
+    return ((0, 0), (0, end), (end, 0), (end, end), (end / 2, end / 2))
 
 
 DEFAULT_PLAN = CropPlan()
@@ -56,7 +56,7 @@ def picture_views(
     plan: the views.
 
   Returns:
-    The crops, V = 9, and the picture as the only view.
+    The crops, V = 5, and the picture as the only view.
   """
   end = plan.share
   windows = tuple(((y, y + end), (x, x + end)) for y, x in plan.corners())
