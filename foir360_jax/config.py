@@ -12,6 +12,8 @@ Which entry points, the field `task` says: "ranking" trains PanoRank and starts 
 from ml_collections import ConfigDict
 
 from foir360_jax.data import Augmentation
+from foir360_jax.models.encoders import ENCODERS, PRETRAINABLE
+from foir360_jax.models.encoders.build import SMALL
 from foir360_jax.saliency.build import NAMES, default_saliency_name
 from foir360_jax.saliency.readout import CELL
 from foir360_jax.train.parallel import MODES
@@ -51,9 +53,11 @@ def base_config() -> ConfigDict:
   config.data.augment.hue_deg = 0.0
 
   config.model = ConfigDict()
-  config.model.widths = (24, 48, 72, 96)  # channels at strides 2, 4, 8, 16
+  config.model.encoder = SMALL  # or another of foir360_jax.models.encoders.ENCODERS
+  config.model.widths = (24, 48, 72, 96)  # of sphere_small: channels at strides 2, 4, 8, 16
   config.model.blocks = (1, 1, 1, 1)  # residual blocks on each level, after it is reached
   config.model.sphere_from_stride = 4  # coarser levels use spherical convolution, finer ones planar
+  config.model.last_stride = 16  # of the coarsest level that is used; 32 where the encoder has it
   config.model.feature_channels = 48
   config.model.mask_channels = 32
   config.model.num_queries = 48
@@ -61,6 +65,10 @@ def base_config() -> ConfigDict:
   config.model.num_categories = 12
   config.model.mask_stride = 2
   config.model.surround = True  # the rank head also pools around each mask
+
+  # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0, the extra
+  # `pretrained`) or a file; "": random ones.
+  config.encoder_weights = ""
 
   config.loss = ConfigDict()  # the ranking loss and the weights of the terms of models/objective.py
   config.loss.ranking = "listmle"
@@ -77,6 +85,7 @@ def base_config() -> ConfigDict:
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 2e-3
+  config.optimizer.encoder_rate = 1.0  # factor of it for the encoder; 0.1 suits public weights
   config.optimizer.warmup_steps = 50
   config.optimizer.weight_decay = 0.02
   config.optimizer.b2 = 0.99
@@ -216,13 +225,14 @@ def _validate_weak_labels(config: ConfigDict) -> None:
 
 
 def _validate_ranking(config: ConfigDict) -> None:
-  data = config.data
+  data, model = config.data, config.model
+  _validate_encoder(config)
   for field, heights in (("height", (data.height,)), ("train_heights", data.train_heights)):
     for height in heights:
-      if height % 16 or height < 48:
+      if height % model.last_stride or height < 3 * model.last_stride:
         raise ValueError(
-          f"config.data.{field} must be divisible by 16 (four stride-2 stages) and at least 48,"
-          f" not {height}"
+          f"config.data.{field} must be divisible by {model.last_stride} (config.model.last_stride)"
+          f" and at least {3 * model.last_stride}, not {height}"
         )
   Augmentation(**data.augment)  # checks its values itself
   if config.model.mask_stride not in (2, 4):
@@ -248,4 +258,25 @@ def _validate_ranking(config: ConfigDict) -> None:
   if not thresholds or not all(0 <= threshold < 1 for threshold in thresholds):
     raise ValueError(
       f"config.evaluate.score_thresholds must be one or more numbers in [0, 1), not {thresholds}"
+    )
+
+
+def _validate_encoder(config: ConfigDict) -> None:
+  model = config.model
+  if model.encoder not in ENCODERS:
+    raise ValueError(
+      f"config.model.encoder must be one of {', '.join(ENCODERS)}, not {model.encoder!r}"
+    )
+  strides = (16,) if model.encoder == SMALL else (16, 32)
+  if model.last_stride not in strides:
+    raise ValueError(
+      f"config.model.last_stride must be {' or '.join(map(str, strides))} with {model.encoder}, not"
+      f" {model.last_stride}"
+    )
+  if model.encoder == "sphere_resnet50" and model.mask_stride == 2:
+    raise ValueError("config.model.mask_stride must be 4 with sphere_resnet50, whose first map is")
+  if config.encoder_weights and model.encoder not in PRETRAINABLE:
+    raise ValueError(
+      f"config.encoder_weights needs config.model.encoder of {', '.join(PRETRAINABLE)}, not"
+      f" {model.encoder}"
     )

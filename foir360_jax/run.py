@@ -22,6 +22,7 @@ from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import write_atomically
 from foir360_jax.models import build_model, build_objective
+from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.run_fixation import evaluate_fixation, train_fixation
 from foir360_jax.train import build_optimizer, create_state
 from foir360_jax.train.checkpoint import restore_model
@@ -53,6 +54,8 @@ def _train_ranking(config: ConfigDict, workdir: str) -> None:
     )
   optimizer = build_optimizer(**config.optimizer)
   model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
+  if config.encoder_weights:
+    load_encoder_weights(model.encoder, config.encoder_weights)
   graphdef, state = create_state(model, optimizer)
   objective, weights = build_objective(config)
   train(

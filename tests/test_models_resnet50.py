@@ -9,7 +9,7 @@ import safetensors.numpy
 from flax import nnx
 
 from foir360_jax.models.encoders import ResNet50
-from foir360_jax.models.pretrained import load_resnet50, read_tensors
+from foir360_jax.models.pretrained import load_encoder_weights, load_resnet50, read_tensors
 from foir360_jax.models.pretrained.resnet50 import resnet50_from_tensors
 from foir360_jax.sphere.reference import sphere_conv_reference
 
@@ -230,3 +230,14 @@ def test_weights_come_from_a_file_with_its_checksum_compared(tmp_path, drawn_ten
   assert "cannot be read" in refusal(load_resnet50, tmp_path / "none.pth")
   (tmp_path / "b.safetensors").write_bytes(b"not tensors at all")
   assert "no safetensors file" in refusal(load_resnet50, tmp_path / "b.safetensors")
+
+
+def test_weights_of_a_file_go_into_an_encoder(tmp_path, draw_parameters, drawn_tensors):
+  tensors = drawn_tensors
+  file = tmp_path / "weights.safetensors"
+  safetensors.numpy.save_file({name: np.asarray(x) for name, x in tensors.items()}, file)
+  encoder = draw_parameters(lambda: ResNet50(sphere_from_stride=16, rngs=nnx.Rngs(0)))
+  load_encoder_weights(encoder, str(file))
+  expected = nnx.state(resnet50_from_tensors(tensors))
+  jax.tree.map(np.testing.assert_array_equal, nnx.state(encoder), expected)
+  assert encoder.stages[2][1].convolve.spherical  # the encoder's own settings stay

@@ -5,6 +5,7 @@ from typing import Any
 from foir360_jax.benchmarks import losses, race, train_step
 from foir360_jax.benchmarks.cases import Case
 from foir360_jax.benchmarks.record import describe, environment, text_table
+from foir360_jax.models.encoders.build import SMALL
 
 _CONVOLUTION_COLUMNS = {
   "case": "",
@@ -63,8 +64,10 @@ def throughput(
 
 
 def _cases(config: train_step.Config) -> list[Case]:
-  """The spherical convolutions of the encoder, at the levels that have any."""
+  """The spherical convolutions of the small encoder, at the levels that have any."""
   model, data = config["model"], config["data"]
+  if model["encoder"] != SMALL:
+    return []
   return [
     Case(data["batch_size"], data["height"] // stride, width)
     for stride, width, blocks in zip((2, 4, 8, 16), model["widths"], model["blocks"], strict=True)

@@ -18,7 +18,7 @@ from flax import nnx
 
 from foir360_jax.models.cells import flat_weights, map_height
 from foir360_jax.models.descriptors import Appearance
-from foir360_jax.models.encoders import SphereEncoder
+from foir360_jax.models.encoders import build_encoder
 from foir360_jax.models.pixel_decoder import PixelDecoder
 from foir360_jax.models.places import Objectness, find_peaks
 from foir360_jax.models.query_decoder import Queries, QueryDecoder
@@ -91,9 +91,11 @@ class PanoRank(nnx.Module):
   def __init__(
     self,
     *,
+    encoder: str,
     widths: tuple[int, int, int, int],
     blocks: tuple[int, int, int, int],
     sphere_from_stride: int,
+    last_stride: int,
     feature_channels: int,
     mask_channels: int,
     num_queries: int,
@@ -103,8 +105,11 @@ class PanoRank(nnx.Module):
     surround: bool,
     rngs: nnx.Rngs,
   ):
-    self.encoder = SphereEncoder(widths, blocks, sphere_from_stride, rngs=rngs)
-    self.pixel_decoder = PixelDecoder(widths, feature_channels, mask_stride, rngs=rngs)
+    self.encoder = build_encoder(
+      encoder, widths=widths, blocks=blocks, sphere_from_stride=sphere_from_stride, rngs=rngs
+    )
+    used = {s: c for s, c in self.encoder.channels.items() if mask_stride <= s <= last_stride}
+    self.pixel_decoder = PixelDecoder(used, feature_channels, rngs=rngs)
     self.objectness = Objectness(feature_channels, rngs=rngs)
     self.query_decoder = QueryDecoder(
       feature_channels, mask_channels, decoder_layers, num_categories, rngs=rngs
@@ -125,14 +130,14 @@ class PanoRank(nnx.Module):
 
   def encode(self, image: jax.Array) -> Scene:
     """`image [B, H, W, 3]` uint8 -> Scene."""
-    image = image.astype(jnp.float32) / 255
+    image = image.astype(jnp.float32)
     with jax.named_scope("encoder"):
-      levels = self.encoder(image)
+      levels = self.encoder(image, strides=self.pixel_decoder.strides)
     with jax.named_scope("pixel_decoder"):
       fine, memory = self.pixel_decoder(levels)
       pixels = self.query_decoder.mask_head.pixel_features(fine)
       heat = self.objectness(fine)
-    return Scene(fine, memory, pixels, heat, Appearance(fine, image))
+    return Scene(fine, memory, pixels, heat, Appearance(fine, image / 255))
 
   def decode(self, scene: Scene, places, where, group) -> Queries:
     """Queries at `places [B, Q]`; see `QueryDecoder`."""

@@ -4,33 +4,41 @@ A feature pyramid: each level is brought to the same number of channels, and coa
 to fine ones.
 """
 
+from collections.abc import Mapping
+
 import jax
 from flax import nnx
 
 from foir360_jax.models.layers import ConvNorm, WrapConv, upsample
 
+MEMORY_STRIDE = 8
+"""Of the map that queries look at."""
+
 
 class PixelDecoder(nnx.Module):
-  """Feature pyramid from stride 16 up to the stride of the masks.
+  """Feature pyramid from the coarsest level up to the stride of the masks.
 
   Args:
-    widths: channels of the encoder's levels at strides 2, 4, 8, 16.
+    widths: channels of the encoder's levels by their strides: powers of two without a gap, of them
+      2 or 4, which the masks have, up to 16 or 32.
     channels: channels of the result.
-    stride: of the finest map, 2 or 4.
     rngs: source of the initial kernels.
   """
 
-  def __init__(self, widths, channels: int, stride: int, *, rngs: nnx.Rngs):
-    self.first_level = {2: 0, 4: 1}[stride]
-    used = widths[self.first_level :]
-    self.lateral = nnx.List(nnx.Linear(width, channels, rngs=rngs) for width in used)
-    self.smooth = nnx.List(ConvNorm(WrapConv, channels, channels, rngs=rngs) for _ in used[:-2])
+  def __init__(self, widths: Mapping[int, int], channels: int, *, rngs: nnx.Rngs):
+    self.strides = tuple(sorted(widths))
+    self.lateral = nnx.List(
+      nnx.Linear(widths[stride], channels, rngs=rngs) for stride in self.strides
+    )
+    finer = sum(stride < MEMORY_STRIDE for stride in self.strides)
+    self.smooth = nnx.List(ConvNorm(WrapConv, channels, channels, rngs=rngs) for _ in range(finer))
 
-  def __call__(self, levels: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, levels: Mapping[int, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """Returns the fine map `[B, H/s, W/s, C]` and the queries' memory `[B, H/8, W/8, C]`."""
-    used = levels[self.first_level :]
-    coarse = self.lateral[-1](used[-1])
-    memory = x = nnx.relu(self.lateral[-2](used[-2]) + upsample(coarse, 2))
-    for level in reversed(range(len(self.smooth))):
-      x = nnx.relu(self.smooth[level](self.lateral[level](used[level]) + upsample(x, 2)))
+    x = memory = self.lateral[-1](levels[self.strides[-1]])
+    for index, stride in reversed(list(enumerate(self.strides[:-1]))):
+      x = self.lateral[index](levels[stride]) + upsample(x, 2)
+      x = nnx.relu(x if stride >= MEMORY_STRIDE else self.smooth[index](x))
+      if stride == MEMORY_STRIDE:
+        memory = x
     return x, memory

@@ -44,7 +44,12 @@ def learning_rate_at(
 
 
 def build_optimizer(
-  learning_rate: float, warmup_steps: int, weight_decay: float, b2: float, clip_norm: float
+  learning_rate: float,
+  warmup_steps: int,
+  weight_decay: float,
+  b2: float,
+  clip_norm: float,
+  encoder_rate: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns clipping by global norm -> Adam -> decoupled weight decay -> learning rate.
 
@@ -57,17 +62,25 @@ def build_optimizer(
     weight_decay: shrinks a weight by `rate · weight_decay` of itself at each update.
     b2: decay of Adam's second moment.
     clip_norm: gradients of a larger global norm are scaled down to it.
+    encoder_rate: factor of the learning rate for the parameters of `encoder`.
   """
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),
     optax.scale_by_adam(b1=0.9, b2=b2),
     optax.add_decayed_weights(weight_decay, mask=_is_matrix),
     _scale_by_progress(learning_rate, warmup_steps),
+    optax.masked(optax.scale(encoder_rate), _is_encoder),
   )
 
 
 def _is_matrix(params: optax.Params) -> optax.Params:
   return jax.tree.map(lambda param: jnp.ndim(param) > 1, params)
+
+
+def _is_encoder(params: optax.Params) -> optax.Params:
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: jax.tree_util.keystr(path[:1], simple=True) == "encoder", params
+  )
 
 
 def _scale_by_progress(

@@ -1,6 +1,6 @@
 """What all encoders share: the interface, and the checks of what comes in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import jax
@@ -10,7 +10,13 @@ Padding = Literal["zero", "sphere"]
 
 
 class Encoder(Protocol):
-  """Images to feature maps; every encoder of this package is one."""
+  """Images to feature maps; every encoder of this package is one.
+
+  Attributes:
+    channels: of the feature maps, by their strides, finest first.
+  """
+
+  channels: Mapping[int, int]
 
   def __call__(self, image: jax.Array, *, strides: tuple[int, ...]) -> dict[int, jax.Array]:
     """[B, H, W, 3], RGB in [0, 255] -> {stride: [B, H / stride, W / stride, C]}."""

@@ -8,6 +8,7 @@ Source: Tan and Le, EfficientNet, ICML 2019; EfficientNet-Lite is B0 with ReLU6 
 squeeze-and-excitation.
 """
 
+import types
 from typing import NamedTuple
 
 import jax
@@ -18,8 +19,10 @@ from foir360_jax.models.encoders.contract import Padding, check_image, check_pad
 from foir360_jax.models.layers import pad_sphere
 from foir360_jax.sphere import sphere_conv
 
-STRIDES = (2, 4, 8, 16, 32)
-"""Strides of the feature maps; their channels are 16, 24, 40, 112 and 320."""
+CHANNELS = types.MappingProxyType({2: 16, 4: 24, 8: 40, 16: 112, 32: 320})
+"""Channels of the feature maps by their strides."""
+
+STRIDES = tuple(CHANNELS)
 
 
 class _Block(NamedTuple):
@@ -72,6 +75,8 @@ class EfficientNetLite0(nnx.Module):
   {4: (1, 8, 10, 24), 8: (1, 4, 5, 40)}
   """
 
+  channels = CHANNELS
+
   def __init__(
     self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
   ):
@@ -96,7 +101,7 @@ class EfficientNetLite0(nnx.Module):
       strides: the maps to compute, of 2, 4, 8, 16 and 32; blocks beyond the last are not computed.
 
     Returns:
-      {stride: [B, H / stride, W / stride, channels]}, rounded up; see `STRIDES`.
+      {stride: [B, H / stride, W / stride, channels]}, rounded up; see `CHANNELS`.
 
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.

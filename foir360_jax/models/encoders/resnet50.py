@@ -8,6 +8,7 @@ lies on its 3x3 convolution, as in torchvision, where the weights come from.
 """
 
 import functools
+import types
 from typing import NamedTuple
 
 import jax
@@ -18,8 +19,10 @@ from foir360_jax.models.encoders.contract import Padding, check_image, check_pad
 from foir360_jax.models.layers import pad_sphere
 from foir360_jax.sphere import sphere_conv
 
-STRIDES = (4, 8, 16, 32)
-"""Strides of the feature maps; their channels are 256, 512, 1024 and 2048."""
+CHANNELS = types.MappingProxyType({4: 256, 8: 512, 16: 1024, 32: 2048})
+"""Channels of the feature maps by their strides."""
+
+STRIDES = tuple(CHANNELS)
 
 
 class _Stage(NamedTuple):
@@ -64,6 +67,8 @@ class ResNet50(nnx.Module):
   {4: (1, 15, 20, 256), 32: (1, 2, 3, 2048)}
   """
 
+  channels = CHANNELS
+
   def __init__(
     self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
   ):
@@ -94,7 +99,7 @@ class ResNet50(nnx.Module):
       strides: the maps to compute, of 4, 8, 16 and 32; stages beyond the last are not computed.
 
     Returns:
-      {stride: [B, H / stride, W / stride, channels]}, rounded up; see `STRIDES`.
+      {stride: [B, H / stride, W / stride, channels]}, rounded up; see `CHANNELS`.
 
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.

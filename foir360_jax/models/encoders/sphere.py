@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.models.encoders.contract import check_image
 from foir360_jax.models.layers import ConvNorm, ResidualBlock, SphereConv, WrapConv
 from foir360_jax.sphere import pixel_directions
+
+STRIDES = (2, 4, 8, 16)
+LEAST_HEIGHT = 48
 
 
 class SphereEncoder(nnx.Module):
@@ -28,6 +32,7 @@ class SphereEncoder(nnx.Module):
   """
 
   def __init__(self, widths, blocks, sphere_from_stride: int, *, rngs: nnx.Rngs):
+    self.widths = tuple(widths)
     self.stem = ConvNorm(WrapConv, 4, widths[0], stride=2, rngs=rngs)
     self.stages = nnx.List()
     for level, (width, num_blocks) in enumerate(zip(widths, blocks, strict=True)):
@@ -37,17 +42,34 @@ class SphereEncoder(nnx.Module):
         stage.insert(0, ResidualBlock(conv, widths[level - 1], width, stride=2, rngs=rngs))
       self.stages.append(nnx.List(stage))
 
-  def __call__(self, image: jax.Array) -> list[jax.Array]:
-    """Image `[B, H, W, 3]` in [0, 1] -> `[B, H / s, W / s, width]` at the strides s = 2, 4, 8, 16.
+  @property
+  def channels(self) -> dict[int, int]:
+    """Of the feature maps, by their strides."""
+    return dict(zip(STRIDES, self.widths, strict=True))
 
-    H must be divisible by 16 and at least 48: kernels on the sphere need three rows.
+  def __call__(
+    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+  ) -> dict[int, jax.Array]:
+    """Feature maps.
+
+    Args:
+      image: [B, H, 2 H, 3], RGB in [0, 255]. H must be divisible by 16 and at least 48: kernels on
+        the sphere need three rows.
+      strides: the maps to return, of 2, 4, 8 and 16.
+
+    Returns:
+      {stride: [B, H / stride, W / stride, width]}.
+
+    Raises:
+      ValueError: an unknown stride, or a shape outside this contract.
     """
+    check_image("SphereEncoder", image.shape, strides, STRIDES, "sphere", LEAST_HEIGHT)
     batch_size, height, width = image.shape[:3]
     sine = jnp.broadcast_to(pixel_directions(height)[..., 2:], (batch_size, height, width, 1))
-    x = nnx.relu(self.stem(jnp.concatenate([4 * image - 2, sine], axis=-1)))
-    levels = []
-    for stage in self.stages:
+    x = nnx.relu(self.stem(jnp.concatenate([image / 63.75 - 2, sine], axis=-1)))
+    maps = {}
+    for stride, stage in zip(STRIDES, self.stages, strict=True):
       for block in stage:
         x = block(x)
-      levels.append(x)
-    return levels
+      maps[stride] = x
+    return {stride: maps[stride] for stride in strides}

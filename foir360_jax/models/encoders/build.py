@@ -1,0 +1,44 @@
+"""Encoders by their names."""
+
+from collections.abc import Sequence
+
+from flax import nnx
+
+from foir360_jax.models.encoders.contract import Encoder
+from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
+from foir360_jax.models.encoders.resnet50 import ResNet50
+from foir360_jax.models.encoders.sphere import SphereEncoder
+
+SMALL = "sphere_small"
+PRETRAINABLE = {"sphere_efficientnet_lite0": EfficientNetLite0, "sphere_resnet50": ResNet50}
+"""Encoders of which there are public weights."""
+
+ENCODERS = (SMALL, *PRETRAINABLE)
+
+
+def build_encoder(
+  name: str,
+  *,
+  widths: Sequence[int],
+  blocks: Sequence[int],
+  sphere_from_stride: int,
+  rngs: nnx.Rngs,
+) -> Encoder:
+  """Builds an encoder for panoramas.
+
+  Args:
+    name: of `ENCODERS`.
+    widths: see `SphereEncoder`; this and the next are of `sphere_small` alone.
+    blocks: see there.
+    sphere_from_stride: the first stride at which kernels of stride 1 lie on the sphere; above the
+      last, none do.
+    rngs: source of the initial kernels.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  if name == SMALL:
+    return SphereEncoder(widths, blocks, sphere_from_stride, rngs=rngs)
+  if name not in PRETRAINABLE:
+    raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
+  return PRETRAINABLE[name](padding="sphere", sphere_from_stride=sphere_from_stride, rngs=rngs)
