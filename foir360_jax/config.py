@@ -69,6 +69,8 @@ def base_config() -> ConfigDict:
   # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0, the extra
   # `pretrained`) or a file; "": random ones.
   config.encoder_weights = ""
+  # Folder of a run whose averaged parameters training starts from, as far as their shapes agree.
+  config.init_from = ""
 
   config.loss = ConfigDict()  # the ranking loss and the weights of the terms of models/objective.py
   config.loss.ranking = "listmle"

@@ -25,7 +25,7 @@ from foir360_jax.models import build_model, build_objective
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.run_fixation import evaluate_fixation, train_fixation
 from foir360_jax.train import build_optimizer, create_state
-from foir360_jax.train.checkpoint import restore_model
+from foir360_jax.train.checkpoint import restore_model, start_from
 from foir360_jax.train.loop import train
 from foir360_jax.weak_labels.folder import label_folder
 from foir360_jax.weak_labels.program import Strategy
@@ -54,8 +54,8 @@ def _train_ranking(config: ConfigDict, workdir: str) -> None:
     )
   optimizer = build_optimizer(**config.optimizer)
   model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
-  if config.encoder_weights:
-    load_encoder_weights(model.encoder, config.encoder_weights)
+  if not any((pathlib.Path(workdir) / "checkpoints").glob("*")):  # else the run goes on from there
+    _initialise(model, config)
   graphdef, state = create_state(model, optimizer)
   objective, weights = build_objective(config)
   train(
@@ -70,6 +70,17 @@ def _train_ranking(config: ConfigDict, workdir: str) -> None:
     config=config.to_dict() | {"category_names": list(category_names)},
     **config.train,
   )
+
+
+def _initialise(model: nnx.Module, config: ConfigDict) -> None:
+  """Replaces random parameters by those that the configuration names; says which stay random."""
+  if config.encoder_weights:
+    load_encoder_weights(model.encoder, config.encoder_weights)
+    print(f"encoder: weights of {config.encoder_weights}", flush=True)
+  if config.init_from:
+    copied, new = start_from(pathlib.Path(config.init_from) / "checkpoints", model)
+    kept = f"; new are {', '.join(new)}" if new else ""
+    print(f"{len(copied)} parameters of {config.init_from}{kept}", flush=True)
 
 
 def evaluate_run(config: ConfigDict, workdir: str) -> None:

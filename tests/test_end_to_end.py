@@ -126,6 +126,25 @@ def test_more_steps_continue_the_run(settings, final_states, trained, tmp_path, 
   assert [row["step"] for row in rows(tmp_path)] == [2, 3]
 
 
+def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(
+  settings, trained, tmp_path, monkeypatch, capsys
+):
+  started = {}
+  monkeypatch.setattr(run, "train", lambda **arguments: started.update(arguments))
+  monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
+  config = settings()
+  config.init_from = str(trained[0])
+  run.train_and_evaluate(config, str(tmp_path))
+  averaged = trained[1].ema_params
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(started["state"].params), averaged)
+  count = len(jax.tree.leaves(averaged))
+  assert capsys.readouterr().out == f"{count} parameters of {trained[0]}\n"
+
+  (tmp_path / "checkpoints/1").mkdir(parents=True)  # a run that goes on has its own parameters
+  run.train_and_evaluate(config, str(tmp_path))
+  assert not capsys.readouterr().out
+
+
 def test_the_ranker_loads_the_averaged_parameters_and_the_threshold_of_the_report(trained):
   workdir, state = trained
   ranker = Ranker.load(workdir)

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from foir360_jax.train import create_state, make_mesh, put_state
-from foir360_jax.train.checkpoint import Checkpoints, restore_model
+from foir360_jax.train.checkpoint import Checkpoints, restore_model, start_from
 
 
 class Model(nnx.Module):
@@ -131,3 +131,36 @@ def test_what_a_killed_save_leaves_is_passed_over(tmp_path):
   (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     assert checkpoints.latest_step == 1
+
+
+def test_another_run_gives_what_fits(tmp_path):
+  _, state = make_state(seed=3)
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(7, state, PROGRESS)
+  same = Model(seed=4)
+  copied, new = start_from(tmp_path, same)
+  assert set(copied) == {"linear.bias", "linear.kernel", "norm.bias", "norm.scale"} and not new
+  assert_equal(nnx.state(same, nnx.Param), state.ema_params)
+
+  class Wider(Model):
+    def __init__(self):
+      super().__init__(seed=5)
+      self.linear = nnx.Linear(2, 4, rngs=nnx.Rngs(6))
+      self.head = nnx.Linear(4, 1, rngs=nnx.Rngs(7))
+
+  wider, before = Wider(), Wider()
+  copied, new = start_from(tmp_path, wider)
+  assert set(copied) == {"linear.bias", "norm.bias", "norm.scale"}
+  assert set(new) == {"linear.kernel", "head.bias", "head.kernel"}
+  assert_equal(wider.head.kernel[...], before.head.kernel[...])
+  assert_equal(wider.linear.kernel[...], before.linear.kernel[...])
+  assert_equal(wider.linear.bias[...], state.ema_params["linear"]["bias"][...])
+
+
+def test_a_run_that_cannot_be_started_from_is_named(tmp_path):
+  with pytest.raises(ValueError, match="no checkpoint in .*none: correct config.init_from"):
+    start_from(tmp_path / "none", Model())
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(7, make_state()[1], PROGRESS)
+  with pytest.raises(ValueError, match="no parameter of .* fits this model"):
+    start_from(tmp_path, nnx.Linear(2, 3, rngs=nnx.Rngs(0)))

@@ -14,7 +14,8 @@ from orbax.checkpoint import v1 as ocp
 
 from foir360_jax.train.state import TrainState
 
-_MODEL_FIELDS = ("params", "ema_params", "model_state")
+_AVERAGED = "ema_params"
+_MODEL_FIELDS = ("params", _AVERAGED, "model_state")
 _OPTIMIZER_FIELDS = ("step", "opt_state")
 
 
@@ -96,8 +97,7 @@ def restore_model(folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = 
     ValueError: if there is no checkpoint, or if it does not fit the model.
   """
   folder = pathlib.Path(folder).absolute()
-  if not folder.is_dir():
-    raise ValueError(f"no checkpoint in {folder}: train first, or correct the --workdir")
+  _need_folder(folder, "train first, or correct the --workdir")
   graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
   state = TrainState(None, params, model_state, None, params)
   with ocp.training.Checkpointer(folder) as orbax:
@@ -106,13 +106,63 @@ def restore_model(folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = 
   return nnx.merge(graphdef, state.ema_params if ema else state.params, state.model_state)
 
 
-def _named(state: TrainState, fields: tuple[str, ...]) -> dict[str, Any]:
-  """Flattens fields of the state to {path: array}: names that do not depend on container types."""
-  tree = {field: getattr(state, field) for field in fields}
+def start_from(folder: str | pathlib.Path, model: nnx.Module) -> tuple[list[str], list[str]]:
+  """Gives a model the averaged parameters of another run, as far as they have the same shapes.
+
+  Args:
+    folder: the other run's checkpoints.
+    model: changed in place.
+
+  Returns:
+    The names of the parameters that were copied, and of those that stay as they are.
+
+  Raises:
+    ValueError: there is no checkpoint, or no parameter of it fits.
+  """
+  folder = pathlib.Path(folder).absolute()
+  _need_folder(folder, "correct config.init_from")
+  params = nnx.state(model, nnx.Param)
+  here = _flat(params)
+  with ocp.training.Checkpointer(folder) as orbax:
+    if orbax.latest is None:
+      raise ValueError(f"no checkpoint in {folder}: correct config.init_from")
+    saved = orbax.checkpointables_metadata(orbax.latest.step).metadata["model"]
+    there = {name: saved.get(f"{_AVERAGED}.{name}") for name in here}
+    fits = [n for n, x in there.items() if x is not None and tuple(x.shape) == here[n].shape]
+    if not fits:
+      raise ValueError(f"no parameter of {folder} fits this model: correct config.init_from")
+    like = {
+      name: jax.ShapeDtypeStruct(
+        leaf.shape,
+        leaf.dtype,
+        sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
+      )
+      for name, leaf in saved.items()
+    }
+    loaded = orbax.load_checkpointables(orbax.latest.step, {"model": like})["model"]
+  new = here | {name: loaded[f"{_AVERAGED}.{name}"] for name in fits}
+  nnx.update(model, jax.tree.unflatten(jax.tree.structure(params), [new[name] for name in here]))
+  copied, kept = (
+    [name.removesuffix(".value") for name in here if (name in fits) == fit] for fit in (True, False)
+  )
+  return copied, kept
+
+
+def _need_folder(folder: pathlib.Path, cure: str) -> None:
+  if not folder.is_dir():
+    raise ValueError(f"no checkpoint in {folder}: {cure}")
+
+
+def _flat(tree: Any) -> dict[str, Any]:
   return {
     jax.tree_util.keystr(path, simple=True, separator="."): leaf
     for path, leaf in jax.tree.leaves_with_path(tree)
   }
+
+
+def _named(state: TrainState, fields: tuple[str, ...]) -> dict[str, Any]:
+  """Flattens fields of the state to {path: array}: names that do not depend on container types."""
+  return _flat({field: getattr(state, field) for field in fields})
 
 
 def _renewed(state: TrainState, fields: tuple[str, ...], named: dict[str, Any]) -> TrainState:
