@@ -22,6 +22,7 @@ from flax import nnx
 
 from foir360_jax.formats import write_atomically
 from foir360_jax.train.checkpoint import Checkpoints
+from foir360_jax.train.cost import StepCost, device_memory
 from foir360_jax.train.logging import MetricsLog, progress_line, summarize
 from foir360_jax.train.parallel import (
   compile_step,
@@ -186,7 +187,12 @@ class _Programs:
     shapes = tuple(batch[key].shape for key in sorted(batch))
     if shapes not in self._by_shape:
       start = time.monotonic()
-      self._by_shape[shapes] = self._step_function.lower(state, batch, progress).compile()
+      program = self._step_function.lower(state, batch, progress).compile()
+      cost = StepCost.of(program)
+      if cost is not None:
+        cost.check_fits(device_memory())
+        _say(f"compiled in {time.monotonic() - start:.0f} s; a step takes {cost}")
+      self._by_shape[shapes] = program
       self.compile_s += time.monotonic() - start
     return self._by_shape[shapes]
 

@@ -1,0 +1,60 @@
+"""What a compiled training step takes of each device, told before it first runs."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+
+_GIB = 2**30
+
+
+class StepCost(NamedTuple):
+  """Of one device.
+
+  Attributes:
+    memory_bytes: what the step needs at once: its arguments, results, and what lies in between.
+    flops: floating-point operations, as the compiler counts them; 0 where it does not.
+  """
+
+  memory_bytes: int
+  flops: float
+
+  @classmethod
+  def of(cls, compiled: Any) -> "StepCost | None":
+    """Of a compiled program (`jax.stages.Compiled`); None where the compiler does not tell."""
+    memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
+    if memory is None:
+      return None
+    if isinstance(costs, list | tuple):  # of pmap
+      costs = costs[0] if costs else None
+    needed = (
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes  # results that take the place of arguments
+      + memory.temp_size_in_bytes
+    )
+    return cls(needed, max(float((costs or {}).get("flops", 0.0)), 0.0))
+
+  def __str__(self) -> str:
+    return f"{self.memory_bytes / _GIB:.2f} GiB of memory and {self.flops / 1e9:.1f} GFLOP a device"
+
+  def check_fits(self, limit_bytes: int | None) -> None:
+    """Raises ValueError if a step needs more memory than a device has.
+
+    >>> StepCost(3 * 2**30, 0.0).check_fits(2 * 2**30)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: a step needs 3.0 GiB of memory and the device has 2.0: lower config.data...
+    """
+    if limit_bytes is not None and self.memory_bytes > limit_bytes:
+      raise ValueError(
+        f"a step needs {self.memory_bytes / _GIB:.1f} GiB of memory and the device has"
+        f" {limit_bytes / _GIB:.1f}: lower config.data.batch_size or .height"
+      )
+
+
+def device_memory() -> int | None:
+  """Bytes of memory that programs may use on a device of this process; None where unknown."""
+  device = jax.local_devices()[0]
+  if device.platform == "cpu":
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return (device.memory_stats() or {}).get("bytes_limit")
