@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from foir360_jax.data import Augmentation
 from foir360_jax.models.encoders import ENCODERS, PRETRAINABLE
-from foir360_jax.models.encoders.build import SMALL
+from foir360_jax.models.encoders.build import PANOSWIN, SMALL
 from foir360_jax.saliency.build import NAMES, default_saliency_name
 from foir360_jax.saliency.readout import CELL
 from foir360_jax.train.parallel import MODES
@@ -275,8 +275,10 @@ def _validate_encoder(config: ConfigDict) -> None:
       f"config.model.last_stride must be {' or '.join(map(str, strides))} with {model.encoder}, not"
       f" {model.last_stride}"
     )
-  if model.encoder == "sphere_resnet50" and model.mask_stride == 2:
-    raise ValueError("config.model.mask_stride must be 4 with sphere_resnet50, whose first map is")
+  if model.encoder in ("sphere_resnet50", PANOSWIN) and model.mask_stride == 2:
+    raise ValueError(
+      f"config.model.mask_stride must be 4 with {model.encoder}, whose first map has that stride"
+    )
   if config.encoder_weights and model.encoder not in PRETRAINABLE:
     raise ValueError(
       f"config.encoder_weights needs config.model.encoder of {', '.join(PRETRAINABLE)}, not"

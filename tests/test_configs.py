@@ -80,6 +80,7 @@ def test_there_is_a_configuration():
     ("model.mask_stride", 8, "config.model.mask_stride must be 2 or 4, not 8"),
     ("model.encoder", "resnet", "config.model.encoder must be one of sphere_small.*, not 'resnet'"),
     ("model.encoder", "sphere_resnet50", "config.model.mask_stride must be 4 with sphere_resnet50"),
+    ("model.encoder", "panoswin_tiny", "config.model.mask_stride must be 4 with panoswin_tiny"),
     ("model.last_stride", 32, "config.model.last_stride must be 16 with sphere_small, not 32"),
     ("encoder_weights", "package", "config.encoder_weights needs config.model.encoder of sphere_"),
     ("model.num_queries", 39, "config.model.num_queries .*config.data.max_objects"),

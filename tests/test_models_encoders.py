@@ -42,7 +42,7 @@ def test_an_encoder_gives_the_maps_that_it_names(name):
   [
     ((1, 96, 192), (4,), "needs images"),
     ((1, 96, 180, 3), (4,), "H divisible by 4"),
-    ((1, 32, 64, 3), (16,), "give at least"),
+    ((1, 16, 32, 3), (16,), "give at least"),
     ((1, 96, 192, 3), (3,), "strides must be of"),
   ],
 )

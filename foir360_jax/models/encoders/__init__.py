@@ -3,6 +3,7 @@
 from foir360_jax.models.encoders.build import ENCODERS, PRETRAINABLE, build_encoder
 from foir360_jax.models.encoders.contract import Encoder, Padding
 from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
+from foir360_jax.models.encoders.panoswin import PanoSwin
 from foir360_jax.models.encoders.resnet50 import ResNet50
 from foir360_jax.models.encoders.sphere import SphereEncoder
 
@@ -12,6 +13,7 @@ __all__ = [
   "EfficientNetLite0",
   "Encoder",
   "Padding",
+  "PanoSwin",
   "ResNet50",
   "SphereEncoder",
   "build_encoder",

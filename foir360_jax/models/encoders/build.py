@@ -6,6 +6,7 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import Encoder
 from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
+from foir360_jax.models.encoders.panoswin import PanoSwin
 from foir360_jax.models.encoders.resnet50 import ResNet50
 from foir360_jax.models.encoders.sphere import SphereEncoder
 
@@ -13,7 +14,8 @@ SMALL = "sphere_small"
 PRETRAINABLE = {"sphere_efficientnet_lite0": EfficientNetLite0, "sphere_resnet50": ResNet50}
 """Encoders of which there are public weights."""
 
-ENCODERS = (SMALL, *PRETRAINABLE)
+PANOSWIN = "panoswin_tiny"
+ENCODERS = (SMALL, *PRETRAINABLE, PANOSWIN)
 
 
 def build_encoder(
@@ -31,7 +33,7 @@ def build_encoder(
     widths: see `SphereEncoder`; this and the next are of `sphere_small` alone.
     blocks: see there.
     sphere_from_stride: the first stride at which kernels of stride 1 lie on the sphere; above the
-      last, none do.
+      last, none do. `panoswin_tiny` has none that could.
     rngs: source of the initial kernels.
 
   Raises:
@@ -39,6 +41,8 @@ def build_encoder(
   """
   if name == SMALL:
     return SphereEncoder(widths, blocks, sphere_from_stride, rngs=rngs)
+  if name == PANOSWIN:
+    return PanoSwin(rngs=rngs)
   if name not in PRETRAINABLE:
     raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
   return PRETRAINABLE[name](padding="sphere", sphere_from_stride=sphere_from_stride, rngs=rngs)
