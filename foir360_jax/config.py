@@ -12,7 +12,7 @@ Which entry points, the field `task` says: "ranking" trains PanoRank and starts 
 from ml_collections import ConfigDict
 
 from foir360_jax.data import Augmentation
-from foir360_jax.models.encoders import ENCODERS, PRETRAINABLE
+from foir360_jax.models.encoders import ENCODERS
 from foir360_jax.models.encoders.build import PANOSWIN, SMALL
 from foir360_jax.saliency.build import NAMES, default_saliency_name
 from foir360_jax.saliency.readout import CELL
@@ -67,7 +67,7 @@ def base_config() -> ConfigDict:
   config.model.surround = True  # the rank head also pools around each mask
 
   # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0, the extra
-  # `pretrained`) or a file; "": random ones.
+  # `pretrained`) or a file (ResNet-50 of torchvision, Swin of timm); "": random ones.
   config.encoder_weights = ""
   # Folder of a run whose averaged parameters training starts from, as far as their shapes agree.
   config.init_from = ""
@@ -279,8 +279,5 @@ def _validate_encoder(config: ConfigDict) -> None:
     raise ValueError(
       f"config.model.mask_stride must be 4 with {model.encoder}, whose first map has that stride"
     )
-  if config.encoder_weights and model.encoder not in PRETRAINABLE:
-    raise ValueError(
-      f"config.encoder_weights needs config.model.encoder of {', '.join(PRETRAINABLE)}, not"
-      f" {model.encoder}"
-    )
+  if config.encoder_weights and model.encoder == SMALL:
+    raise ValueError(f"config.encoder_weights: there are none for {SMALL}; leave them out")

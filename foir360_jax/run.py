@@ -75,8 +75,8 @@ def _train_ranking(config: ConfigDict, workdir: str) -> None:
 def _initialise(model: nnx.Module, config: ConfigDict) -> None:
   """Replaces random parameters by those that the configuration names; says which stay random."""
   if config.encoder_weights:
-    load_encoder_weights(model.encoder, config.encoder_weights)
-    print(f"encoder: weights of {config.encoder_weights}", flush=True)
+    report = load_encoder_weights(model.encoder, config.encoder_weights)
+    print(f"encoder, {config.encoder_weights}: {report}", flush=True)
   if config.init_from:
     copied, new = start_from(pathlib.Path(config.init_from) / "checkpoints", model)
     kept = f"; new are {', '.join(new)}" if new else ""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foir360_jax import run
-from foir360_jax.benchmarks import gpu, losses, race, sphere_conv, train_step, weak_labels
+from foir360_jax.benchmarks import encoders, gpu, losses, race, sphere_conv, train_step, weak_labels
 from foir360_jax.benchmarks.cases import Case, exact_results, relative_error
 from foir360_jax.benchmarks.gpu_model import MODEL, SMALL_MODEL
 from foir360_jax.config import base_config
@@ -271,3 +271,17 @@ def test_the_weak_labels_are_timed_step_by_step_and_race_the_plain_method():
   assert sum(row["share"] for row in report["steps"]) == pytest.approx(1)
   assert [row["method"] for row in report["race"]] == ["compiled", "plainly"]
   assert report["largest_difference"] < 1e-2
+
+
+def test_encoders_are_compared_side_by_side(tmp_path, capsys):
+  out = tmp_path / "out.json"
+  encoders.main(["--only", "sphere_small", "--height=48", "--rounds=1", f"--out={out}"])
+  rows = json.loads(out.read_text())["rows"]
+  assert [row["kernels"] for row in rows] == ["sphere", "planar"]
+  for row in rows:
+    assert row["encoder"] == "sphere_small" and 0.1 < row["parameters_millions"] < 5
+    # The last level alone: 3 x 6 pixels, two blocks of two 3x3 convolutions of up to 96 channels.
+    assert row["gflop"] > 2 * 18 * 9 * 96**2 * 3 / 1e9
+    assert 0 < row["min_ms"] <= row["median_ms"]
+    assert row["images_per_second"] == pytest.approx(1e3 / row["median_ms"])
+  assert "parameters_millions" in capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_there_is_a_configuration():
     ("model.encoder", "sphere_resnet50", "config.model.mask_stride must be 4 with sphere_resnet50"),
     ("model.encoder", "panoswin_tiny", "config.model.mask_stride must be 4 with panoswin_tiny"),
     ("model.last_stride", 32, "config.model.last_stride must be 16 with sphere_small, not 32"),
-    ("encoder_weights", "package", "config.encoder_weights needs config.model.encoder of sphere_"),
+    ("encoder_weights", "package", "config.encoder_weights: there are none for sphere_small"),
     ("model.num_queries", 39, "config.model.num_queries .*config.data.max_objects"),
     ("model.widths", (8, 16, 32), "config.model.widths and .blocks need a value for each"),
     ("model.feature_channels", 50, "config.model.feature_channels must be divisible by the 4"),

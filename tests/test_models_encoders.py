@@ -88,7 +88,7 @@ def test_turning_a_panorama_turns_the_features_of_the_small_encoder(draw_paramet
 @pytest.mark.parametrize(
   ("name", "source", "message"),
   [
-    ("sphere_resnet50", "package", "no package has the weights of ResNet-50"),
+    ("sphere_resnet50", "package", "no package has weights for ResNet50: give a file"),
     ("sphere_small", "package", "no public weights for SphereEncoder"),
     ("sphere_efficientnet_lite0", "none.pth", "none.pth: cannot be read"),
   ],

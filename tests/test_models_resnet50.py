@@ -237,7 +237,8 @@ def test_weights_of_a_file_go_into_an_encoder(tmp_path, draw_parameters, drawn_t
   file = tmp_path / "weights.safetensors"
   safetensors.numpy.save_file({name: np.asarray(x) for name, x in tensors.items()}, file)
   encoder = draw_parameters(lambda: ResNet50(sphere_from_stride=16, rngs=nnx.Rngs(0)))
-  load_encoder_weights(encoder, str(file))
+  report = load_encoder_weights(encoder, str(file))
+  assert len(report.copied) == 2 * (1 + 16 * 3 + 4) and not report.interpolated + report.new
   expected = nnx.state(resnet50_from_tensors(tensors))
   jax.tree.map(np.testing.assert_array_equal, nnx.state(encoder), expected)
   assert encoder.stages[2][1].convolve.spherical  # the encoder's own settings stay

@@ -4,33 +4,40 @@ import pathlib
 
 from flax import nnx
 
-from foir360_jax.models.encoders import EfficientNetLite0, ResNet50
+from foir360_jax.models.encoders import EfficientNetLite0, PanoSwin, ResNet50
 from foir360_jax.models.pretrained.efficientnet_lite0 import load_efficientnet_lite0
+from foir360_jax.models.pretrained.report import Report, named_parameters
 from foir360_jax.models.pretrained.resnet50 import load_resnet50
+from foir360_jax.models.pretrained.swin import import_swin
+from foir360_jax.models.pretrained.tensor_file import read_tensors
 
 PACKAGE = "package"
 """In place of a file: the weights of the extra `pretrained`."""
 
 
-def load_encoder_weights(encoder: nnx.Module, source: str) -> None:
-  """Sets all parameters of an encoder to public weights.
+def load_encoder_weights(encoder: nnx.Module, source: str) -> Report:
+  """Sets the parameters of an encoder to public weights.
 
   Args:
-    encoder: of `encoders.PRETRAINABLE`.
+    encoder: `EfficientNetLite0`, `ResNet50`, or `PanoSwin`, which takes a Swin transformer's.
     source: `PACKAGE`, which has EfficientNet-Lite0, or a file; see `read_tensors` of what kind.
+
+  Returns:
+    What became of each parameter.
 
   Raises:
     ValueError: there are none for this encoder, or the file is not of it.
   """
-  if isinstance(encoder, EfficientNetLite0):
-    path = None if source == PACKAGE else pathlib.Path(source)
-    filled = load_efficientnet_lite0(path=path)
-  elif isinstance(encoder, ResNet50):
-    if source == PACKAGE:
-      raise ValueError(
-        "no package has the weights of ResNet-50: give torchvision's file, resnet50-0676ba61.pth"
-      )
+  name = type(encoder).__name__
+  if not isinstance(encoder, EfficientNetLite0 | ResNet50 | PanoSwin):
+    raise ValueError(f"there are no public weights for {name}: leave them out")
+  if source == PACKAGE and not isinstance(encoder, EfficientNetLite0):
+    raise ValueError(f"no package has weights for {name}: give a file, see load_encoder_weights")
+  if isinstance(encoder, PanoSwin):
+    return import_swin(encoder, read_tensors(source))
+  if isinstance(encoder, ResNet50):
     filled = load_resnet50(source)
   else:
-    raise ValueError(f"there are no public weights for {type(encoder).__name__}: leave them out")
+    filled = load_efficientnet_lite0(path=None if source == PACKAGE else pathlib.Path(source))
   nnx.update(encoder, nnx.state(filled))
+  return Report(tuple(path for path, _ in named_parameters(encoder)))
