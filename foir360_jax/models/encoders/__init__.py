@@ -1,6 +1,6 @@
 """Encoders: image [B, H, W, 3] -> feature maps by their strides, of 2 to 32."""
 
-from foir360_jax.models.encoders.build import ENCODERS, PRETRAINABLE, build_encoder
+from foir360_jax.models.encoders.build import ENCODERS, build_encoder
 from foir360_jax.models.encoders.contract import Encoder, Padding
 from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
 from foir360_jax.models.encoders.panoswin import PanoSwin
@@ -9,7 +9,6 @@ from foir360_jax.models.encoders.sphere import SphereEncoder
 
 __all__ = [
   "ENCODERS",
-  "PRETRAINABLE",
   "EfficientNetLite0",
   "Encoder",
   "Padding",

@@ -11,11 +11,11 @@ from foir360_jax.models.encoders.resnet50 import ResNet50
 from foir360_jax.models.encoders.sphere import SphereEncoder
 
 SMALL = "sphere_small"
-PRETRAINABLE = {"sphere_efficientnet_lite0": EfficientNetLite0, "sphere_resnet50": ResNet50}
-"""Encoders of which there are public weights."""
+CONVOLUTIONAL = {"sphere_efficientnet_lite0": EfficientNetLite0, "sphere_resnet50": ResNet50}
+"""Encoders whose kernels may lie on the sphere, and of which there are public weights."""
 
 PANOSWIN = "panoswin_tiny"
-ENCODERS = (SMALL, *PRETRAINABLE, PANOSWIN)
+ENCODERS = (SMALL, *CONVOLUTIONAL, PANOSWIN)
 
 
 def build_encoder(
@@ -43,6 +43,6 @@ def build_encoder(
     return SphereEncoder(widths, blocks, sphere_from_stride, rngs=rngs)
   if name == PANOSWIN:
     return PanoSwin(rngs=rngs)
-  if name not in PRETRAINABLE:
+  if name not in CONVOLUTIONAL:
     raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
-  return PRETRAINABLE[name](padding="sphere", sphere_from_stride=sphere_from_stride, rngs=rngs)
+  return CONVOLUTIONAL[name](padding="sphere", sphere_from_stride=sphere_from_stride, rngs=rngs)
