@@ -16,7 +16,6 @@ from flax import nnx
 
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, Program, compile_program, measure, repeatedly
-from foir360_jax.config import base_config
 from foir360_jax.models.encoders import ENCODERS, build_encoder
 from foir360_jax.models.encoders.build import PANOSWIN
 from foir360_jax.train.cost import StepCost
@@ -24,6 +23,7 @@ from foir360_jax.train.cost import StepCost
 STRIDES = (4, 8, 16)
 PLANAR = 64  # a stride that no encoder reaches
 SPHERICAL = 16
+_SMALL = {"widths": (24, 48, 72, 96), "blocks": (1, 1, 1, 1)}  # sphere_small as configured
 COLUMNS = {
   "encoder": "",
   "kernels": "",
@@ -94,14 +94,7 @@ def compare(names: Sequence[str], height: int, *, rounds: int) -> list[dict[str,
 
 
 def _prepare(name: str, sphere_from_stride: int, height: int) -> tuple[nnx.Module, Program, Any]:
-  model = base_config().model
-  build = functools.partial(
-    build_encoder,
-    name,
-    widths=model.widths,
-    blocks=model.blocks,
-    sphere_from_stride=sphere_from_stride,
-  )
+  build = functools.partial(build_encoder, name, sphere_from_stride=sphere_from_stride, **_SMALL)
   encoder = nnx.jit(lambda: build(rngs=nnx.Rngs(0)))()
   image = jax.random.uniform(jax.random.key(0), (1, height, 2 * height, 3), jnp.float32, 0, 255)
   graphdef, state = nnx.split(encoder)
