@@ -7,9 +7,11 @@ MODEL = {
   "seed": 0,
   "data": {"height": 256, "max_objects": 40, "batch_size": 16},
   "model": {
+    "encoder": "sphere_small",
     "widths": (32, 64, 128, 256),
     "blocks": (1, 1, 1, 1),
     "sphere_from_stride": 4,
+    "last_stride": 16,
     "feature_channels": 128,
     "mask_channels": 64,
     "num_queries": 64,
@@ -33,6 +35,7 @@ MODEL = {
   },
   "optimizer": {
     "learning_rate": 2e-3,
+    "encoder_rate": 1.0,
     "warmup_steps": 50,
     "weight_decay": 0.02,
     "b2": 0.99,
