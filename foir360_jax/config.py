@@ -87,7 +87,7 @@ def base_config() -> ConfigDict:
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 2e-3
-  config.optimizer.encoder_rate = 1.0  # factor of it for the encoder; 0.1 suits public weights
+  config.optimizer.encoder_rate = 1.0  # factor of it for the encoder, below 1 for public weights
   config.optimizer.warmup_steps = 50
   config.optimizer.weight_decay = 0.02
   config.optimizer.b2 = 0.99
