@@ -9,6 +9,7 @@ from foir360_jax.metrics import ScoreAccumulator, rank_correlation, ranks_from_r
 from foir360_jax.sphere import bounding_fov_deg, pixel_areas, pixel_directions, solid_angle
 from synthetic360 import importance, shapes, textures
 from synthetic360 import scene as scene_module
+from synthetic360.repeats import KEPT, as_if_no_repeats, pick_in_turn
 from synthetic360.scene import SMALLEST_SR, Scene, render_scene
 from synthetic360.surroundings import draw_surroundings
 from synthetic360.synthetic360_dataset_builder import SPLITS, render_example
@@ -292,7 +293,7 @@ def test_the_fields_of_an_example_agree_with_its_masks_and_labels(prepared):
   "flag, message",
   [
     ("--dataset=imagenet", "imagenet: no such data set; known are: synthetic360"),
-    ("--dataset=synthetic360/1x2", "no such configuration; known are: 64x128, 128x256, tests"),
+    ("--dataset=synthetic360/1x2", "no such configuration; known are: 64x128, 128x256, 64x128_rep"),
     ("synthetic360", "unexpected argument 'synthetic360'; write --dataset=NAME/CONFIG"),
   ],
 )
@@ -318,7 +319,7 @@ def test_prepare_keeps_what_is_there_and_prints_the_difficulty_and_a_picture(
   assert result.returncode == 0, result.stderr
   assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
   assert "train 12, validation 4, test 4" in result.stdout
-  assert "ceiling" in result.stdout
+  assert "ceiling" in result.stdout and "nothing were a repeat" not in result.stdout
   assert cv2.imread(str(tmp_path / "panorama.png")).shape == (512, 1024, 3)
 
 
@@ -330,3 +331,107 @@ def test_a_scene_without_objects_has_no_features():
     np.zeros(0),
   )
   assert importance.scene_features(empty).shape == (0, 5)
+
+
+def random_objects():
+  """Values and classes [N], N from 0 to 40: many ties, few, none; few classes, one, one each."""
+  rng = np.random.default_rng(0)
+  for count in (0, 1, 2, *rng.integers(0, 41, 60)):
+    for steps in (4, 16, 10**6):
+      values = rng.integers(1, steps, count) / steps
+      for category in (rng.integers(0, 5, count), np.full(count, 7), rng.permutation(count)):
+        yield values, category
+
+
+def test_the_best_of_each_class_keeps_its_value_and_a_repeat_a_quarter():
+  for values, category in random_objects():
+    expected = np.array(
+      [
+        value
+        if all(
+          value > other or (value == other and index <= rival)
+          for rival, other in enumerate(values)
+          if category[rival] == category[index]
+        )
+        else 0.25 * value
+        for index, value in enumerate(values)
+      ]
+    )
+    before = values.copy()
+    found, _ = pick_in_turn(values, category)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(values, before)
+    assert found.shape == values.shape
+
+
+def test_importance_falls_along_the_picks_so_its_order_is_theirs():
+  for values, category in random_objects():
+    found, picks = pick_in_turn(values, category)
+    assert sorted(picks) == list(range(len(values)))
+    assert (np.diff(found[picks]) <= 0).all()
+    np.testing.assert_array_equal(picks, np.argsort(-found, kind="stable"))
+
+
+def test_every_pick_was_the_best_of_what_was_left():
+  for values, category in random_objects():
+    found, picks = pick_in_turn(values, category)
+    for number, pick in enumerate(picks):
+      seen, left = set(category[picks[:number]]), picks[number:]
+      worth = [values[i] * (0.25 if category[i] in seen else 1) for i in left]
+      assert worth[0] == max(worth) == found[pick]
+
+
+def test_the_penalty_of_repeats_can_be_undone_exactly_in_float32_too():
+  for values, category in random_objects():
+    for dtype in (np.float64, np.float32):
+      found = pick_in_turn(values, category)[0].astype(dtype)
+      undone = as_if_no_repeats(found, category)
+      np.testing.assert_array_equal(undone, values.astype(dtype), strict=True)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_repeats_change_nothing_but_the_importance_of_repeats(unseen):
+  changed = 0
+  for index in range(6):
+    arguments = dict(height=HEIGHT, split_number=2 if unseen else 0, unseen=unseen)
+    plain = render_example(index, **arguments)
+    other = render_example(index, repeats=True, **arguments)
+    assert set(plain) == set(other)
+    for key in set(plain) - {"importance", "true_importance", "rank"}:
+      np.testing.assert_array_equal(plain[key], other[key], err_msg=key, strict=True)
+    for name in ("importance", "true_importance"):
+      assert plain[name].dtype == other[name].dtype
+      for label in np.unique(plain["category"]):
+        members = plain["category"] == label
+        best = np.argmax(np.where(members, plain[name], -1))
+        repeats = members & (np.arange(len(members)) != best)
+        assert other[name][best] == plain[name][best]
+        np.testing.assert_array_equal(other[name][repeats], KEPT * plain[name][repeats])
+    np.testing.assert_array_equal(other["rank"], ranks_from_relevance(other["importance"]))
+    changed += (plain["rank"] != other["rank"]).any()
+  assert changed >= 3
+
+
+@pytest.mark.slow
+def test_a_configuration_with_repeats_is_prepared_and_its_difficulty_shows_what_they_cost(
+  run_command, tmp_path
+):
+  name = "synthetic360/tests_repeats"
+  result = run_command(
+    "datasets/prepare.py", f"--dataset={name}", f"--data_dir={tmp_path}", "--difficulty"
+  )
+  assert result.returncode == 0, result.stderr
+  source, blind = open_source(name, str(tmp_path), "test"), []
+  assert len(source) == 4
+  for stored in (source[i] for i in range(4)):
+    number = int(stored["image_id"].removeprefix("test_"))
+    arguments = dict(height=HEIGHT, split_number=SPLITS["test"][0], unseen=True)
+    plain = render_example(number, **arguments)
+    expected = render_example(number, repeats=True, **arguments)
+    for key in ("masks", "category", "importance", "true_importance", "rank"):
+      np.testing.assert_array_equal(stored[key], expected[key], err_msg=key)
+    blind.append(rank_correlation(expected["importance"], plain["true_importance"]))
+  mean = ScoreAccumulator().add(*blind).summary()["mean"]
+  title = "the rule without noise, as if nothing were a repeat"
+  (line,) = [line for line in result.stdout.splitlines() if title in line]
+  assert line.split(title)[1].split()[0] == f"{mean:.3f}"

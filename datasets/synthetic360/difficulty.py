@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from foir360_jax.metrics import ScoreAccumulator, bootstrap_interval, rank_correlation
+from synthetic360.repeats import as_if_no_repeats
 
 _RING = 32  # the ring around a mask is height / 32 pixels wide
 
@@ -18,6 +19,9 @@ def report(builder: tfds.core.DatasetBuilder) -> str:
   validation = [_features(example) for example in builder.as_data_source("validation")]
   test = [_features(example) for example in builder.as_data_source("test")]
   rows = [("ceiling: the rule without the annotators' noise", [f["true_importance"] for f in test])]
+  if builder.builder_config.repeats:  # what is lost by who values each object by itself
+    plain = [as_if_no_repeats(f["true_importance"], f["category"]) for f in test]
+    rows.append(("the rule without noise, as if nothing were a repeat", plain))
   for title, names in (
     ("area", ["area"]),
     ("distance from the horizon", ["horizon"]),
@@ -50,6 +54,7 @@ def _features(example: dict) -> dict[str, np.ndarray]:
   return {
     "importance": example["importance"],
     "true_importance": example["true_importance"],
+    "category": example["category"],
     "area": np.log(example["solid_angle_sr"]),
     "horizon": np.array(horizon),
     "ring_mean": rings[:, 0],

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from foir360_jax.metrics import ranks_from_relevance
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
 from synthetic360.importance import annotate, scene_features
+from synthetic360.repeats import pick_in_turn
 from synthetic360.scene import render_scene
 from synthetic360.shapes import CLASS_NAMES
 
@@ -24,15 +25,18 @@ SPLITS = {"train": (0, 1.0), "validation": (1, 0.06), "test": (2, 0.08)}  # numb
 
 @dataclasses.dataclass(kw_only=True)
 class Synthetic360Config(tfds.core.BuilderConfig):
-  """One size of the data set.
+  """One size of the data set, with one rule.
 
   Attributes:
     height: rows of a panorama; it has twice as many columns.
     train_scenes: scenes of the train split; the other splits are in proportion.
+    repeats: a repeat of a class is worth less (`repeats.py`); pictures, objects and noise are those
+      of the configuration of that size without.
   """
 
   height: int
   train_scenes: int
+  repeats: bool = False
 
 
 def split_size(config: Synthetic360Config, split: str) -> int:
@@ -54,7 +58,28 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ),
     Synthetic360Config(name="128x256", height=128, train_scenes=5000, description="The full set."),
     Synthetic360Config(
+      name="64x128_repeats",
+      height=64,
+      train_scenes=4000,
+      repeats=True,
+      description="The scenes of 64x128; an object is worth less once its class has been picked.",
+    ),
+    Synthetic360Config(
+      name="128x256_repeats",
+      height=128,
+      train_scenes=5000,
+      repeats=True,
+      description="The scenes of 128x256; an object is worth less once its class has been picked.",
+    ),
+    Synthetic360Config(
       name="tests", height=32, train_scenes=12, description="A handful of scenes, for tests."
+    ),
+    Synthetic360Config(
+      name="tests_repeats",
+      height=32,
+      train_scenes=12,
+      repeats=True,
+      description="The scenes of tests; an object is worth less once its class has been picked.",
     ),
   ]
 
@@ -92,7 +117,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split):
     number = SPLITS[split][0]
     render = functools.partial(
-      render_example, height=self.builder_config.height, split_number=number, unseen=split == "test"
+      render_example,
+      height=self.builder_config.height,
+      split_number=number,
+      unseen=split == "test",
+      repeats=self.builder_config.repeats,
     )
     count = split_size(self.builder_config, split)
     workers = min(len(os.sched_getaffinity(0)), count)
@@ -104,10 +133,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         yield f"{split}_{index:06d}", example | {"image_id": f"{split}_{index:06d}"}
 
 
-def render_example(index: int, *, height: int, split_number: int, unseen: bool) -> dict:
+def render_example(
+  index: int, *, height: int, split_number: int, unseen: bool, repeats: bool = False
+) -> dict:
   """One example as the builder writes it; depends on nothing but its arguments.
 
-  A scene with fewer than four visible objects is drawn again.
+  A scene with fewer than four visible objects is drawn again. With `repeats` nothing but
+  importance, true importance and rank differs.
   """
   for attempt in range(100):
     rng = np.random.default_rng([SEED, split_number, index, attempt])
@@ -115,6 +147,8 @@ def render_example(index: int, *, height: int, split_number: int, unseen: bool) 
     if len(scene.masks) >= 4:
       break
   clean, noisy = annotate(scene_features(scene), rng)
+  if repeats:  # annotators go by their own picks
+    clean, noisy = (pick_in_turn(values, scene.category)[0] for values in (clean, noisy))
   order = rng.permutation(len(clean))  # ids must not tell what was painted first
   masks, noisy = scene.masks[order], noisy[order]
   _, encoded = cv2.imencode(".png", scene.image[..., ::-1])
