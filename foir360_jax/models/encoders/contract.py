@@ -19,7 +19,10 @@ class Encoder(Protocol):
   channels: Mapping[int, int]
 
   def __call__(self, image: jax.Array, *, strides: tuple[int, ...]) -> dict[int, jax.Array]:
-    """[B, H, W, 3], RGB in [0, 255] -> {stride: [B, H / stride, W / stride, C]}."""
+    """[B, H, W, 3], RGB in [0, 255] -> {stride: [B, H / stride, W / stride, C]}.
+
+    The image may be of any type; the maps are of the parameters', see `precision.computing_in`.
+    """
 
 
 def check_padding(name: str, padding: str, sphere_from_stride: int | None) -> None:

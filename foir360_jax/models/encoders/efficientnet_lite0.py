@@ -140,7 +140,8 @@ class _Stem(nnx.Module):
 
   def __call__(self, image: jax.Array) -> jax.Array:
     """`[B, H, W, 3]` in [0, 255] -> `[B, H / 2, W / 2, channels]`."""
-    x = _pad((image - 127.0) / 128.0, 3, 2, self.padding)
+    x = (image.astype(jnp.float32) - 127.0) / 128.0
+    x = _pad(x.astype(self.kernel.dtype), 3, 2, self.padding)
     dimensions = ("NHWC", "HWIO", "NHWC")
     x = jax.lax.conv_general_dilated(
       x, self.kernel[...], (2, 2), "VALID", dimension_numbers=dimensions
@@ -242,9 +243,10 @@ def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Arra
     stride: distance of the output's pixels.
 
   Returns:
-    [B, (H - k) // stride + 1, (W - k) // stride + 1, C].
+    [B, (H - k) // stride + 1, (W - k) // stride + 1, C], of the type of x; sums are float32.
   """
-  size = len(kernel)
+  size, dtype = len(kernel), x.dtype
+  x = x.astype(jnp.promote_types(dtype, jnp.float32))
   rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
   out = 0.0
   for row in range(size):
@@ -252,4 +254,4 @@ def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Arra
       taps = x[:, row : row + (rows - 1) * stride + 1 : stride]
       taps = taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
       out = out + taps * kernel[row, column, 0]
-  return out
+  return out.astype(dtype)

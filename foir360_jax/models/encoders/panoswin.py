@@ -19,6 +19,7 @@ from flax import nnx
 from foir360_jax.models.encoders import windows
 from foir360_jax.models.encoders.contract import check_image
 from foir360_jax.models.layers import ConvNorm, WrapConv
+from foir360_jax.models.precision import dtype_of
 from foir360_jax.sphere import pixel_directions, sample
 
 STRIDES = (4, 8, 16, 32)
@@ -98,11 +99,12 @@ class PanoSwin(nnx.Module):
     """
     last = max(strides, default=4)
     check_image("PanoSwin", image.shape, strides, STRIDES, "sphere", 2 * last)
-    x = image / 127.5 - 1
+    dtype = dtype_of(self.embed)
+    x = (image.astype(jnp.float32) / 127.5 - 1).astype(dtype)
     for layer in self.stem:
       x = nnx.relu(layer(x))
     x = self.embed_norm(self.embed(x))
-    sine = jnp.asarray(pixel_directions(x.shape[1])[..., 2:])
+    sine = jnp.asarray(pixel_directions(x.shape[1])[..., 2:], dtype)
     x = x + self.place(jnp.concatenate([sine, jnp.abs(sine)], axis=-1))
     maps = {}
     for level, stride in enumerate(STRIDES):
@@ -194,7 +196,9 @@ class _WindowAttention(nnx.Module):
     alpha, beta = (
       einops.rearrange(table[...][index], "n m h -> h n m") for table in (self.alpha, self.beta)
     )
+    # Distances are float32, and so are biases and softmax; the products around it need not be.
     bias = distance[:, None, None] * alpha + beta  # [R, 1, h, n, n]
-    logits = jnp.einsum("brkhnd,brkhmd->brkhnm", query, key) / jnp.sqrt(query.shape[-1]) + bias
-    mixed = jnp.einsum("brkhnm,brkhmd->brkhnd", jax.nn.softmax(logits), value)
+    logits = jnp.einsum("brkhnd,brkhmd->brkhnm", query / jnp.sqrt(query.shape[-1]), key) + bias
+    share = jax.nn.softmax(logits).astype(value.dtype)
+    mixed = jnp.einsum("brkhnm,brkhmd->brkhnd", share, value)
     return self.output(einops.rearrange(mixed, "b r k h n d -> b r k n (h d)"))

@@ -17,6 +17,7 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import Padding, check_image, check_padding
 from foir360_jax.models.layers import pad_sphere
+from foir360_jax.models.precision import dtype_of
 from foir360_jax.sphere import sphere_conv
 
 CHANNELS = types.MappingProxyType({4: 256, 8: 512, 16: 1024, 32: 2048})
@@ -107,8 +108,8 @@ class ResNet50(nnx.Module):
     check_image(
       "ResNet50", image.shape, strides, STRIDES, self.padding, self._least_height(strides)
     )
-    x = (image / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
-    x = _max_pool(nnx.relu(self.stem(x)), self.padding)
+    x = (image.astype(jnp.float32) / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
+    x = _max_pool(nnx.relu(self.stem(x.astype(dtype_of(self.stem)))), self.padding)
     maps = {}
     for stride, blocks in zip(STRIDES, self.stages, strict=True):
       if stride > max(strides):

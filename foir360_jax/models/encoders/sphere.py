@@ -11,6 +11,7 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import check_image
 from foir360_jax.models.layers import ConvNorm, ResidualBlock, SphereConv, WrapConv
+from foir360_jax.models.precision import dtype_of
 from foir360_jax.sphere import pixel_directions
 
 STRIDES = (2, 4, 8, 16)
@@ -66,7 +67,8 @@ class SphereEncoder(nnx.Module):
     check_image("SphereEncoder", image.shape, strides, STRIDES, "sphere", LEAST_HEIGHT)
     batch_size, height, width = image.shape[:3]
     sine = jnp.broadcast_to(pixel_directions(height)[..., 2:], (batch_size, height, width, 1))
-    x = nnx.relu(self.stem(jnp.concatenate([image / 63.75 - 2, sine], axis=-1)))
+    x = jnp.concatenate([image.astype(jnp.float32) / 63.75 - 2, sine], axis=-1)
+    x = nnx.relu(self.stem(x.astype(dtype_of(self.stem))))
     maps = {}
     for stride, stage in zip(STRIDES, self.stages, strict=True):
       for block in stage:
