@@ -3,8 +3,8 @@
   python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
 
 trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workdir=runs/tiny
---input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas; `--mode=weak_labels --input=SCENES
---output=OUT` ranks given masks without annotators; `--mode=benchmark` measures speed.
+--input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas, `--given_masks` masks of them;
+`--mode=weak_labels --input=SCENES --output=OUT` does so untrained; `--mode=benchmark` times.
 """
 
 import sys
@@ -25,6 +25,9 @@ _INPUT = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The folder for ranks/ and overlays/.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace results that are there already.")
+_GIVEN_MASKS = flags.DEFINE_bool(
+  "given_masks", False, "predict: rank the masks that the folder of --input brings."
+)
 _SALIENCY = flags.DEFINE_enum(
   "saliency", None, SALIENCY_NAMES, "weak_labels: in place of the config's."
 )
@@ -45,6 +48,8 @@ def main(argv):
     raise app.UsageError(f"--mode={_MODE.value} needs {', '.join(missing)}")
   if _SALIENCY.value and _MODE.value != "weak_labels":
     raise app.UsageError("--saliency is for --mode=weak_labels; leave it out")
+  if _GIVEN_MASKS.value and _MODE.value != "predict":
+    raise app.UsageError("--given_masks is for --mode=predict; leave it out")
   try:
     sys.exit(_run())
   except (ValueError, FloatingPointError, OSError) as error:
@@ -64,7 +69,8 @@ def _run() -> int:
   elif _MODE.value == "evaluate":
     run.evaluate_run(_CONFIG.value, _WORKDIR.value)
   elif _MODE.value == "predict":
-    failed = run.predict(_WORKDIR.value, *folders, overwrite=overwrite)
+    given = _GIVEN_MASKS.value
+    failed = run.predict(_WORKDIR.value, *folders, given_masks=given, overwrite=overwrite)
   elif _MODE.value == "weak_labels":
     saliency = _SALIENCY.value
     failed = run.weak_labels(_CONFIG.value, *folders, saliency=saliency, overwrite=overwrite)

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from foir360_jax.benchmarks.throughput import throughput
 from foir360_jax.config import validate, weak_labels_config
 from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
+from foir360_jax.evaluation.decision import Decision
 from foir360_jax.evaluation.evaluate import evaluate
-from foir360_jax.evaluation.predict import predict_folder
+from foir360_jax.evaluation.predict import predict_folder, rank_given_masks
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import write_atomically
@@ -104,6 +105,8 @@ def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     build_evaluation_batches(config, config.data.validation_split),
     build_evaluation_batches(config, config.data.test_split),
     thresholds=config.evaluate.score_thresholds,
+    stop_margins=config.evaluate.stop_margins,
+    turns=config.evaluate.turns,
     iou_threshold=config.evaluate.iou_threshold,
   )
   report = {
@@ -115,12 +118,15 @@ def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
   if jax.process_index() > 0:  # the first process writes for all
     return
   print(table(report))
+  decision = Decision(report["confidence_threshold"], report["stop_margin"])
+  decision.save(folder / "checkpoints")
   source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
   ranker = Ranker(
     model,
     height=config.data.height,
     category_names=source.category_names,
-    confidence_threshold=report["confidence_threshold"],
+    decision=decision,
+    turns=config.evaluate.turns,
   )
   write_report(
     report,
@@ -144,10 +150,21 @@ def _check_same_size(config: ConfigDict, config_file: pathlib.Path) -> None:
       )
 
 
-def predict(workdir: str, input_path: str, output: str, *, overwrite: bool) -> int:
-  """Ranks new panoramas with the run in `workdir`; returns the number of pictures that failed."""
+def predict(
+  workdir: str, input_path: str, output: str, *, given_masks: bool, overwrite: bool
+) -> int:
+  """Ranks new panoramas with the run in `workdir`; returns the number of those that failed.
+
+  Args:
+    workdir: the run.
+    input_path: a picture or a folder of pictures; with `given_masks` a folder with masks.
+    output: folder for the results.
+    given_masks: rank the masks that are there, rather than find objects.
+    overwrite: replace results that are there already.
+  """
   _use_compilation_cache()
-  return predict_folder(Ranker.load(workdir), input_path, output, overwrite=overwrite)
+  rank = rank_given_masks if given_masks else predict_folder
+  return rank(Ranker.load(workdir), input_path, output, overwrite=overwrite)
 
 
 def weak_labels(

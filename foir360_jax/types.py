@@ -20,4 +20,8 @@ Batch = dict[str, jax.Array | np.ndarray]
 - `index` [B] int32: the example's place in its split
 - `seed` [B] uint32: fresh for each (example, epoch); all randomness inside the step comes from it,
   so a result does not depend on how the batch lies on the devices
+- `progress` float32 scalar: the part of the training that is over; added by the training step
 """
+
+Terms = dict[str, tuple[jax.Array, jax.Array]]
+"""What an objective returns: for each term a sum and a count over a batch's examples."""

@@ -69,6 +69,7 @@ def _tiny_config():
   config.model.feature_channels = 16
   config.model.mask_channels = 20
   config.model.num_queries = 8
+  config.model.decoder_layers = 1
   config.evaluate.batch_size = 2
   config.evaluate.score_thresholds = (0.05, 0.3)
   config.evaluate.sheet_images = 2

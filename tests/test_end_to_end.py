@@ -145,14 +145,13 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(
   assert not capsys.readouterr().out
 
 
-def test_the_ranker_loads_the_averaged_parameters_and_the_threshold_of_the_report(trained):
+def test_the_ranker_loads_the_averaged_parameters_and_the_decision_of_its_checkpoint(trained):
   workdir, state = trained
   ranker = Ranker.load(workdir)
-  assert (
-    ranker.confidence_threshold == read_strictly(workdir / "metrics.json")["confidence_threshold"]
-  )
+  report = read_strictly(workdir / "metrics.json")
+  assert ranker.decision == (report["confidence_threshold"], report["stop_margin"])
   assert ranker.height == 48 and ranker.category_names[0] == "disc"
-  assert Ranker.load(workdir, confidence_threshold=0.7).confidence_threshold == 0.7
+  assert Ranker.load(workdir, confidence_threshold=0.7).decision.confidence_threshold == 0.7
   loaded, averaged = jax.tree.leaves(ranker._state), jax.tree.leaves(state.ema_params)
   assert len(loaded) == len(averaged)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), averaged)

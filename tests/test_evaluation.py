@@ -4,12 +4,15 @@ import importlib
 import json
 
 import cv2
+import jax
 import jsonschema
 import numpy as np
 import pytest
+from flax import nnx
 
 from foir360_jax.data import open_source, unpack_masks
 from foir360_jax.evaluation import Ranker, evaluate, predict_folder
+from foir360_jax.evaluation.decision import NEVER, Decision, choose
 from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, mask_measures
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import RANK_FILE_SCHEMA, PanoramaError
@@ -19,7 +22,7 @@ from foir360_jax.sphere import solid_angle
 
 NUM_OBJECTS, NUM_QUERIES = 6, 8
 THRESHOLDS = (0.05, 0.3)
-OPTIONS = dict(thresholds=THRESHOLDS, iou_threshold=0.5)
+OPTIONS = dict(thresholds=THRESHOLDS, stop_margins=(NEVER, 0.0), iou_threshold=0.5)
 
 
 def draw_example(rng, count):
@@ -40,6 +43,7 @@ def draw_example(rng, count):
     "iou": np.eye(NUM_OBJECTS, NUM_QUERIES) * where[:, None],
     "confidence": np.pad(0.9 * where, (0, NUM_QUERIES - NUM_OBJECTS)),
     "importance": np.stack([queries, queries]),
+    "stop_margin": np.ones((2, NUM_QUERIES)),
   }
 
 
@@ -61,7 +65,12 @@ def run_oracle(monkeypatch):
   def pass_through(batch):
     area = np.pad(batch["log_area"], ((0, 0), (0, 2)), constant_values=-7)
     own = OwnMasks(
-      batch["iou"], batch["confidence"], batch["importance"], area, np.zeros(area.shape)
+      batch["iou"],
+      batch["confidence"],
+      batch["importance"],
+      batch["stop_margin"],
+      area,
+      np.zeros(area.shape),
     )
     given = GivenMasks(batch["given"], batch["given"])
     return given, own, (batch["log_area"], batch["horizon"])
@@ -120,10 +129,39 @@ def test_the_threshold_is_chosen_on_validation_and_not_on_test(examples, run_ora
   for example in examples:
     example["importance"][1] *= -1
   report, _ = run_oracle([batch_of(validation)], [batch_of(examples)])
-  assert report["confidence_threshold"] == 0.3
-  curve = report["validation_sa_sor_by_threshold"]
-  assert curve == {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
+  assert report["confidence_threshold"] == 0.3 and report["stop_margin"] == NEVER
+  curves = report["validation_sa_sor_by_stop_margin_and_threshold"]
+  curve = {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
+  assert curves == {"-100": curve, "0": curve}
   assert report["own_masks"]["model"]["mean"] == pytest.approx(-1)
+
+
+def test_a_stop_before_false_objects_is_chosen_with_the_threshold(examples, run_oracle):
+  rng = np.random.default_rng(11)
+  validation = [draw_example(rng, 4) for _ in range(3)]
+  for example in validation + examples:
+    # A candidate that covers an object's place badly, is as confident as the others and ranked
+    # first; the recurrent module would rather stop.
+    example["confidence"][7], example["stop_margin"][:, 7] = 0.9, -1.0
+    example["importance"][:, 7] = 9.0
+    example["iou"][:, 7] = 0.6 * (np.arange(NUM_OBJECTS) == 3)
+    example["iou"][3, 3] = 0.55
+  report, results = run_oracle([batch_of(validation)], [batch_of(examples)])
+  assert report["stop_margin"] == 0.0
+  for result in results:
+    assert len(result.relevance) <= NUM_OBJECTS
+  expected = np.mean([result.scores["own_masks/model"].value for result in results])
+  assert report["own_masks"]["model"]["mean"] == pytest.approx(expected)
+  counts = [example["where"].sum() for example in examples]
+  assert report["own_masks"]["predictions_per_image"] == pytest.approx(np.mean(counts))
+
+
+def test_of_all_pairs_the_best_is_chosen_and_nothing_where_nothing_counts():
+  table = {(0, -1.0): 0.2, (1, -1.0): np.nan, (0, 0.0): 0.4, (1, 0.0): 0.4}
+  level, margin, curves = choose((0.1, 0.3), (-1.0, 0.0), lambda *pair: table[pair])
+  assert (level, margin) == (0, 0.0)
+  assert curves["0"] == {"0.1": 0.4, "0.3": 0.4} and np.isnan(curves["-1"]["0.3"])
+  assert choose((0.1,), (-1.0,), lambda *_: np.nan)[:2] == (0, -1.0)
 
 
 def test_pictures_of_one_object_or_none_are_skipped_and_counted(run_oracle):
@@ -173,7 +211,7 @@ def read_strictly(path):
 
 @pytest.fixture(scope="module")
 def tiny_ranker(tiny_model):
-  return Ranker(tiny_model, height=48, category_names=("disc", "box"), confidence_threshold=0.3)
+  return Ranker(tiny_model, height=48, category_names=("disc", "box"), decision=Decision(0.3))
 
 
 @pytest.fixture(scope="module")
@@ -207,13 +245,15 @@ def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_mask
 def test_the_ranker_finds_the_objects_that_evaluation_counts(real, tiny_model):
   report, results, batches = real
   threshold = report["confidence_threshold"]
-  ranker = Ranker(tiny_model, height=48, confidence_threshold=threshold)
+  decision = Decision(threshold, report["stop_margin"])
+  ranker = Ranker(tiny_model, height=48, decision=decision)
   batch, result = batches[0], results[0]
   ranked = ranker(batch["image"][0])
   truth = unpack_masks(batch["masks"][0], 96)[batch["where"][0]]
   iou = mask_iou(truth, ranked.masks)
-  importance = result.importance[THRESHOLDS.index(threshold)]
-  kept = np.flatnonzero(result.confidence > threshold)
+  level = THRESHOLDS.index(threshold)
+  importance = result.importance[level]
+  kept = np.flatnonzero(decision.keeps(result.confidence, result.stop_margin[level]))
   kept = kept[np.argsort(-importance[kept], kind="stable")]
   expected = result.iou[:, kept]
   assert iou.any()
@@ -313,7 +353,7 @@ def test_the_ranker_returns_ranked_objects_of_the_size_of_the_panorama(tiny_rank
 
 
 def test_a_threshold_that_nothing_passes_gives_an_empty_ranking(tiny_model, tmp_path):
-  ranker = Ranker(tiny_model, height=48, confidence_threshold=0.9999)
+  ranker = Ranker(tiny_model, height=48, decision=Decision(0.9999))
   ranked = ranker(np.zeros((48, 96, 3), np.uint8))
   assert len(ranked) == 0 and ranked.masks.shape == (0, 48, 96)
   ranked.save_json(tmp_path / "empty.json")
@@ -327,3 +367,40 @@ def test_a_folder_that_is_no_run_is_refused_by_the_ranker(tmp_path, tiny_config)
   (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict()))
   with pytest.raises(ValueError, match="no checkpoint"):
     Ranker.load(tmp_path)
+
+
+def test_given_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_batch):
+  batch = draw_batch(np.random.default_rng(12), (5,))
+  panorama = cv2.resize(batch["image"][0], (192, 96), interpolation=cv2.INTER_NEAREST)
+  masks = unpack_masks(batch["masks"][0], 96)[:5].repeat(2, axis=1).repeat(2, axis=2)
+  ranker = Ranker(tiny_model, height=48, category_names=("disc", "box"))
+  ranked = ranker.rank_masks(panorama, masks, ids=[7, 3, 9, 1, 4], image="a.png")
+  assert sorted(ranked.ids.tolist()) == [1, 3, 4, 7, 9] and ranked.image == "a.png"
+  assert ranked.masks.shape == (5, 96, 192)
+  for mask, number in zip(ranked.masks, ranked.ids, strict=True):
+    np.testing.assert_array_equal(mask, masks[[7, 3, 9, 1, 4].index(number)])
+  covered = cell_masks(batch["masks"], tiny_model.mask_stride)
+  graphdef, state = nnx.split(tiny_model)
+  rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs))
+  order = rank(state, batch["image"], covered, batch["where"])
+  expected = np.sort(np.asarray(order.importance[0])[batch["where"][0]])[::-1]
+  np.testing.assert_allclose(ranked.importance, expected, rtol=1e-3)
+  permuted = ranker.rank_masks(panorama, masks[::-1], ids=[4, 1, 9, 3, 7])
+  assert permuted.ids.tolist() == ranked.ids.tolist()
+  assert len(ranker.rank_masks(panorama, masks[:0])) == 0
+  many = np.concatenate([masks, masks, masks, masks])  # more than the fewest places
+  assert len(ranker.rank_masks(panorama, many)) == 20
+
+
+@pytest.mark.parametrize(
+  "masks, message",
+  [
+    (np.zeros((2, 48, 96), np.uint8), "masks must be bool"),
+    (np.zeros((2, 24, 48), bool), r"bool \[N, 48, 96\], as the panorama, not bool \[2, 24, 48\]"),
+    (np.zeros((48, 96), bool), "masks must be bool"),
+    (np.zeros((1, 48, 96), bool), "no pixel"),
+  ],
+)
+def test_given_masks_that_do_not_fit_are_refused(tiny_ranker, masks, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_ranker.rank_masks(np.zeros((48, 96, 3), np.uint8), masks)

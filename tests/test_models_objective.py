@@ -23,6 +23,7 @@ from foir360_jax.train import (
 )
 
 COUNTS = (6, 3, 1, 4)
+PREDICTIONS = 2  # of the tiny model
 OBJECTIVE, WEIGHTS = build_objective(base_config())
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
 
@@ -74,8 +75,9 @@ def test_every_weight_names_a_term_and_every_term_counts_something(terms):
   for name, (total, count) in terms.items():
     assert np.isfinite(total) and total >= 0 and count > 0, name
   num_objects = sum(COUNTS)
-  assert terms["heat"][1] == terms["object"][1] == terms["recall"][1] == num_objects
-  assert terms["mask_dice"][1] == terms["category"][1] == 2 * num_objects
+  assert terms["heat"][1] == terms["recall"][1] == num_objects
+  assert terms["object"][1] == PREDICTIONS * num_objects
+  assert terms["mask_dice"][1] == terms["category"][1] == 2 * PREDICTIONS * num_objects
   assert terms["rank_true"][1] == len(COUNTS) and terms["recurrent"][1] == 2 * len(COUNTS)
 
 
@@ -99,6 +101,7 @@ def test_more_padding_changes_no_term(tiny_model, batch, terms):
     )
     for key, value in more.items()
   }
+  padded |= {"progress": np.float32(0)}
   result = jax.jit(lambda state: OBJECTIVE(nnx.merge(graphdef, state), padded))(state)
   assert_same(jax.device_get(result), terms)
 
@@ -162,6 +165,11 @@ def test_four_devices_make_the_same_step_as_one(step_in, batch, mode):
   assert max(jax.tree.leaves(difference)) < 1e-6
 
 
+def at_queries(values, queries):
+  """`values [B, Q, C]` or, of every prediction, `[L, B, Q, ...]` at some queries."""
+  return values[:, queries] if values.shape[0] == len(COUNTS) else values[:, :, queries]
+
+
 def test_taught_and_found_queries_cannot_influence_each_other(tiny_model, batch):
   graphdef, state = nnx.split(tiny_model)
   group = jnp.array([0] * 3 + [1] * 8)
@@ -180,9 +188,49 @@ def test_taught_and_found_queries_cannot_influence_each_other(tiny_model, batch)
   plain = decode(state, taught, everyone, 0)
   for changed in (decode(state, others, everyone, 0), decode(state, taught, nobody, 0)):
     for before, after in zip(plain, changed, strict=True):
-      np.testing.assert_allclose(after[:, 3:], before[:, 3:], rtol=1e-5, atol=1e-5)
-      assert np.abs(after[:, :3] - before[:, :3]).max() > 1e-4
+      found, of_found = at_queries(before, slice(3, None)), at_queries(after, slice(3, None))
+      np.testing.assert_allclose(of_found, found, rtol=1e-5, atol=1e-4)
+      assert np.abs(at_queries(after, slice(3)) - at_queries(before, slice(3))).max() > 1e-4
   shifted = decode(state, taught, everyone, 1)
   for before, after in zip(plain, shifted, strict=True):
-    np.testing.assert_allclose(after[:, :3], before[:, :3], rtol=1e-5, atol=1e-5)
-    assert np.abs(after[:, 3:] - before[:, 3:]).max() > 1e-4
+    found, of_found = at_queries(before, slice(3)), at_queries(after, slice(3))
+    np.testing.assert_allclose(of_found, found, rtol=1e-5, atol=1e-4)
+    rest = slice(3, None)
+    assert np.abs(at_queries(after, rest) - at_queries(before, rest)).max() > 1e-4
+
+
+def test_with_weights_on_the_order_of_true_masks_alone_nothing_is_looked_for(tiny_model, batch):
+  config = base_config()
+  for term in ("heat", "foreground", "object", "mask_dice", "mask_entropy", "category"):
+    config.loss[term] = 0.0
+  config.loss.rank_found = 0.0
+  objective, _ = build_objective(config)
+  graphdef, state = nnx.split(tiny_model)
+
+  @jax.jit
+  def both(state):
+    model = nnx.merge(graphdef, state)
+    inputs = batch | {"progress": np.float32(0)}
+    return objective(model, inputs), OBJECTIVE(model, inputs)
+
+  terms, all_terms = both(state)
+  assert set(terms) == {"rank_true", "recurrent", "rank_category"}
+  np.testing.assert_allclose(terms["rank_true"], all_terms["rank_true"], rtol=1e-5)
+  assert terms["recurrent"][1] == len(COUNTS)
+
+
+@pytest.mark.slow
+def test_points_give_nearly_the_terms_of_all_cells(tiny_model, batch):
+  graphdef, state = nnx.split(tiny_model)
+  inputs = batch | {"progress": np.float32(0)}
+
+  def terms_with(points):
+    config = base_config()
+    config.loss.points = points
+    objective, _ = build_objective(config)
+    return jax.jit(lambda state: objective(nnx.merge(graphdef, state), inputs))(state)
+
+  at_points, at_cells = terms_with(6000), terms_with(0)
+  for name in ("mask_dice", "mask_entropy"):
+    assert at_points[name][1] == at_cells[name][1]
+    np.testing.assert_allclose(at_points[name][0], at_cells[name][0], rtol=0.05)

@@ -1,17 +1,14 @@
 """PanoRank as a whole: turning the panorama turns what it sees; duplicates; the order it gives."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.models import PanoRank
 from foir360_jax.models.cells import cell_masks
+from foir360_jax.models.panorank import confident
 from foir360_jax.models.places import find_peaks
-from foir360_jax.models.query_decoder import Queries
 
 TURN = 16  # columns: one cell of the coarsest map
 
@@ -55,14 +52,14 @@ def assert_close(actual, expected):
 
 def test_a_turn_of_the_panorama_turns_every_map(seen, turned):
   scene, turned_scene = seen[1][0], turned[0]
-  for name in ("fine", "memory", "heat"):
-    plain, rolled = getattr(scene, name), getattr(turned_scene, name)
+  maps = (scene.fine, scene.heat, *scene.memories)
+  turned_maps = (turned_scene.fine, turned_scene.heat, *turned_scene.memories)
+  for plain, rolled in zip(maps, turned_maps, strict=True):
     assert plain.std() > 1e-3
     assert_close(rolled, np.roll(plain, TURN * plain.shape[2] // 96, axis=2))
-  height, width = scene.heat.shape[1:]
-  pixels = scene.pixels.reshape(2, height, width, -1)
-  rolled = np.roll(pixels, TURN * width // 96, axis=2)
-  assert_close(turned_scene.pixels, rolled.reshape(turned_scene.pixels.shape))
+  channels = [index for index in range(scene.pixels.shape[-1]) if index not in (20, 21, 22)]
+  pixels = scene.pixels[..., channels]  # all but the directions, which tell where a cell is
+  assert_close(turned_scene.pixels[..., channels], np.roll(pixels, TURN // 2, axis=2))
 
 
 def test_a_turn_of_the_panorama_turns_the_places_and_the_masks_of_the_queries(seen, turned):
@@ -93,12 +90,8 @@ def test_examples_of_a_batch_do_not_see_each_other(look, seen):
   assert_close(swapped[3].importance[::-1], order.importance)
 
 
-def segment(mask_logits, object_logits):
-  """`PanoRank.segment` on queries that are given."""
-  queries = Queries(None, jnp.asarray(mask_logits), jnp.asarray(object_logits), None)
-  model = types.SimpleNamespace(num_queries=len(object_logits[0]), decode=lambda *_: queries)
-  scene = types.SimpleNamespace(heat=jnp.zeros((1, 12, 24)))
-  return np.asarray(PanoRank.segment(model, scene).confidence[0])
+def confidence_of(mask_logits, object_logits):
+  return np.asarray(confident(jnp.asarray(mask_logits), jnp.asarray(object_logits))[0])
 
 
 def logits(*boxes):
@@ -112,18 +105,18 @@ def logits(*boxes):
 def test_of_queries_with_the_same_mask_only_the_most_confident_stays():
   box, beside = (slice(4, 8), slice(2, 8)), (slice(4, 8), slice(12, 18))
   nearly = (slice(4, 8), slice(2, 7))  # IoU 5/6 with the box
-  confidence = segment(logits(box, nearly, beside, box), [[0.5, 2.0, -1.0, 1.0]])
+  confidence = confidence_of(logits(box, nearly, beside, box), [[0.5, 2.0, -1.0, 1.0]])
   np.testing.assert_allclose(confidence, [0, 1 / (1 + np.exp(-2)), 1 / (1 + np.e), 0], rtol=1e-6)
 
 
 def test_masks_that_overlap_by_less_than_half_both_stay():
   first, second = (slice(4, 8), slice(2, 8)), (slice(4, 8), slice(5, 11))  # IoU 1/3
-  assert (segment(logits(first, second), [[0.5, 2.0]]) > 0).all()
+  assert (confidence_of(logits(first, second), [[0.5, 2.0]]) > 0).all()
 
 
 def test_of_equally_confident_duplicates_the_first_stays_and_empty_masks_go():
   box, nothing = (slice(4, 8), slice(2, 8)), (slice(0, 0), slice(0, 0))
-  assert (segment(logits(box, box, nothing), [[1.0, 1.0, 3.0]]) > 0).tolist() == [
+  assert (confidence_of(logits(box, box, nothing), [[1.0, 1.0, 3.0]]) > 0).tolist() == [
     True,
     False,
     False,
@@ -141,7 +134,11 @@ def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model)
   def run(state):
     model = nnx.merge(graphdef, state)
     ranking = model.rank_decoder.compare(tokens, where)
-    return model.order(tokens, where), model.rank_decoder.recurrent(ranking, where)[0], ranking
+    return (
+      model.order(tokens, where),
+      model.rank_decoder.recurrent(ranking.candidates, where).order,
+      ranking,
+    )
 
   result, picks, ranking = jax.device_get(run(state))
   along = np.take_along_axis(result.importance, picks, axis=1)
@@ -152,3 +149,68 @@ def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model)
     scores = np.sort(ranking.scores[example, where[example]].astype(np.float64))
     np.testing.assert_allclose(dealt, 1 / (1 + np.exp(-scores)), rtol=1e-5)
   np.testing.assert_array_equal(result.head_scores, ranking.scores)
+
+
+def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw_batch):
+  image = draw_batch(np.random.default_rng(6), [5])["image"]
+  model = nnx.clone(tiny_model)
+  for part in (model.rank_decoder.recurrent.correct, model.rank_decoder.recurrent.stop):
+    part.layers[-1].kernel[...] *= 0  # picks by score, against a stop that is always the same
+  graphdef, state = nnx.split(model)
+
+  @jax.jit
+  def run(state, margin):
+    model = nnx.merge(graphdef, state)
+    scene = model.encode(image)
+    segmentation = model.segment(scene)
+    tokens = model.describe(scene, jax.nn.sigmoid(segmentation.mask_logits))
+    order = model.order(tokens, segmentation.confidence > 0.05)
+    return model(image, 0.05, margin).importance[0], order.stop_margin[0]
+
+  everything, margins = jax.device_get(run(state, -np.inf))
+  objects = everything > 0
+  middle = np.median(margins[objects])
+  fewer, _ = run(state, middle)
+  kept = np.asarray(fewer) > 0
+  assert kept.tolist() == (objects & (margins > middle)).tolist()
+  assert 0 < kept.sum() < objects.sum()
+  np.testing.assert_allclose(fewer[kept], everything[kept], rtol=1e-6)
+  assert (
+    everything[kept].min() > everything[objects & ~kept].max()
+  )  # the end of the list is missing
+
+
+def test_the_mean_of_turned_copies_is_near_the_plain_maps_and_turns_with_the_panorama(
+  tiny_model, draw_batch
+):
+  image = draw_batch(np.random.default_rng(7), [5])["image"]
+  graphdef, state = nnx.split(tiny_model)
+  encode = jax.jit(
+    lambda state, image, turns: nnx.merge(graphdef, state).encode(image, turns=turns),
+    static_argnums=2,
+  )
+  plain, mean = (encode(state, image, turns) for turns in (1, 2))
+  for before, after in zip((plain.fine, *plain.memories), (mean.fine, *mean.memories), strict=True):
+    assert before.shape == after.shape
+    correlation = np.corrcoef(np.ravel(before), np.ravel(after))[0, 1]
+    assert 0.7 < correlation < 0.9999
+  turned = encode(state, np.roll(image, TURN, axis=2), 2)
+  assert_close(turned.fine, np.roll(mean.fine, TURN // 2, axis=2))
+
+
+def test_ranking_given_masks_is_describing_and_ordering_them(tiny_model, draw_batch):
+  batch = draw_batch(np.random.default_rng(8), [5, 3])
+  masks = cell_masks(batch["masks"], tiny_model.mask_stride)
+  graphdef, state = nnx.split(tiny_model)
+
+  @jax.jit
+  def both(state):
+    model = nnx.merge(graphdef, state)
+    scene = model.encode(batch["image"])
+    return (
+      model.rank(batch["image"], masks, batch["where"]),
+      model.order(model.describe(scene, masks), batch["where"]),
+    )
+
+  for found, expected in zip(*both(state), strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -9,7 +9,7 @@ from foir360_jax.metrics import ScoreAccumulator, rank_correlation, ranks_from_r
 from foir360_jax.sphere import bounding_fov_deg, pixel_areas, pixel_directions, solid_angle
 from synthetic360 import importance, shapes, textures
 from synthetic360 import scene as scene_module
-from synthetic360.repeats import KEPT, as_if_no_repeats, pick_in_turn
+from synthetic360.repeats import as_if_no_repeats, pick_in_turn
 from synthetic360.scene import SMALLEST_SR, Scene, render_scene
 from synthetic360.surroundings import draw_surroundings
 from synthetic360.synthetic360_dataset_builder import SPLITS, render_example
@@ -343,23 +343,18 @@ def random_objects():
         yield values, category
 
 
-def test_the_best_of_each_class_keeps_its_value_and_a_repeat_a_quarter():
+def test_with_each_better_one_of_its_class_an_object_loses_three_quarters():
   for values, category in random_objects():
-    expected = np.array(
-      [
-        value
-        if all(
-          value > other or (value == other and index <= rival)
-          for rival, other in enumerate(values)
-          if category[rival] == category[index]
-        )
-        else 0.25 * value
-        for index, value in enumerate(values)
-      ]
-    )
+    better = [
+      sum(
+        category[rival] == category[index] and (other > value or (other == value and rival < index))
+        for rival, other in enumerate(values)
+      )
+      for index, value in enumerate(values)
+    ]
     before = values.copy()
     found, _ = pick_in_turn(values, category)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, values * 0.25 ** np.array(better, float))
     np.testing.assert_array_equal(values, before)
     assert found.shape == values.shape
 
@@ -376,8 +371,8 @@ def test_every_pick_was_the_best_of_what_was_left():
   for values, category in random_objects():
     found, picks = pick_in_turn(values, category)
     for number, pick in enumerate(picks):
-      seen, left = set(category[picks[:number]]), picks[number:]
-      worth = [values[i] * (0.25 if category[i] in seen else 1) for i in left]
+      seen, left = list(category[picks[:number]]), picks[number:]
+      worth = [values[i] * 0.25 ** seen.count(category[i]) for i in left]
       assert worth[0] == max(worth) == found[pick]
 
 
@@ -390,7 +385,7 @@ def test_the_penalty_of_repeats_can_be_undone_exactly_in_float32_too():
 
 
 @pytest.mark.parametrize("unseen", [False, True])
-def test_repeats_change_nothing_but_the_importance_of_repeats(unseen):
+def test_repeats_change_nothing_but_the_importance(unseen):
   changed = 0
   for index in range(6):
     arguments = dict(height=HEIGHT, split_number=2 if unseen else 0, unseen=unseen)
@@ -401,12 +396,13 @@ def test_repeats_change_nothing_but_the_importance_of_repeats(unseen):
       np.testing.assert_array_equal(plain[key], other[key], err_msg=key, strict=True)
     for name in ("importance", "true_importance"):
       assert plain[name].dtype == other[name].dtype
-      for label in np.unique(plain["category"]):
-        members = plain["category"] == label
-        best = np.argmax(np.where(members, plain[name], -1))
-        repeats = members & (np.arange(len(members)) != best)
-        assert other[name][best] == plain[name][best]
-        np.testing.assert_array_equal(other[name][repeats], KEPT * plain[name][repeats])
+      alone = as_if_no_repeats(other[name], other["category"]).astype(np.float64)
+      # Without the penalty both rules differ by the term of common classes alone.
+      share = np.array([np.mean(plain["category"] == label) for label in plain["category"]])
+      column = importance.FEATURES.index("commonness")
+      standard = (share - importance.MEANS[column]) / importance.DEVIATIONS[column]
+      difference = np.log(plain[name] / (1.0 - plain[name])) - np.log(alone / (1 - alone))
+      np.testing.assert_allclose(difference, importance.WEIGHTS[column] * standard, atol=1e-4)
     np.testing.assert_array_equal(other["rank"], ranks_from_relevance(other["importance"]))
     changed += (plain["rank"] != other["rank"]).any()
   assert changed >= 3
@@ -426,11 +422,11 @@ def test_a_configuration_with_repeats_is_prepared_and_its_difficulty_shows_what_
   for stored in (source[i] for i in range(4)):
     number = int(stored["image_id"].removeprefix("test_"))
     arguments = dict(height=HEIGHT, split_number=SPLITS["test"][0], unseen=True)
-    plain = render_example(number, **arguments)
     expected = render_example(number, repeats=True, **arguments)
     for key in ("masks", "category", "importance", "true_importance", "rank"):
       np.testing.assert_array_equal(stored[key], expected[key], err_msg=key)
-    blind.append(rank_correlation(expected["importance"], plain["true_importance"]))
+    alone = as_if_no_repeats(expected["true_importance"], expected["category"])
+    blind.append(rank_correlation(expected["importance"], alone))
   mean = ScoreAccumulator().add(*blind).summary()["mean"]
   title = "the rule without noise, as if nothing were a repeat"
   (line,) = [line for line in result.stdout.splitlines() if title in line]

@@ -75,14 +75,22 @@ def _texture(luminance, mask, areas) -> float:
   return total / weight
 
 
-def true_importance(features: np.ndarray) -> np.ndarray:
-  """The rule: features [N, 5] -> importance [N], unbounded, deviation about 1."""
-  return ((features - MEANS) / DEVIATIONS) @ WEIGHTS
+def true_importance(features: np.ndarray, *, commonness: bool = True) -> np.ndarray:
+  """The rule: features [N, 5] -> importance [N], unbounded, deviation about 1.
+
+  Args:
+    features: the columns named in FEATURES.
+    commonness: whether it counts how common an object's class is.
+  """
+  weights = WEIGHTS if commonness else np.where(np.array(FEATURES) == "commonness", 0.0, WEIGHTS)
+  return ((features - MEANS) / DEVIATIONS) @ weights
 
 
-def annotate(features: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def annotate(
+  features: np.ndarray, rng: np.random.Generator, *, commonness: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns the true importance and what the annotators say, both [N] in (0, 1)."""
-  clean = true_importance(features)
+  clean = true_importance(features, commonness=commonness)
   noisy = clean + rng.normal(size=clean.shape) * NOISE
   return _squash(clean), _squash(noisy)
 

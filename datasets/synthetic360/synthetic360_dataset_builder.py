@@ -30,8 +30,8 @@ class Synthetic360Config(tfds.core.BuilderConfig):
   Attributes:
     height: rows of a panorama; it has twice as many columns.
     train_scenes: scenes of the train split; the other splits are in proportion.
-    repeats: a repeat of a class is worth less (`repeats.py`); pictures, objects and noise are those
-      of the configuration of that size without.
+    repeats: each repeat of a class is worth less (`repeats.py`); pictures, objects and noise are
+      those of the configuration of that size without.
   """
 
   height: int
@@ -62,14 +62,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       height=64,
       train_scenes=4000,
       repeats=True,
-      description="The scenes of 64x128; an object is worth less once its class has been picked.",
+      description="The scenes of 64x128; an object is worth less with each pick of its class.",
     ),
     Synthetic360Config(
       name="128x256_repeats",
       height=128,
       train_scenes=5000,
       repeats=True,
-      description="The scenes of 128x256; an object is worth less once its class has been picked.",
+      description="The scenes of 128x256; an object is worth less with each pick of its class.",
     ),
     Synthetic360Config(
       name="tests", height=32, train_scenes=12, description="A handful of scenes, for tests."
@@ -79,7 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       height=32,
       train_scenes=12,
       repeats=True,
-      description="The scenes of tests; an object is worth less once its class has been picked.",
+      description="The scenes of tests; an object is worth less with each pick of its class.",
     ),
   ]
 
@@ -146,7 +146,7 @@ def render_example(
     scene = render_scene(rng, height, unseen=unseen)
     if len(scene.masks) >= 4:
       break
-  clean, noisy = annotate(scene_features(scene), rng)
+  clean, noisy = annotate(scene_features(scene), rng, commonness=not repeats)
   if repeats:  # annotators go by their own picks
     clean, noisy = (pick_in_turn(values, scene.category)[0] for values in (clean, noisy))
   order = rng.permutation(len(clean))  # ids must not tell what was painted first

@@ -1,8 +1,8 @@
 """How well a model ranks a test split, beside simple baselines and the ceiling of the labels.
 
 Two questions are kept apart: how well are *given* true masks ranked, and how well do the model's
-*own* masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (the
-confidence threshold, the fit of the linear baseline) is chosen on the validation split.
+*own* masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (which
+candidates are objects, the fit of the linear baseline) is chosen on the validation split.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.evaluation.decision import Decision, choose
 from foir360_jax.evaluation.infer import infer, mask_measures
 from foir360_jax.metrics import (
   Score,
@@ -40,6 +41,7 @@ class ImageResult:
     iou: `[n, m]`.
     confidence: `[m]`.
     importance: `[T, m]`.
+    stop_margin: `[T, m]`, see `models.Order`.
     own: scores `[m]` for the candidates, by baseline.
     scores: what the picture contributes to the report, by "given_masks/RANKER", "own_masks/RANKER"
       and "recall"; empty before the threshold is chosen.
@@ -51,6 +53,7 @@ class ImageResult:
   iou: np.ndarray
   confidence: np.ndarray
   importance: np.ndarray
+  stop_margin: np.ndarray
   own: dict[str, np.ndarray]
   scores: dict[str, Score] = dataclasses.field(default_factory=dict)
 
@@ -61,37 +64,43 @@ def evaluate(
   test: Iterable[Batch],
   *,
   thresholds: Sequence[float],
+  stop_margins: Sequence[float],
   iou_threshold: float,
+  turns: int = 1,
 ) -> tuple[dict[str, Any], list[ImageResult]]:
-  """Chooses the threshold on `validation` and measures on `test`.
+  """Chooses the decision on `validation` and measures on `test`.
 
   Args:
     model: with the parameters to evaluate.
     validation: batches of `build_evaluation_batches`.
     test: the same, of the split that is reported.
     thresholds: confidence thresholds to choose from.
+    stop_margins: margins of the recurrent module to choose from; see `Decision`.
     iou_threshold: least overlap of a match, see `metrics.sa_sor`.
+    turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`.
 
   Returns:
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
   """
-  run = _compile(model, thresholds)
+  run = _compile(model, thresholds, turns)
   tuning = list(_results(run, validation))
   coefficients = _fit_area_and_horizon(tuning)
-  curve = [
-    _mean([_own_score(result, level, "model", thresholds, iou_threshold) for result in tuning])
-    for level in range(len(thresholds))
-  ]
-  best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
+
+  def score(level: int, stop_margin: float) -> float:
+    decision = Decision(thresholds[level], stop_margin)
+    return _mean([_own_score(r, level, decision, "model", iou_threshold) for r in tuning])
+
+  level, stop_margin, curves = choose(thresholds, stop_margins, score)
+  decision = Decision(float(thresholds[level]), stop_margin)
   results = [
-    _scored(_with_linear(result, coefficients), best, thresholds, iou_threshold)
+    _scored(_with_linear(result, coefficients), level, decision, iou_threshold)
     for result in _results(run, test)
   ]
-  kept = [(result.confidence > thresholds[best]).sum() for result in results]
+  kept = [_kept(result, level, decision).sum() for result in results]
   report = {
     "images": len(results),
-    "confidence_threshold": float(thresholds[best]),
-    "validation_sa_sor_by_threshold": dict(zip(map(str, thresholds), curve, strict=True)),
+    **decision._asdict(),
+    "validation_sa_sor_by_stop_margin_and_threshold": curves,
     "given_masks": _summary(results, "given_masks"),
     "own_masks": _summary(results, "own_masks")
     | {
@@ -104,9 +113,9 @@ def evaluate(
   return report, results
 
 
-def _compile(model: PanoRank, thresholds: Sequence[float]) -> Callable[[Batch], Any]:
+def _compile(model: PanoRank, thresholds: Sequence[float], turns: int) -> Callable[[Batch], Any]:
   graphdef, state = nnx.split(model)
-  infer_batch = jax.jit(functools.partial(infer, graphdef))
+  infer_batch = jax.jit(functools.partial(infer, graphdef, turns=turns))
   measure = jax.jit(lambda packed: mask_measures(cell_masks(packed, 1)))
 
   def run(batch: Batch):
@@ -140,6 +149,7 @@ def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
         iou=iou,
         confidence=own.confidence[row],
         importance=own.importance[row],
+        stop_margin=own.stop_margin[row],
         own=own_scores,
       )
 
@@ -153,19 +163,28 @@ def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
   return np.where(iou.max(0) > 0, truth[iou.argmax(0)], truth.min() - 1)
 
 
-def _scored(result: ImageResult, level: int, thresholds, iou_threshold: float) -> ImageResult:
-  keep = result.confidence > thresholds[level]
+def _kept(result: ImageResult, level: int, decision: Decision) -> np.ndarray:
+  """Which of the candidates `[m]` are objects; `level` is the place of the decision's threshold."""
+  return decision.keeps(result.confidence, result.stop_margin[level])
+
+
+def _scored(
+  result: ImageResult, level: int, decision: Decision, iou_threshold: float
+) -> ImageResult:
+  keep = _kept(result, level, decision)
   scores = {"recall": recall_at_iou(result.iou[:, keep], iou_threshold)}
   for name, values in result.given.items():
     scores[f"given_masks/{name}"] = rank_correlation(result.relevance, values)
   for name in ("model", *result.own):
-    scores[f"own_masks/{name}"] = _own_score(result, level, name, thresholds, iou_threshold)
+    scores[f"own_masks/{name}"] = _own_score(result, level, decision, name, iou_threshold)
   return dataclasses.replace(result, scores=scores)
 
 
-def _own_score(result: ImageResult, level: int, ranker: str, thresholds, iou_threshold) -> Score:
-  """SA-SOR of the candidates above the threshold `thresholds[level]`."""
-  keep = result.confidence > thresholds[level]
+def _own_score(
+  result: ImageResult, level: int, decision: Decision, ranker: str, iou_threshold: float
+) -> Score:
+  """SA-SOR of the candidates that are objects, by one of their rankers."""
+  keep = _kept(result, level, decision)
   scores = result.importance[level] if ranker == "model" else result.own[ranker]
   return sa_sor_from_iou(
     result.iou[:, keep], result.relevance, scores[keep], iou_threshold=iou_threshold

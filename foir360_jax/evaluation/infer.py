@@ -32,22 +32,29 @@ class OwnMasks(NamedTuple):
       pictures.
     confidence: `[B, Q]`, 0 for duplicates.
     importance: `[B, T, Q]`, ranked among the candidates above each threshold.
+    stop_margin: `[B, T, Q]`, see `models.Order`.
     log_area, horizon: `[B, Q]` log of the solid angle, and minus the distance from the horizon.
   """
 
   iou: jax.Array
   confidence: jax.Array
   importance: jax.Array
+  stop_margin: jax.Array
   log_area: jax.Array
   horizon: jax.Array
 
 
 def infer(
-  graphdef: nnx.GraphDef, state: nnx.State, batch: Mapping[str, jax.Array], thresholds: jax.Array
+  graphdef: nnx.GraphDef,
+  state: nnx.State,
+  batch: Mapping[str, jax.Array],
+  thresholds: jax.Array,
+  *,
+  turns: int,
 ) -> tuple[GivenMasks, OwnMasks]:
   """One pass over a batch; jit it with `graphdef` static. `thresholds [T]` in [0, 1)."""
   model: PanoRank = nnx.merge(graphdef, state)
-  scene = model.encode(batch["image"])
+  scene = model.encode(batch["image"], turns=turns)
   masks = cell_masks(batch["masks"], model.mask_stride)
   given = model.order(model.describe(scene, masks), batch["where"])
 
@@ -64,6 +71,7 @@ def infer(
     iou=_overlap(batch["masks"], full),
     confidence=segmentation.confidence,
     importance=order.importance,
+    stop_margin=order.stop_margin,
     log_area=log_area,
     horizon=horizon,
   )

@@ -1,11 +1,22 @@
-"""Ranks a picture or a folder of pictures: `ranks/ID.json` and `overlays/ID.png` for each."""
+"""Ranks a picture or a folder: `ranks/ID.json` and `overlays/ID.png` for each panorama.
+
+The objects are those that the model finds, or those of masks that the folder brings.
+"""
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from foir360_jax.evaluation.ranker import Ranker
-from foir360_jax.formats import PanoramaError, find_panoramas, read_panorama
+from foir360_jax.formats import (
+  PanoramaError,
+  RankedObjects,
+  SceneError,
+  find_panoramas,
+  open_scenes,
+  read_panorama,
+)
 
 
 def predict_folder(
@@ -36,29 +47,98 @@ def predict_folder(
   """
   pictures = find_panoramas(input_path)
   output = pathlib.Path(output)
-  there = [file for picture in pictures for file in _files(output, picture) if file.exists()]
+  _check_free(output, [picture.stem for picture in pictures], overwrite)
+
+  def rank(picture: pathlib.Path) -> RankedObjects:
+    return ranker(read_panorama(picture), image=picture.name)
+
+  return _rank_each([(p.stem, p, p) for p in pictures], rank, output, say)
+
+
+def rank_given_masks(
+  ranker: Ranker,
+  input_path: str | os.PathLike,
+  output: str | os.PathLike,
+  *,
+  overwrite: bool = False,
+  say: Callable[[str], None] = print,
+) -> int:
+  """Ranks the objects whose masks a folder brings, and tells one line about each panorama.
+
+  Args:
+    ranker: the model.
+    input_path: a folder of any format of `formats.open_scenes` that has pictures and masks; ranks
+      that it may have as well are not read.
+    output: see `predict_folder`, as the rest.
+    overwrite: see there.
+    say: see there.
+
+  Returns:
+    The number of panoramas that failed.
+
+  Raises:
+    ValueError: the folder cannot be opened, holds nothing, or is the output folder; or results are
+      there already and `overwrite` is False; nothing is written then.
+  """
+  folder = open_scenes(input_path, check_pictures=False)
+  if not len(folder):
+    raise SceneError(f"{folder.path}: holds no picture; give the folder with images and instances")
+  output = pathlib.Path(output)
+  if output.resolve() == folder.path.resolve():
+    raise ValueError(f"{output} is the folder of the panoramas; give another --output")
+  _check_free(output, folder.ids, overwrite)
+
+  def rank(scene_id: str) -> RankedObjects:
+    scene = folder.read(scene_id)
+    if scene.image_file is None:
+      raise SceneError(
+        f"{folder.path}: {scene_id}: there is no picture; put it where the layout has it"
+      )
+    return ranker.rank_masks(
+      read_panorama(scene.image_file),
+      scene.masks(),
+      categories=[item.category for item in scene.objects],
+      ids=[item.id for item in scene.objects],
+      image=scene.image_file.name,
+    )
+
+  scenes = [(scene_id, scene_id, f"{folder.path}: {scene_id}") for scene_id in folder.ids]
+  return _rank_each(scenes, rank, output, say)
+
+
+def _check_free(output: pathlib.Path, names: Sequence[str], overwrite: bool) -> None:
+  there = [file for name in names for file in _files(output, name) if file.exists()]
   if there and not overwrite:
     raise ValueError(
       f"{there[0]} exists ({len(there)} such files); give another --output, or --overwrite to"
       " replace them"
     )
+
+
+def _rank_each(
+  panoramas: Sequence[tuple[str, Any, Any]],
+  rank: Callable[[Any], RankedObjects],
+  output: pathlib.Path,
+  say: Callable[[str], None],
+) -> int:
+  """Ranks and writes all; each is the name of its files, what `rank` takes, what a line names."""
   failed = 0
-  for picture in pictures:
-    rank_file, overlay = _files(output, picture)
+  for name, panorama, title in panoramas:
+    rank_file, overlay = _files(output, name)
     try:
-      ranked = ranker(read_panorama(picture), image=picture.name)
+      ranked = rank(panorama)
       ranked.save_json(rank_file)
       ranked.save_overlay(overlay)
-    except PanoramaError as error:
+    except (PanoramaError, SceneError) as error:  # these name the file themselves
       say(f"skipped {error}")
       failed += 1
-    except (OSError, MemoryError, ValueError) as error:  # the other pictures may still do
-      say(f"skipped {picture}: {type(error).__name__}: {error}")
+    except (OSError, MemoryError, ValueError) as error:  # the others may still do
+      say(f"skipped {title}: {type(error).__name__}: {error}")
       failed += 1
     else:
-      say(f"{picture.name}: {len(ranked)} objects -> {rank_file}, {overlay}")
+      say(f"{ranked.image or name}: {len(ranked)} objects -> {rank_file}, {overlay}")
   return failed
 
 
-def _files(output: pathlib.Path, picture: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-  return output / "ranks" / f"{picture.stem}.json", output / "overlays" / f"{picture.stem}.png"
+def _files(output: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+  return output / "ranks" / f"{name}.json", output / "overlays" / f"{name}.png"

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Self
 
 import jax
@@ -10,23 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.evaluation.decision import Decision
 from foir360_jax.evaluation.infer import picture_masks
 from foir360_jax.formats import RankedObjects
 from foir360_jax.models import PanoRank, build_model
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import restore_model
 
-DEFAULT_THRESHOLD = 0.3  # of runs that were never evaluated
+_FEWEST_PLACES = 16  # that given masks are padded to; then powers of two
 
 
 class Ranker:
-  """Ranks every object of a panorama.
+  """Ranks every object of a panorama: those that it finds, or those of masks that are given.
 
   Args:
     model: with the parameters to use.
     height: rows of the pictures that the model was trained on.
     category_names: what the model's categories stand for; may be empty.
-    confidence_threshold: candidates of at most this confidence are left out, in [0, 1).
+    decision: which candidates are objects.
+    turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`; each
+      costs one more pass of the encoder.
 
   Example (after `bash launch/quickstart.sh`)::
 
@@ -34,6 +38,7 @@ class Ranker:
     ranked = ranker(panorama)          # uint8 [H, 2 H, 3], any size
     ranked.ranks, ranked.importance, ranked.masks
     ranked.save_json("ranks.json"); ranked.save_overlay("overlay.png")
+    ranker.rank_masks(panorama, masks)  # bool [N, H, 2 H] of any other source
   """
 
   def __init__(
@@ -42,22 +47,32 @@ class Ranker:
     *,
     height: int,
     category_names: tuple[str, ...] = (),
-    confidence_threshold: float = DEFAULT_THRESHOLD,
+    decision: Decision = Decision(),  # noqa: B008 (it cannot be changed)
+    turns: int = 1,
   ):
     graphdef, self._state = nnx.split(model)
-    self._rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state)(*inputs))
+    self._find = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state)(*inputs, turns=turns))
+    self._rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, turns))
+    self._mask_stride = model.mask_stride
     self.height = height
     self.category_names = tuple(category_names)
-    self.confidence_threshold = confidence_threshold
+    self.decision = decision
 
   @classmethod
-  def load(cls, folder: str | os.PathLike, *, confidence_threshold: float | None = None) -> Self:
+  def load(
+    cls,
+    folder: str | os.PathLike,
+    *,
+    confidence_threshold: float | None = None,
+    turns: int | None = None,
+  ) -> Self:
     """Loads the newest checkpoint of a run (the `--workdir` of its training).
 
     Args:
-      folder: holds `config.json`, `checkpoints/` and, once evaluated, `metrics.json`.
-      confidence_threshold: None takes the one that the run's evaluation chose on the validation
-        split, or 0.3.
+      folder: holds `config.json` and `checkpoints/`.
+      confidence_threshold: in place of the one that evaluation chose on the validation split and
+        put into the checkpoint (0.3, if there was none), which None takes.
+      turns: in place of the run's `config.evaluate.turns`.
 
     Raises:
       ValueError: no run there, or its checkpoint does not fit its configuration.
@@ -72,16 +87,17 @@ class Ranker:
     task = config.get("task", "ranking")  # runs from before there was a choice have no such field
     if task != "ranking":
       raise ValueError(f"{folder} is a run of the task {task}, which ranks nothing")
-    if confidence_threshold is None:
-      metrics = folder / "metrics.json"
-      known = json.loads(metrics.read_text()) if metrics.is_file() else {}
-      confidence_threshold = known.get("confidence_threshold", DEFAULT_THRESHOLD)
-    model = restore_model(folder / "checkpoints", nnx.eval_shape(lambda: build_model(config)))
+    checkpoints = folder / "checkpoints"
+    model = restore_model(checkpoints, nnx.eval_shape(lambda: build_model(config)))
+    decision = Decision.load(checkpoints)
+    if confidence_threshold is not None:
+      decision = decision._replace(confidence_threshold=confidence_threshold)
     return cls(
       model,
       height=config["data"]["height"],
       category_names=tuple(config.get("category_names", ())),
-      confidence_threshold=confidence_threshold,
+      decision=decision,
+      turns=config["evaluate"]["turns"] if turns is None else turns,
     )
 
   def __call__(self, panorama: np.ndarray, *, image: str = "") -> RankedObjects:
@@ -94,13 +110,9 @@ class Ranker:
     Raises:
       ValueError: the picture has another shape or type.
     """
-    panorama = np.asarray(panorama)
-    if panorama.dtype != np.uint8 or panorama.ndim != 3 or panorama.shape[-1] != 3:
-      raise ValueError(
-        f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"
-      )
-    small = jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)
-    candidates = self._rank(self._state, small[None], self.confidence_threshold)
+    panorama = _checked(panorama)
+    small = self._small(panorama)
+    candidates = self._find(self._state, small[None], *self.decision)
     mask_logits, importance, category_logits = (x[0] for x in jax.device_get(candidates))
     objects = np.flatnonzero(importance > 0)
     masks = [_full_size(mask_logits[index], panorama.shape[0]) for index in objects]
@@ -114,6 +126,50 @@ class Ranker:
       image=image,
     )
 
+  def rank_masks(
+    self,
+    panorama: np.ndarray,
+    masks: np.ndarray,
+    *,
+    categories: Sequence[str] | None = None,
+    ids: Sequence[int] | None = None,
+    image: str = "",
+  ) -> RankedObjects:
+    """Ranks objects whose masks are known already, from an annotator or from any other model.
+
+    Args:
+      panorama: `[H, 2 H, 3]` uint8 RGB, any size.
+      masks: `[N, H, 2 H]` bool; they may overlap and be of any size. Every one gets a rank.
+      categories: N names, for the result alone; None: those that the model takes them for.
+      ids: N numbers, see `RankedObjects`.
+      image: the picture's name, for the rank file.
+
+    Raises:
+      ValueError: shapes or types that do not fit, or a mask without a pixel.
+    """
+    panorama, masks = _checked(panorama), np.asarray(masks)
+    if masks.dtype != bool or masks.shape[1:] != panorama.shape[:2] or masks.ndim != 3:
+      raise ValueError(
+        f"masks must be bool [N, {panorama.shape[0]}, {panorama.shape[1]}], as the panorama, not"
+        f" {masks.dtype} {list(masks.shape)}"
+      )
+    padded = max(_FEWEST_PLACES, 1 << (len(masks) - 1).bit_length())  # few sizes, few programs
+    covered = np.zeros((padded, 2 * (self.height // self._mask_stride) ** 2), np.float32)
+    for row, mask in zip(covered, masks, strict=False):
+      row[:] = _on_cells(mask, self.height // self._mask_stride)
+    where = np.arange(padded) < len(masks)
+    order = self._rank(self._state, self._small(panorama)[None], covered[None], where[None])
+    order = jax.device_get(order)
+    if categories is None:
+      names = order.category_logits[0, : len(masks)].argmax(-1)
+      categories = [self._category_name(index) for index in names]
+    return RankedObjects.from_masks(
+      panorama, masks, order.importance[0, : len(masks)], categories, ids=ids, image=image
+    )
+
+  def _small(self, panorama: np.ndarray) -> jax.Array:
+    return jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)
+
   def _category_name(self, category: np.intp) -> str:
     return self.category_names[category] if category < len(self.category_names) else ""
 
@@ -121,3 +177,22 @@ class Ranker:
 def _full_size(mask_logits: np.ndarray, height: int) -> np.ndarray:
   # One mask at a time: all of them at once would be gigabytes for a large panorama.
   return np.asarray(picture_masks(mask_logits[None, None], height)[0, 0])
+
+
+def _checked(panorama: np.ndarray) -> np.ndarray:
+  panorama = np.asarray(panorama)
+  if (
+    panorama.dtype != np.uint8
+    or panorama.ndim != 3
+    or panorama.shape[1:] != (2 * panorama.shape[0], 3)
+  ):
+    raise ValueError(
+      f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"
+    )
+  return panorama
+
+
+def _on_cells(mask: np.ndarray, height: int) -> np.ndarray:
+  """The share `[P]` of each cell of a map that a mask `[H, 2 H]` covers."""
+  small = resize_panorama(mask[..., None].astype(np.float32), height)
+  return np.asarray(small).reshape(-1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from foir360_jax.data.source import PreparedSource
 from foir360_jax.data.transforms import unpack_masks
+from foir360_jax.evaluation.decision import NEVER
 from foir360_jax.evaluation.evaluate import ImageResult
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
@@ -42,7 +43,7 @@ def table(report: dict[str, Any]) -> str:
     f"{report['images']} images: own masks used {counts['images_used']},"
     f" skipped {counts['images_skipped']}, undefined {counts['images_undefined']},"
     f" counted as zero {counts['images_counted_zero']}\n"
-    f"confidence above {report['confidence_threshold']:g}"
+    f"confidence above {report['confidence_threshold']:g}, {_stop(report['stop_margin'])}"
     f" (chosen on {report['validation_split']}), IoU {own['iou_threshold']:g}:"
     f" recall {own['recall']:.3f}, {own['predictions_per_image']:.1f} objects an image"
     f" for {own['objects_per_image']:.1f} true ones"
@@ -104,6 +105,10 @@ def _sheet_row(example: dict[str, Any], ranker: Ranker, iou_threshold: float) ->
     predicted_ranks=ranked.ranks,
     sa_sor=None if np.isnan(score.value) else score.value,
   )
+
+
+def _stop(margin: float) -> str:
+  return "all of them picked" if margin == NEVER else f"picks stop at a margin of {margin:g}"
 
 
 def _cell(summary: dict[str, Any] | None) -> str:

@@ -4,6 +4,8 @@ Every map layer is equivariant to a turn about the vertical axis: longitude wrap
 a pole is that pole's outermost row half a turn on.
 """
 
+import math
+
 import einops
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,14 @@ def upsample(x: jax.Array, factor: int) -> jax.Array:
 def mean_pool(x: jax.Array, factor: int) -> jax.Array:
   """Averages blocks of `factor` x `factor` pixels of `[B, H, W, C]`."""
   return einops.reduce(x, "b (h i) (w j) c -> b h w c", "mean", i=factor, j=factor)
+
+
+def turn_map(x: jax.Array, columns: float) -> jax.Array:
+  """Turns `[B, H, W, C]` to the east by any number of columns; linear between whole ones."""
+  whole = math.floor(columns)
+  rest = columns - whole
+  turned = jnp.roll(x, whole, axis=2)
+  return turned if not rest else (1 - rest) * turned + rest * jnp.roll(x, whole + 1, axis=2)
 
 
 class SphereConv(nnx.Module):
@@ -173,8 +183,10 @@ class Attention(nnx.Module):
       einops.rearrange(tokens, "b n (h d) -> b h n d", h=self.num_heads)
       for tokens in (self.query(normed), self.key(source), self.value(source))
     )
-    logits = jnp.einsum("bhnd,bhmd->bhnm", query, key) / jnp.sqrt(query.shape[-1])
+    # Biases by directions need float32, and so does the softmax; the products around it do not.
+    logits = jnp.einsum("bhnd,bhmd->bhnm", query / math.sqrt(query.shape[-1]), key)
+    logits = logits.astype(jnp.float32)
     if bias is not None:
       logits = logits + bias
-    mixed = jnp.einsum("bhnm,bhmd->bhnd", jax.nn.softmax(logits), value)
+    mixed = jnp.einsum("bhnm,bhmd->bhnd", jax.nn.softmax(logits).astype(value.dtype), value)
     return x + self.output(einops.rearrange(mixed, "b h n d -> b n (h d)"))

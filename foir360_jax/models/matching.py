@@ -1,5 +1,7 @@
 """Which query belongs to which object: the cheapest assignment, found inside the compiled step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,23 +14,23 @@ def matching_cost(mask_logits, object_logits, masks, where, pixel_weights) -> ja
   """Cost of giving each object to each query: how far the masks differ, and the query's doubt.
 
   Args:
-    mask_logits: `[B, Q, P]`.
-    object_logits: `[B, Q]`.
+    mask_logits: `[*L, B, Q, P]`, of several predictions.
+    object_logits: `[*L, B, Q]`.
     masks: `[B, N, P]` in [0, 1].
     where: `[B, N]`.
     pixel_weights: `[P]`.
 
   Returns:
-    `[B, N, Q]`; a constant in the rows of padding.
+    `[*L, B, N, Q]`; a constant in the rows of padding.
   """
   probabilities = jax.nn.sigmoid(mask_logits)
   weighted = pixel_weights * masks
   area = weighted.sum(-1)[..., None]
-  both = jnp.einsum("bnp,bqp->bnq", weighted, probabilities)
-  dice = 1 - (2 * both + 1) / (area + (pixel_weights * probabilities).sum(-1)[:, None] + 1)
-  off = (pixel_weights * jax.nn.softplus(mask_logits)).sum(-1)[:, None]
-  entropy = (off - jnp.einsum("bnp,bqp->bnq", weighted, mask_logits)) / (2 * area + 5)
-  doubt = -jax.nn.sigmoid(object_logits)[:, None]
+  both = jnp.einsum("bnp,...bqp->...bnq", weighted, probabilities)
+  dice = 1 - (2 * both + 1) / (area + (pixel_weights * probabilities).sum(-1)[..., None, :] + 1)
+  off = (pixel_weights * jax.nn.softplus(mask_logits)).sum(-1)[..., None, :]
+  entropy = (off - jnp.einsum("bnp,...bqp->...bnq", weighted, mask_logits)) / (2 * area + 5)
+  doubt = -jax.nn.sigmoid(object_logits)[..., None, :]
   cost = _DICE_COST * dice + _ENTROPY_COST * entropy + _OBJECT_COST * doubt
   return jnp.where(where[..., None], cost, _PADDING_COST)
 
@@ -56,6 +58,9 @@ def assign(cost: jax.Array) -> jax.Array:
     objects, queries = optax.assignment.hungarian_algorithm(example)
     return jnp.zeros(num_objects, queries.dtype).at[objects].set(queries)
 
-  # lax.map: one loop after the other is faster on a CPU than a vmapped while_loop, which runs as
-  # long as its slowest example at every turn.
-  return jax.lax.map(one, jax.lax.stop_gradient(cost))
+  # On a CPU one loop after the other is faster than a vmapped while_loop, which runs as long as its
+  # slowest example at every turn; elsewhere it is the number of turns that takes the time.
+  cost = jax.lax.stop_gradient(cost)
+  return jax.lax.platform_dependent(
+    cost, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
+  )

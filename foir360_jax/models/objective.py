@@ -7,7 +7,8 @@ Two groups of queries are decoded together and cannot see each other:
 - found: queries at the peaks of the heat map, as in use. Each object takes its own by a Hungarian
   assignment; the rest learn to say "no object".
 
-The order is learnt on the true masks and on the found ones.
+The order is learnt on the true masks and on the found ones; or, where the model need not find
+anything, on the true ones alone.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
-from foir360_jax.losses import dice_loss, focal_heatmap_loss, mask_cross_entropy
+from foir360_jax.losses import focal_heatmap_loss
 from foir360_jax.models.cells import (
   cell_masks,
   cosines,
@@ -24,12 +25,14 @@ from foir360_jax.models.cells import (
   flat_weights,
   map_height,
 )
-from foir360_jax.models.matching import assign, matching_cost
-from foir360_jax.models.panorank import PanoRank, Scene
+from foir360_jax.models.panorank import PanoRank, Scene, confident
 from foir360_jax.models.places import find_peaks, heat_target, object_centres
-from foir360_jax.types import Batch
+from foir360_jax.models.points import measure
+from foir360_jax.models.query_decoder import Queries
+from foir360_jax.models.ranking_terms import Lists, add_found, ranking_terms, true_lists
+from foir360_jax.models.segmentation_terms import segmentation_terms
+from foir360_jax.types import Batch, Terms
 
-Terms = dict[str, tuple[jax.Array, jax.Array]]
 _JITTER = 0.5  # a taught place lies this far from the centre, in radii of the object
 
 
@@ -38,103 +41,101 @@ class Objective:
 
   Terms: `heat`, `foreground`; of the taught and the found queries `mask_dice`, `mask_entropy`,
   `category`; of the found ones `object`; of the rank decoder `rank_true`, `rank_found` (the ranking
-  loss of the scores), `recurrent` (negative log likelihood of the true picks under the REM) and
+  loss of the scores), `recurrent` (negative log likelihood of the best picks under the REM) and
   `rank_category`; and, only to watch, `recall`, the share of objects whose found mask has an IoU of
   0.5.
 
   Args:
     ranking_loss: one of `foir360_jax.losses`.
+    points: number of points on the sphere at which masks are compared; 0 for all cells.
+    own_picks: at the end of the run, the share of the REM's steps in training that go on from its
+      own pick; it rises linearly from 0.
+    finds: whether the model learns to find objects, too; if not, the terms are `rank_true`,
+      `recurrent` and `rank_category`, and a step takes less than half the time.
   """
 
-  def __init__(self, ranking_loss: Callable[..., jax.Array]):
+  def __init__(
+    self,
+    ranking_loss: Callable[..., jax.Array],
+    *,
+    points: int,
+    own_picks: float,
+    finds: bool = True,
+  ):
     self.ranking_loss = ranking_loss
+    self.finds = finds
+    self.points = points
+    self.own_picks = own_picks
 
   def __call__(self, model: PanoRank, batch: Batch) -> Terms:
     """Returns the sums and counts over `batch`."""
-    scene = model.encode(batch["image"])
+    scene = model.encode(batch["image"], batch["seed"])
     masks = cell_masks(batch["masks"], model.mask_stride)
     where = batch["where"] & (masks.max(-1) > 0)
-    weights = flat_weights(scene.fine.shape[1])
-    num_objects = where.sum()
-    centres = object_centres(masks)
+    if not self.finds:
+      lists = true_lists(where, batch["relevance"], batch["category"])
+      return self._order(model, scene, masks, lists, batch)
+    terms, found, confidence, matched = self._find(model, scene, masks, where, batch)
+    lists = add_found(true_lists(where, batch["relevance"], batch["category"]), matched, confidence)
+    return terms | self._order(model, scene, masks, lists, batch, found)
 
+  def _find(self, model: PanoRank, scene: Scene, masks, where, batch: Batch):
+    """The terms of queries; the found masks `[B, Q, P]`, their confidence, matches `[B, N]`."""
+    weights = flat_weights(scene.fine.shape[1])
+    centres = object_centres(masks)
     terms = {}
     target = heat_target(masks, centres, where)
     heat = einops.rearrange(scene.heat, "b h w -> b (h w)")
-    terms["heat"] = (focal_heatmap_loss(heat, target, reduce_fn=jnp.sum), num_objects)
+    terms["heat"] = (focal_heatmap_loss(heat, target, reduce_fn=jnp.sum), where.sum())
     covered = jnp.where(where[..., None], masks, 0.0).max(1)
-    foreground = scene.pixels[..., 0]
+    foreground = einops.rearrange(scene.pixels[..., 0], "b h w -> b (h w)")
     entropy = jax.nn.softplus(foreground) - foreground * covered
     terms["foreground"] = ((weights * entropy).sum(), weights.sum() * heat.shape[0])
 
-    places, _ = find_peaks(jax.lax.stop_gradient(scene.heat), model.num_queries)
-    taught = _taught_places(masks, centres, batch["seed"])
-    num_taught = taught.shape[1]
-    queries = model.decode(
-      scene,
-      jnp.concatenate([taught, places], axis=1),
-      jnp.concatenate([where, jnp.ones(places.shape, bool)], axis=1),
-      (jnp.arange(num_taught + places.shape[1]) >= num_taught).astype(jnp.int32),
-    )
-    with jax.named_scope("matching"):
-      found_masks = queries.mask_logits[:, num_taught:]
-      object_logits = queries.object_logits[:, num_taught:]
-      matched = assign(matching_cost(found_masks, object_logits, masks, where, weights))
-    rows = jnp.arange(matched.shape[0])[:, None]
-    is_object = jnp.zeros(object_logits.shape).at[rows, matched].max(where.astype(jnp.float32))
-    entropy = jax.nn.softplus(object_logits) - object_logits * is_object
-    terms["object"] = (entropy.sum(), num_objects)
+    queries = self._decode(model, scene, masks, centres, where, batch["seed"])
+    measured = measure(scene.pixels, masks, batch["seed"], self.points)
+    of_queries, matched = segmentation_terms(queries, measured, where, batch["category"])
 
-    found_masks = jnp.take_along_axis(found_masks, matched[..., None], axis=1)
-    logits = jnp.concatenate([queries.mask_logits[:, :num_taught], found_masks])
-    twice = jnp.concatenate([where, where])
-    for name, loss in (("mask_dice", dice_loss), ("mask_entropy", mask_cross_entropy)):
-      total = loss(
-        logits,
-        jnp.concatenate([masks, masks]),
-        pixel_weights=weights,
-        where=twice,
-        reduce_fn=jnp.sum,
-      )
-      terms[name] = (total, 2 * num_objects)
-    found_categories = queries.category_logits[:, num_taught:]
-    category_logits = jnp.concatenate(
-      [
-        queries.category_logits[:, :num_taught],
-        jnp.take_along_axis(found_categories, matched[..., None], axis=1),
-      ]
+    found = slice(where.shape[1], None)
+    kernels, objects = jax.lax.stop_gradient(
+      (queries.kernels[-1, :, found], queries.object_logits[-1, :, found])
     )
-    terms["category"] = _category_term(category_logits, batch["category"], twice)
-    terms["recall"] = _recall(found_masks, masks, where, weights)
-    return terms | self._rank_terms(model, scene, masks, jax.nn.sigmoid(found_masks), batch, where)
+    logits = jax.lax.stop_gradient(model.masks(scene, kernels))
+    return terms | of_queries, jax.nn.sigmoid(logits), confident(logits, objects), matched
 
-  def _rank_terms(self, model, scene: Scene, true_masks, found_masks, batch, where) -> Terms:
-    """Ranks the true and the found masks in one pass: pooled side by side, compared apart."""
+  def _order(self, model: PanoRank, scene: Scene, masks, lists: Lists, batch, found=None) -> Terms:
+    """The terms of the order of the true masks, and of the found ones if there are any."""
     with jax.named_scope("rank_decoder"):
       decoder = model.rank_decoder
-      tokens = decoder.describe(
-        scene.appearance, jnp.concatenate([true_masks, found_masks], axis=1)
+      if found is None:
+        tokens = decoder.describe(scene.appearance, masks)
+      else:
+        both = decoder.describe(scene.appearance, jnp.concatenate([masks, found], axis=1))
+        true, found = jnp.split(both, [masks.shape[1]], axis=1)
+        true = jnp.pad(true, ((0, 0), (0, found.shape[1] - true.shape[1]), (0, 0)))
+        tokens = jnp.concatenate([true, found])
+      own_picks = self.own_picks and self.own_picks * batch["progress"]
+      return ranking_terms(
+        decoder,
+        tokens,
+        lists,
+        ranking_loss=self.ranking_loss,
+        num_objects=masks.shape[1],
+        seed=batch["seed"],
+        own_picks=own_picks,
       )
-      both = jnp.concatenate([where, where])
-      ranking = decoder.compare(einops.rearrange(tokens, "b (g n) c -> (g b) n c", g=2), both)
-    relevance = jnp.concatenate([batch["relevance"], batch["relevance"]])
 
-    lists = jnp.maximum(both.sum(-1), 1)
-    losses = self.ranking_loss(ranking.scores, relevance, where=both, reduce_fn=None) / lists
-    true, found = jnp.split(losses, 2)
-    num_lists = where.any(-1).sum()
-    order = jnp.lexsort((-relevance, ~both), axis=-1)
-    steps = decoder.recurrent.forced(ranking, both, order)
-    # Objects stand in the order of their picks, so the right pick of step t is object t.
-    log_likelihood = jnp.diagonal(jax.nn.log_softmax(steps), axis1=-2, axis2=-1)
-    real = jnp.take_along_axis(both, order, axis=-1)
-    recurrent = -jnp.where(real, log_likelihood, 0).sum(-1) / lists
-    return {
-      "rank_true": (true.sum(), num_lists),
-      "rank_found": (found.sum(), num_lists),
-      "recurrent": (recurrent.sum(), 2 * num_lists),
-      "rank_category": _category_term(ranking.category_logits, batch["category"], both),
-    }
+  def _decode(self, model: PanoRank, scene: Scene, masks, centres, where, seed) -> Queries:
+    """Decodes the taught queries, then the found ones."""
+    found = find_peaks(jax.lax.stop_gradient(scene.heat), model.num_queries)[0]
+    taught = _taught_places(masks, centres, seed)
+    num_taught = taught.shape[1]
+    return model.decode(
+      scene,
+      jnp.concatenate([taught, found], axis=1),
+      jnp.concatenate([where, jnp.ones(found.shape, bool)], axis=1),
+      (jnp.arange(num_taught + found.shape[1]) >= num_taught).astype(jnp.int32),
+    )
 
 
 def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax.Array:
@@ -156,20 +157,3 @@ def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax
   beside = jnp.argmax(jnp.where(masks >= 0.5, cosine, -9.0), axis=-1)
   has_cells = masks.max(-1) >= 0.5
   return jnp.where(coin & has_cells, beside, centres)
-
-
-def _category_term(logits, category, where) -> tuple[jax.Array, jax.Array]:
-  """Cross-entropy where the category is known; `logits` may hold the batch several times."""
-  category = jnp.tile(category, (logits.shape[0] // category.shape[0], 1))
-  known = where & (category >= 0)
-  log_likelihood = jnp.take_along_axis(
-    jax.nn.log_softmax(logits), jnp.maximum(category, 0)[..., None], axis=-1
-  )[..., 0]
-  return -jnp.where(known, log_likelihood, 0).sum(), known.sum()
-
-
-def _recall(logits, masks, where, weights) -> tuple[jax.Array, jax.Array]:
-  found, true = logits > 0, masks >= 0.5
-  both = (weights * (found & true)).sum(-1)
-  either = (weights * (found | true)).sum(-1)
-  return (where & (both >= 0.5 * jnp.maximum(either, 1e-6))).sum(), where.sum()

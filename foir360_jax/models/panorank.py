@@ -7,11 +7,12 @@
                                           +---- rank decoder  <------------+ -> scores, REM: order
 
 Axes: images [B, H, W, 3], the fine map [B, h, w, C] with h = H / mask_stride, cells P = h w,
-queries Q, objects N.
+queries Q, objects N. Encoder and pixel decoder may compute in bfloat16; the rest is float32.
 """
 
 from typing import NamedTuple
 
+import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -19,10 +20,14 @@ from flax import nnx
 from foir360_jax.models.cells import flat_weights, map_height
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import build_encoder
+from foir360_jax.models.layers import turn_map
+from foir360_jax.models.mask_head import mask_logits
 from foir360_jax.models.pixel_decoder import PixelDecoder
 from foir360_jax.models.places import Objectness, find_peaks
+from foir360_jax.models.precision import computing_in
 from foir360_jax.models.query_decoder import Queries, QueryDecoder
 from foir360_jax.models.rank_decoder import RankDecoder
+from foir360_jax.models.recurrent_ranking import stop_margins
 
 _DUPLICATE_IOU = 0.5
 
@@ -32,14 +37,14 @@ class Scene(NamedTuple):
 
   Attributes:
     fine: `[B, h, w, C]`.
-    memory: `[B, h', w', C]`, coarser.
-    pixels: `[B, P, M]`, from which masks are made.
+    memories: `[B, h', w', C]` each, from coarse to fine; what queries look at.
+    pixels: `[B, h, w, D]`, from which masks are made; see `mask_head`.
     heat: `[B, h, w]` logits of objects' places.
     appearance: what the rank decoder pools over.
   """
 
   fine: jax.Array
-  memory: jax.Array
+  memories: tuple[jax.Array, ...]
   pixels: jax.Array
   heat: jax.Array
   appearance: Appearance
@@ -58,11 +63,14 @@ class Order(NamedTuple):
   Attributes:
     importance: `[B, N]` in [0, 1], sigmoid of the scores, dealt out along the REM's picks, so that
       it falls with the rank. 0 in the padding.
+    stop_margin: `[B, N]`, by how much the REM preferred an object, and each before it, to stopping;
+      see `recurrent_ranking.stop_margins`.
     head_scores: `[B, N]`, the rank head's scores without the REM.
     category_logits: `[B, N, K]`.
   """
 
   importance: jax.Array
+  stop_margin: jax.Array
   head_scores: jax.Array
   category_logits: jax.Array
 
@@ -84,8 +92,8 @@ class RankedCandidates(NamedTuple):
 class PanoRank(nnx.Module):
   """The whole model; the arguments are the fields of `config.model`.
 
-  `model(image)` ranks; training and evaluation use the parts `encode`, `decode`, `segment`,
-  `describe` and `order`.
+  `model(image)` finds and ranks; training and evaluation use the parts `encode`, `decode`,
+  `segment`, `describe` and `order`.
   """
 
   def __init__(
@@ -96,63 +104,118 @@ class PanoRank(nnx.Module):
     blocks: tuple[int, int, int, int],
     sphere_from_stride: int,
     last_stride: int,
+    drop_path: float,
     feature_channels: int,
+    pixel_layers: int,
     mask_channels: int,
     num_queries: int,
     decoder_layers: int,
     num_categories: int,
     mask_stride: int,
     surround: bool,
+    compute_dtype: str,
+    remat: bool,
     rngs: nnx.Rngs,
   ):
     self.encoder = build_encoder(
       encoder, widths=widths, blocks=blocks, sphere_from_stride=sphere_from_stride, rngs=rngs
     )
     used = {s: c for s, c in self.encoder.channels.items() if mask_stride <= s <= last_stride}
-    self.pixel_decoder = PixelDecoder(used, feature_channels, rngs=rngs)
+    self.pixel_decoder = PixelDecoder(used, feature_channels, pixel_layers, rngs=rngs)
     self.objectness = Objectness(feature_channels, rngs=rngs)
     self.query_decoder = QueryDecoder(
-      feature_channels, mask_channels, decoder_layers, num_categories, rngs=rngs
+      feature_channels, mask_channels, decoder_layers, num_categories, remat=remat, rngs=rngs
     )
     self.rank_decoder = RankDecoder(
       feature_channels, 64, num_categories, surround=surround, rngs=rngs
     )
     self.num_queries = num_queries
     self.mask_stride = mask_stride
+    self.compute_dtype = jnp.dtype(compute_dtype)
 
-  def __call__(self, image: jax.Array, confidence_threshold: float = 0.3) -> RankedCandidates:
-    """Finds and ranks the objects of `image [B, H, W, 3]` uint8."""
-    scene = self.encode(image)
+  def __call__(
+    self,
+    image: jax.Array,
+    confidence_threshold: float = 0.3,
+    stop_margin: float = -jnp.inf,
+    *,
+    turns: int = 1,
+  ) -> RankedCandidates:
+    """Finds and ranks the objects of `image [B, H, W, 3]` uint8.
+
+    Args:
+      image: panoramas.
+      confidence_threshold: what is at most as confident is no object.
+      stop_margin: the REM stops at the first pick that it does not prefer to stopping by more.
+      turns: see `encode`.
+    """
+    scene = self.encode(image, turns=turns)
     segmentation = self.segment(scene)
     tokens = self.describe(scene, jax.nn.sigmoid(segmentation.mask_logits))
     order = self.order(tokens, segmentation.confidence > confidence_threshold)
-    return RankedCandidates(segmentation.mask_logits, order.importance, order.category_logits)
+    importance = jnp.where(order.stop_margin > stop_margin, order.importance, 0.0)
+    return RankedCandidates(segmentation.mask_logits, importance, order.category_logits)
 
-  def encode(self, image: jax.Array) -> Scene:
-    """`image [B, H, W, 3]` uint8 -> Scene."""
+  def rank(self, image: jax.Array, masks: jax.Array, where: jax.Array, turns: int = 1) -> Order:
+    """Ranks objects that something else found; their masks may be of any source and overlap.
+
+    Args:
+      image: `[B, H, W, 3]` uint8.
+      masks: `[B, N, P]` in [0, 1], the covered share of each cell of the fine map.
+      where: `[B, N]`.
+      turns: see `encode`.
+    """
+    return self.order(self.describe(self.encode(image, turns=turns), masks), where)
+
+  def encode(self, image: jax.Array, seed: jax.Array | None = None, *, turns: int = 1) -> Scene:
+    """Panoramas to what the decoders know of them.
+
+    Args:
+      image: `[B, H, W, 3]` uint8.
+      seed: `[B]` uint32 of the encoder's randomness in training; None: without any.
+      turns: the mean over this number of copies, each turned a little further and turned back (at
+        test time; a stride samples each of them at other places).
+    """
     image = image.astype(jnp.float32)
+    fine, memories = self._features(image, seed)
+    for turn in range(1, turns):
+      columns = turn * self.pixel_decoder.strides[-1] // turns
+      turned = self._features(jnp.roll(image, columns, axis=2), seed)
+      back = jax.tree.map(
+        lambda x, c=columns: turn_map(x, -c * x.shape[2] / image.shape[2]), turned
+      )
+      fine, memories = jax.tree.map(jnp.add, (fine, memories), back)
+    fine, memories = jax.tree.map(lambda x: x / turns, (fine, memories))
+    pixels = self.query_decoder.mask_head.pixels(fine)
+    return Scene(fine, memories, pixels, self.objectness(fine), Appearance(fine, image / 255))
+
+  def _features(self, image, seed) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The fine map and the memories in float32."""
+    encoder, decoder = (
+      computing_in(module, self.compute_dtype) for module in (self.encoder, self.pixel_decoder)
+    )
     with jax.named_scope("encoder"):
-      levels = self.encoder(image, strides=self.pixel_decoder.strides)
+      levels = encoder(image, strides=decoder.strides)
     with jax.named_scope("pixel_decoder"):
-      fine, memory = self.pixel_decoder(levels)
-      pixels = self.query_decoder.mask_head.pixel_features(fine)
-      heat = self.objectness(fine)
-    return Scene(fine, memory, pixels, heat, Appearance(fine, image / 255))
+      return jax.tree.map(lambda x: x.astype(jnp.float32), decoder(levels))
 
   def decode(self, scene: Scene, places, where, group) -> Queries:
     """Queries at `places [B, Q]`; see `QueryDecoder`."""
     with jax.named_scope("query_decoder"):
-      fine, memory, pixels, heat, _ = scene
-      return self.query_decoder(fine, memory, pixels, heat, places, where, group)
+      fine, memories, pixels, heat, _ = scene
+      return self.query_decoder(fine, memories, pixels, heat, places, where, group)
+
+  def masks(self, scene: Scene, kernels: jax.Array) -> jax.Array:
+    """Logits `[B, Q, P]` on the whole fine map of the masks of `kernels [B, Q, D]`."""
+    return mask_logits(kernels, einops.rearrange(scene.pixels, "b h w d -> b (h w) d"))
 
   def segment(self, scene: Scene) -> Segmentation:
     """Finds candidate objects at the peaks of the heat map."""
     places, _ = find_peaks(scene.heat, self.num_queries)
     where = jnp.ones(places.shape, bool)
     queries = self.decode(scene, places, where, jnp.zeros(self.num_queries, jnp.int32))
-    confidence = jax.nn.sigmoid(queries.object_logits)
-    duplicate = _is_duplicate(queries.mask_logits > 0, confidence)
-    return Segmentation(queries.mask_logits, jnp.where(duplicate, 0.0, confidence))
+    found = self.masks(scene, queries.kernels[-1])
+    return Segmentation(found, confident(found, queries.object_logits[-1]))
 
   def describe(self, scene: Scene, masks: jax.Array) -> jax.Array:
     """One token `[B, N, C]` for each object given by `masks [B, N, P]` in [0, 1]."""
@@ -163,12 +226,20 @@ class PanoRank(nnx.Module):
     """Ranks objects given by the tokens of `describe`, the REM picking one after the other."""
     with jax.named_scope("rank_decoder"):
       ranking = self.rank_decoder.compare(tokens, where)
-      order, _ = self.rank_decoder.recurrent(ranking, where)
+      picks = self.rank_decoder.recurrent(ranking.candidates, where)
     scores = jnp.where(where, ranking.scores, -jnp.inf)
     falling = -jnp.sort(-scores, axis=-1)
     rows = jnp.arange(scores.shape[0])[:, None]
-    scores = jnp.zeros_like(scores).at[rows, order].set(falling)
-    return Order(jax.nn.sigmoid(scores), ranking.scores, ranking.category_logits)
+    scores = jnp.zeros_like(scores).at[rows, picks.order].set(falling)
+    return Order(
+      jax.nn.sigmoid(scores), stop_margins(picks), ranking.scores, ranking.category_logits
+    )
+
+
+def confident(mask_logits: jax.Array, object_logits: jax.Array) -> jax.Array:
+  """Confidence `[B, Q]` in [0, 1], 0 for duplicates, of `[B, Q, P]` and `[B, Q]` logits."""
+  confidence = jax.nn.sigmoid(object_logits)
+  return jnp.where(_is_duplicate(mask_logits > 0, confidence), 0.0, confidence)
 
 
 def _is_duplicate(masks: jax.Array, confidence: jax.Array) -> jax.Array:

@@ -1,10 +1,15 @@
-"""Queries at places -> a mask, an object logit and a category for each.
+"""Queries at places -> a mask, an object logit and a category for each, better layer by layer.
 
-A query starts from the features at its place, looks at the scene around it (cross-attention that
-fades with the angular distance) and at the other queries of its group, and then draws its mask: the
-logit at a cell is one dot product, whose terms are listed in `MaskHead`.
+A query starts from the features at its place and predicts. Each layer then lets it look at one
+scale of the scene, coarse to fine and round again, but only where its mask so far says that the
+object is (anywhere, if it says so nowhere); at the other queries of its group; and predict anew.
+
+Source: Cheng et al., Mask2Former, CVPR 2022 (masked attention, round robin over scales, shared
+heads after every layer). Its queries are learnt and have no place; ours come from peaks on the
+sphere, and what lies where is told by directions.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import einops
@@ -12,152 +17,149 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.cells import cosines, flat_directions
-from foir360_jax.models.layers import Attention, FeedForward, Mlp
+from foir360_jax.models.cells import flat_directions, flat_weights
+from foir360_jax.models.layers import Attention, FeedForward, Mlp, mean_pool
+from foir360_jax.models.mask_head import MaskHead, mask_logits
+from foir360_jax.models.sphere_attention import BLOCKED, PositionBias
 
-_AFFINITY_CHANNELS = 16
-_CAP_LOG_GAIN = 4.0  # the initial cap ends at acos(1 - exp(-4)), 11 degrees from the place
-_NUM_HEADS = 4
+_SCENE_GAINS = (2.0, 8.0, 30.0, 100.0)  # of the heads: 60, 30, 15 and 8 degrees far
+_OTHERS_GAINS = (0.5, 2.0, 8.0, 30.0)
 
 
 class Queries(NamedTuple):
-  """What the decoder says of each query; `Q` queries, `P` cells.
+  """What the decoder says of `Q` queries, first from their places, then after each of `L` layers.
 
   Attributes:
-    tokens: `[B, Q, C]`.
-    mask_logits: `[B, Q, P]`.
-    object_logits: `[B, Q]`: is there an object that no better query has?
-    category_logits: `[B, Q, K]`.
+    tokens: `[B, Q, C]` after the last layer.
+    kernels: `[L + 1, B, Q, D]`, of masks; see `mask_head`.
+    object_logits: `[L + 1, B, Q]`: is there an object that no better query has? Below 0 means "no
+      object".
+    category_logits: `[L + 1, B, Q, K]`.
   """
 
   tokens: jax.Array
-  mask_logits: jax.Array
+  kernels: jax.Array
   object_logits: jax.Array
   category_logits: jax.Array
 
 
-class MaskHead(nnx.Module):
-  """Mask logits from a query's token and place.
-
-  logit(cell) = e . F(cell) + e0                              what the query looks for
-              + g (cos(angle to the place) - 1) + 1           a spherical cap, g = exp(4 + e1)
-              + a foreground(cell)                            is the cell on any object?
-              + 1 - 0.3 |E(cell) - E(place)|^2                does it look like the place itself?
-
-  Foreground and E are channels of F. From the first step on the cap and the likeness give a usable
-  disc; without them random masks cost the first hundreds of steps. All terms are one matrix product
-  over stacked channels.
-  """
-
-  def __init__(self, channels: int, mask_channels: int, *, rngs: nnx.Rngs):
-    self.features = nnx.Linear(channels, mask_channels, rngs=rngs)
-    self.embed = Mlp((channels, channels, mask_channels + 2), last_scale=0.1, rngs=rngs)
-    # Typed: a weak type would not survive a checkpoint, and a resumed run would compile anew.
-    self.foreground_gain = nnx.Param(jnp.array(0.5, jnp.float32))
-
-  def pixel_features(self, fine: jax.Array) -> jax.Array:
-    """`[B, h, w, C]` -> `[B, P, M]`; channel 0 is the foreground logit."""
-    return einops.rearrange(self.features(fine), "b h w c -> b (h w) c")
-
-  def __call__(
-    self, tokens: jax.Array, places: jax.Array, pixels: jax.Array, directions: jax.Array
-  ):
-    """`tokens [B, Q, C]`, `places [B, Q]`, `pixels [B, P, M]` -> logits `[B, Q, P]`."""
-    offset, log_gain, sought = jnp.split(self.embed(tokens), [1, 2], axis=-1)
-    sought = sought * (2 / jnp.sqrt(pixels.shape[-1]))
-    gain = jnp.exp(jnp.clip(log_gain + _CAP_LOG_GAIN, 0, 7))
-    likeness = pixels[..., 1 : 1 + _AFFINITY_CHANNELS]
-    seed = jnp.take_along_axis(likeness, places[..., None], axis=1)
-
-    weights = sought.at[..., 1 : 1 + _AFFINITY_CHANNELS].add(0.6 * seed)
-    weights = weights.at[..., 0].add(self.foreground_gain[...])
-    cell_constant = -0.3 * (likeness**2).sum(-1, keepdims=True)
-    query_constant = offset + 2 - gain - 0.3 * (seed**2).sum(-1, keepdims=True)
-
-    batch_size, num_cells = pixels.shape[:2]
-    stacked = jnp.concatenate(
-      [pixels, jnp.broadcast_to(directions, (batch_size, num_cells, 3)), cell_constant], axis=-1
-    )
-    coefficients = jnp.concatenate(
-      [weights, gain * directions[places], jnp.ones_like(offset)], axis=-1
-    )
-    # The cap's term is a small difference of large numbers: see `cosines`.
-    return jnp.einsum("bqc,bpc->bqp", coefficients, stacked, precision="highest") + query_constant
-
-
 class DecoderLayer(nnx.Module):
-  """Cross-attention to the scene near the place, self-attention in the group, feed-forward."""
+  """Masked attention to the scene, attention in the group, feed-forward."""
 
   def __init__(self, channels: int, *, rngs: nnx.Rngs):
-    self.scene = Attention(channels, channels, num_heads=_NUM_HEADS, rngs=rngs)
-    self.others = Attention(channels, num_heads=_NUM_HEADS, rngs=rngs)
+    self.scene = Attention(channels, channels, num_heads=len(_SCENE_GAINS), rngs=rngs)
+    self.scene_position = PositionBias(_SCENE_GAINS)
+    self.others = Attention(channels, num_heads=len(_OTHERS_GAINS), rngs=rngs)
+    self.others_position = PositionBias(_OTHERS_GAINS)
     self.feed_forward = FeedForward(channels, rngs=rngs)
-    # Heads that look 60, 30, 15 and 8 degrees far to begin with.
-    self.scene_log_gain = nnx.Param(jnp.log(jnp.array([2.0, 8.0, 30.0, 100.0])))
-    self.others_log_gain = nnx.Param(jnp.log(jnp.array([0.5, 2.0, 8.0, 30.0])))
 
-  def __call__(self, tokens, memory, scene_cosine, others_cosine, allowed):
-    """`tokens [B, Q, C]`, `memory [B, M, C]`, cosines `[B, Q, M]`, `[B, Q, Q]` -> `[B, Q, C]`."""
-    tokens = self.scene(tokens, memory=memory, bias=_fading(self.scene_log_gain[...], scene_cosine))
-    bias = jnp.where(allowed, _fading(self.others_log_gain[...], others_cosine), -1e9)
-    return self.feed_forward(self.others(tokens, bias=bias))
+  def __call__(self, tokens, memory, seen, directions, allowed) -> jax.Array:
+    """One layer.
 
+    Args:
+      tokens: `[B, Q, C]`.
+      memory: `[B, h', w', C]`, one scale.
+      seen: `[B, Q, M]` bool: the cells that a query may look at, at least one.
+      directions: `[B, Q, 3]` of the places.
+      allowed: `[B, 1, Q, Q]` bool: the queries that it may look at.
 
-def _fading(log_gain: jax.Array, cosine: jax.Array) -> jax.Array:
-  """Attention bias [B, heads, N, M] that falls with the angle: gain_head (cos(angle) - 1)."""
-  return jnp.exp(log_gain)[:, None, None] * (cosine - 1)[:, None]
+    Returns:
+      `[B, Q, C]`.
+    """
+    height = memory.shape[1]
+    bias = self.scene_position(directions, flat_directions(height), flat_weights(height))
+    bias = jnp.where(seen[:, None], bias, BLOCKED)
+    flat = einops.rearrange(memory, "b h w c -> b (h w) c")
+    tokens = self.scene(tokens, memory=flat, bias=bias)
+    bias = self.others_position(directions, directions)
+    tokens = self.others(tokens, bias=jnp.where(allowed, bias, BLOCKED))
+    return self.feed_forward(tokens)
 
 
 class QueryDecoder(nnx.Module):
   """Turns places into objects.
 
   Args:
-    channels: of the fine map, the memory and the tokens.
+    channels: of the fine map, the memories and the tokens.
     mask_channels: of the map from which masks are made.
-    num_layers: rounds of refinement.
+    num_layers: rounds of looking and predicting anew; 0 to predict from the places alone.
     num_categories: number of categories.
+    remat: whether the backward pass computes each layer again, instead of keeping what is in it.
     rngs: source of the initial kernels.
   """
 
-  def __init__(self, channels, mask_channels, num_layers, num_categories, *, rngs: nnx.Rngs):
+  def __init__(
+    self, channels, mask_channels, num_layers, num_categories, *, remat: bool, rngs: nnx.Rngs
+  ):
     self.start = Mlp((channels + 2, 2 * channels, channels), rngs=rngs)
     self.layers = nnx.List(DecoderLayer(channels, rngs=rngs) for _ in range(num_layers))
     self.norm = nnx.LayerNorm(channels, rngs=rngs)
     self.mask_head = MaskHead(channels, mask_channels, rngs=rngs)
     self.object_head = Mlp((channels, channels, 1), last_scale=0.1, rngs=rngs)
     self.category_head = nnx.Linear(channels, num_categories, rngs=rngs)
+    self.remat = remat
 
-  def __call__(self, fine, memory, pixels, heat, places, where, group) -> Queries:
+  def __call__(
+    self,
+    fine: jax.Array,
+    memories: Sequence[jax.Array],
+    pixels: jax.Array,
+    heat: jax.Array,
+    places: jax.Array,
+    where: jax.Array,
+    group: jax.Array,
+  ) -> Queries:
     """Decodes `Q` queries.
 
     Args:
       fine: `[B, h, w, C]`.
-      memory: `[B, h', w', C]`.
-      pixels: `[B, P, M]` of the mask head.
+      memories: the scene at several scales, `[B, h', w', C]` each, in the order of looking.
+      pixels: `[B, h, w, D]` of the mask head.
       heat: `[B, h, w]` object logits, the start of the object logit.
       places: `[B, Q]` cells.
       where: `[B, Q]`; nothing looks at a query that is only padding.
       group: `[Q]` int; queries see only those of their own group (taught queries must not whisper).
     """
-    directions = flat_directions(fine.shape[1])
-    at_place = directions[places]
-    flat = einops.rearrange(fine, "b h w c -> b (h w) c")
-    seed = jnp.take_along_axis(flat, places[..., None], axis=1)
-    sine = at_place[..., 2:]
-    tokens = self.start(jnp.concatenate([seed, sine, jnp.abs(sine)], axis=-1))
-
-    scene_cosine = cosines(at_place, flat_directions(memory.shape[1]))
-    others_cosine = cosines(at_place, at_place)
-    scene = einops.rearrange(memory, "b h w c -> b (h w) c")
+    directions = flat_directions(fine.shape[1])[places]
+    sine = directions[..., 2:]
+    at_place = _at(pixels, places)
+    heat_there = jax.lax.stop_gradient(_at(heat[..., None], places))[..., 0]
+    tokens = self.start(jnp.concatenate([_at(fine, places), sine, jnp.abs(sine)], axis=-1))
     allowed = ((group[:, None] == group[None]) & where[:, None])[:, None]  # one for all heads
-    for layer in self.layers:
-      tokens = layer(tokens, scene, scene_cosine, others_cosine, allowed)
-    tokens = self.norm(tokens)
 
-    heat_there = jnp.take_along_axis(heat.reshape(heat.shape[0], -1), places, axis=1)
-    return Queries(
-      tokens=tokens,
-      mask_logits=self.mask_head(tokens, places, pixels, directions),
-      object_logits=self.object_head(tokens)[..., 0] + jax.lax.stop_gradient(heat_there),
-      category_logits=self.category_head(tokens),
+    coarser = [_coarser(pixels, memory.shape[1]) for memory in memories]
+    predictions = [self._predict(tokens, at_place, heat_there)]
+    for index, layer in enumerate(self.layers):
+      scale = index % len(memories)
+      seen = _seen(predictions[-1][0], coarser[scale])
+      apply = nnx.remat(DecoderLayer.__call__) if self.remat else DecoderLayer.__call__
+      tokens = apply(layer, tokens, memories[scale], seen, directions, allowed)
+      predictions.append(self._predict(tokens, at_place, heat_there))
+    return Queries(self.norm(tokens), *(jnp.stack(x) for x in zip(*predictions, strict=True)))
+
+  def _predict(self, tokens, at_place, heat_there) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Kernels, object logits and category logits; the heads are the same after all layers."""
+    tokens = self.norm(tokens)
+    return (
+      self.mask_head(tokens, at_place),
+      self.object_head(tokens)[..., 0] + heat_there,
+      self.category_head(tokens),
     )
+
+
+def _at(maps: jax.Array, places: jax.Array) -> jax.Array:
+  """`maps [B, h, w, C]` at `places [B, Q]` -> `[B, Q, C]`."""
+  flat = einops.rearrange(maps, "b h w c -> b (h w) c")
+  return jnp.take_along_axis(flat, places[..., None], axis=1)
+
+
+def _coarser(pixels: jax.Array, height: int) -> jax.Array:
+  """`[B, h, w, D]` -> `[B, P', D]` on a map of `height` rows."""
+  pooled = mean_pool(jax.lax.stop_gradient(pixels), pixels.shape[1] // height)
+  return einops.rearrange(pooled, "b h w d -> b (h w) d")
+
+
+def _seen(kernels: jax.Array, pixels: jax.Array) -> jax.Array:
+  """`[B, Q, P']` bool: where the masks are so far; everywhere, for masks that are nowhere."""
+  inside = mask_logits(jax.lax.stop_gradient(kernels), pixels) > 0
+  return inside | ~inside.any(-1, keepdims=True)

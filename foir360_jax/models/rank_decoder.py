@@ -1,17 +1,7 @@
-"""From objects to their order: a score for each, and the recurrent ranking module (REM).
+"""From objects to their order: what each looks like, beside the others, as a score.
 
-The scores say how important each object is beside the others (self-attention over objects). The REM
-then emits the first, second, third ... object: at every step it looks at what it has picked so far
-and picks the most important of those left. Written out for step t with the picked set S:
-
-  logit(i) = score(i) + query(mean of tokens in S, last token, |S| / N) . key(i) / sqrt(C)
-
-for every i that is not in S.
-
-In training S is known (the true order), so all steps are computed at once; in use it is a
-`lax.scan`. Both give the same logits for the same picks. (FOIR-360's figure shows the REM between
-decoder memory and rank head; its code is not public, so this recurrence over picked objects is our
-reading, close to SeqRank's sequential module.)
+The scores come from all objects in parallel (self-attention over objects); the recurrent ranking
+module then picks one after the other.
 """
 
 from typing import NamedTuple
@@ -22,8 +12,8 @@ from flax import nnx
 
 from foir360_jax.models.descriptors import Appearance, Descriptors
 from foir360_jax.models.layers import Attention, FeedForward, Mlp
-
-_NEVER = -1e9
+from foir360_jax.models.recurrent_ranking import Candidates, RecurrentRanking
+from foir360_jax.models.sphere_attention import BLOCKED
 
 
 class Ranking(NamedTuple):
@@ -33,81 +23,10 @@ class Ranking(NamedTuple):
   category_logits: jax.Array
   tokens: jax.Array
 
-
-class RecurrentRanking(nnx.Module):
-  """The recurrent ranking module; see the formula above."""
-
-  def __init__(self, channels: int, *, rngs: nnx.Rngs):
-    self.key = nnx.Linear(channels, channels, use_bias=False, rngs=rngs)
-    self.query = Mlp((2 * channels + 1, 2 * channels, channels), last_scale=0.1, rngs=rngs)
-
-  def _logits(self, scores, keys, picked_sum, last, num_picked, num_objects):
-    """Logits `[..., N]`; picked_sum and last `[..., C]`, num_picked and num_objects `[..., 1]`."""
-    mean = picked_sum / jnp.maximum(num_picked, 1)
-    progress = num_picked / jnp.maximum(num_objects, 1)
-    query = self.query(jnp.concatenate([mean, last, progress], axis=-1))
-    return scores + jnp.einsum("...c,...nc->...n", query, keys) / jnp.sqrt(keys.shape[-1])
-
-  def forced(self, ranking: Ranking, where: jax.Array, order: jax.Array) -> jax.Array:
-    """Logits of every step when the picks are given.
-
-    Args:
-      ranking: of `N` objects.
-      where: `[B, N]`.
-      order: `[B, N]` indices of the objects, first pick first, padding last.
-
-    Returns:
-      `[B, N steps, N]` logits in the order of `order`; objects picked before the step have the
-      lowest logit.
-    """
-    tokens, keys = (
-      jnp.take_along_axis(x, order[..., None], axis=1)
-      for x in (ranking.tokens, self.key(ranking.tokens))
-    )
-    scores = jnp.take_along_axis(ranking.scores, order, axis=1)
-    real = jnp.take_along_axis(where, order, axis=1)
-    tokens = jnp.where(real[..., None], tokens, 0)
-    last = jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    num_steps = order.shape[1]
-    steps = jnp.arange(num_steps)
-    num_picked = jnp.broadcast_to(steps[:, None].astype(scores.dtype), (*order.shape, 1))
-    num_objects = jnp.broadcast_to(where.sum(-1)[:, None, None], num_picked.shape)
-    logits = self._logits(
-      scores[:, None], keys[:, None], jnp.cumsum(last, axis=1), last, num_picked, num_objects
-    )
-    left = (steps >= steps[:, None]) & real[:, None]
-    return jnp.where(left, logits, _NEVER)
-
-  def __call__(self, ranking: Ranking, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Picks objects one after the other.
-
-    Returns:
-      order `[B, N]`, indices of the objects, first pick first, padding after all objects; and the
-      logits `[B, N steps, N]` of each step, objects in their given places.
-    """
-    keys = self.key(ranking.tokens)
-    batch_size, max_objects, channels = ranking.tokens.shape
-    batch = jnp.arange(batch_size)
-    num_objects = where.sum(-1, keepdims=True).astype(ranking.scores.dtype)
-
-    def pick(state, step):
-      left, picked_sum, last = state
-      num_picked = jnp.full((batch_size, 1), step, ranking.scores.dtype)
-      logits = self._logits(ranking.scores, keys, picked_sum, last, num_picked, num_objects)
-      # Padding stays behind every object, and what was picked behind the padding.
-      logits = jnp.where(left & where, logits, _NEVER)
-      chosen = jnp.where(left & ~where, _NEVER / 2, logits).argmax(-1)
-      real = jnp.take_along_axis(where, chosen[:, None], axis=1)
-      token = jnp.where(real, ranking.tokens[batch, chosen], 0)
-      return (left.at[batch, chosen].set(False), picked_sum + token, token), (chosen, logits)
-
-    start = (
-      jnp.ones((batch_size, max_objects), bool),
-      jnp.zeros((batch_size, channels)),
-      jnp.zeros((batch_size, channels)),
-    )
-    _, (order, logits) = jax.lax.scan(pick, start, jnp.arange(max_objects))
-    return order.T, jnp.moveaxis(logits, 0, 1)
+  @property
+  def candidates(self) -> Candidates:
+    """What the recurrent module picks from."""
+    return Candidates(self.scores, self.tokens)
 
 
 class RankDecoder(nnx.Module):
@@ -144,7 +63,7 @@ class RankDecoder(nnx.Module):
     categories = jax.nn.softmax(category_logits)
     commonness = _commonness(categories, where)
     tokens = tokens + self.category_embed(jnp.concatenate([categories, commonness], axis=-1))
-    bias = jnp.where(where, 0.0, _NEVER)[:, None, None]
+    bias = jnp.where(where, 0.0, BLOCKED)[:, None, None]
     for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
       tokens = feed_forward(attention(tokens, bias=bias))
     tokens = self.norm(tokens)

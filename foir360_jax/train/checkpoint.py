@@ -84,6 +84,20 @@ class Checkpoints:
     return state, loaded["progress"]
 
 
+def newest_checkpoint(folder: str | pathlib.Path) -> pathlib.Path:
+  """The folder of the newest checkpoint; small files of others may lie there, and go with it.
+
+  Raises:
+    ValueError: there is no checkpoint.
+  """
+  folder = pathlib.Path(folder).absolute()
+  _need_folder(folder, "train first, or correct the --workdir")
+  with ocp.training.Checkpointer(folder) as orbax:
+    if orbax.latest is None:
+      raise ValueError(f"no checkpoint in {folder}: train first, or correct the --workdir")
+    return folder / str(orbax.latest.step)
+
+
 def restore_model(folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = True) -> nnx.Module:
   """Returns the model of the newest checkpoint, without the optimizer's state.
 

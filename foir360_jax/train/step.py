@@ -18,7 +18,8 @@ from foir360_jax.train.state import TrainState
 
 Objective = Callable[[nnx.Module, Mapping[str, jax.Array]], Mapping[str, tuple[Any, Any]]]
 """`objective(model, batch) -> {term: (sum, count)}`: two scalars a term over `batch`'s examples.
-All its randomness comes from the batch; counts may not depend on the parameters."""
+All its randomness comes from the batch, which also has `progress`, the part of the run that is
+over; counts may not depend on the parameters."""
 
 
 def train_step(
@@ -68,7 +69,7 @@ def train_step(
   def local_loss(params):
     model = nnx.merge(graphdef, params, state.model_state, copy=True)
     with jax.named_scope("objective"):
-      terms = objective(model, batch)
+      terms = objective(model, {**batch, "progress": progress})
     _check_terms(weights, terms)
     _check_unchanged(state.model_state, model)
     sums = {term: jnp.asarray(value, jnp.float32) for term, (value, _) in terms.items()}

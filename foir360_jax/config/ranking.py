@@ -1,25 +1,11 @@
-"""The fields that every configuration has, with their defaults, and the check of their values.
-
-A file in `configs/` calls `base_config()`, changes what it wants and returns it; the command line
-may override any field (`--config.optimizer.learning_rate=1e-3`). Only the entry points and the
-`build_*` functions see a ConfigDict: below them values travel as plain arguments.
-
-Which entry points, the field `task` says: "ranking" trains PanoRank and starts from `base_config`,
-"fixation" trains the readout of the learned saliency and starts from `fixation_config`,
-"weak_labels" ranks without annotators, trains nothing and starts from `weak_labels_config`.
-"""
+"""The task "ranking": PanoRank, its data, training and evaluation."""
 
 from ml_collections import ConfigDict
 
 from foir360_jax.data import Augmentation
 from foir360_jax.models.encoders import ENCODERS
 from foir360_jax.models.encoders.build import PANOSWIN, SMALL
-from foir360_jax.saliency.build import NAMES, default_saliency_name
-from foir360_jax.saliency.readout import CELL
-from foir360_jax.train.parallel import MODES
-from foir360_jax.weak_labels.collect import COLLECTORS
-from foir360_jax.weak_labels.erase import FILLS
-from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.models.mask_head import AFFINITY_CHANNELS
 
 
 def base_config() -> ConfigDict:
@@ -58,13 +44,17 @@ def base_config() -> ConfigDict:
   config.model.blocks = (1, 1, 1, 1)  # residual blocks on each level, after it is reached
   config.model.sphere_from_stride = 4  # coarser levels use spherical convolution, finer ones planar
   config.model.last_stride = 16  # of the coarsest level that is used; 32 where the encoder has it
+  config.model.drop_path = 0.0  # stochastic depth of panoswin_tiny: its last block's share
   config.model.feature_channels = 48
+  config.model.pixel_layers = 1  # of the transformer on the coarsest level
   config.model.mask_channels = 32
   config.model.num_queries = 48
-  config.model.decoder_layers = 1
+  config.model.decoder_layers = 3  # rounds in which queries look at the scene, at three scales
   config.model.num_categories = 12
   config.model.mask_stride = 2
   config.model.surround = True  # the rank head also pools around each mask
+  config.model.compute_dtype = "float32"  # of encoder and pixel decoder; or "bfloat16"
+  config.model.remat = False  # the backward pass computes blocks again: less memory, more time
 
   # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0, the extra
   # `pretrained`) or a file (ResNet-50 of torchvision, Swin of timm); "": random ones.
@@ -74,6 +64,9 @@ def base_config() -> ConfigDict:
 
   config.loss = ConfigDict()  # the ranking loss and the weights of the terms of models/objective.py
   config.loss.ranking = "listmle"
+  config.loss.points = 0  # on the sphere at which masks are compared; 0: all cells
+  # Share of the steps of the recurrent module that go on from its own pick, at the end of training.
+  config.loss.own_picks = 0.25
   config.loss.heat = 1.0
   config.loss.foreground = 2.0
   config.loss.object = 0.5
@@ -106,6 +99,9 @@ def base_config() -> ConfigDict:
   config.evaluate.batch_size = 20
   config.evaluate.iou_threshold = 0.5
   config.evaluate.score_thresholds = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+  # By how much the recurrent module must prefer an object to stopping; -100: it never stops.
+  config.evaluate.stop_margins = (-100.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0)
+  config.evaluate.turns = 1  # mean over this number of copies of a picture, each turned further
   config.evaluate.sheet_images = 8
 
   config.benchmark = ConfigDict()
@@ -114,119 +110,8 @@ def base_config() -> ConfigDict:
   return config.lock()
 
 
-def fixation_config() -> ConfigDict:
-  """Returns the defaults of the task "fixation"; unknown fields are refused by the lock."""
-  config = ConfigDict()
-  config.task = "fixation"
-  config.seed = 0
-
-  config.data = ConfigDict()
-  config.data.names = ("fixations/crowd", "fixations/osie")  # TFDS names
-  # One degree of visual angle as a share of the width of their pictures: the blur of fixations.
-  config.data.degrees = (26 / 1024, 24 / 800)
-  config.data.data_dir = "data"
-  config.data.train_split = "train"
-  config.data.height = 336  # to which all pictures are brought
-  config.data.width = 448
-  # Sides of the views of each training picture as shares of its own, one view each. Above 1 the
-  # mirror image of the picture is around it.
-  config.data.windows = (1.0, 1.0, 0.7, 1.4)
-  config.data.batch_size = 16
-
-  config.model = ConfigDict()
-  config.model.channels = (64, 32)  # of the hidden layers
-  config.model.dropout = 0.3  # share of the first one's channels that a view does without
-
-  config.optimizer = ConfigDict()
-  config.optimizer.learning_rate = 3e-3
-  config.optimizer.warmup_steps = 20
-  config.optimizer.weight_decay = 0.1
-  config.optimizer.b2 = 0.99
-  config.optimizer.clip_norm = 1.0
-
-  config.train = ConfigDict()  # as in base_config
-  config.train.steps = 1500
-  config.train.minutes = 0.0
-  config.train.ema_decay = 0.99
-  config.train.mode = "jit"
-  config.train.log_every = 50
-  config.train.checkpoint_every = 500
-  config.train.keep_checkpoints = 1
-
-  config.evaluate = ConfigDict()
-  config.evaluate.split = "tune"  # "test" for final figures only
-  config.evaluate.batch_size = 8
-  config.evaluate.sheet_pictures = 4  # of each data set
-  return config.lock()
-
-
-def weak_labels_config() -> ConfigDict:
-  """Returns the defaults of the task "weak_labels"; unknown fields are refused by the lock."""
-  config = ConfigDict()
-  config.task = "weak_labels"
-  config.saliency = default_saliency_name()
-  config.update(Strategy()._asdict())  # its fields are explained there
-  config.batch_size = 8  # panoramas that go through the program together
-  config.overlays = True  # also draw a picture for each rank file
-  return config.lock()
-
-
-def validate(config: ConfigDict) -> None:
+def validate_ranking(config: ConfigDict) -> None:
   """Raises ValueError with one line for the first value that cannot work."""
-  checks = {
-    "ranking": _validate_ranking,
-    "fixation": _validate_fixation,
-    "weak_labels": _validate_weak_labels,
-  }
-  if config.task not in checks:
-    raise ValueError(f"config.task must be one of {', '.join(checks)}, not {config.task!r}")
-  if "train" in config and config.train.mode not in MODES:
-    raise ValueError(
-      f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}"
-    )
-  checks[config.task](config)
-
-
-def _validate_fixation(config: ConfigDict) -> None:
-  data = config.data
-  if not data.names or len(data.names) != len(data.degrees):
-    raise ValueError("config.data.names must be one or more, and .degrees needs a value for each")
-  for field in ("height", "width"):
-    if data[field] < 32 or data[field] % CELL:
-      raise ValueError(
-        f"config.data.{field} must be divisible by {CELL} (the readout's cells) and at least 32,"
-        f" not {data[field]}"
-      )
-  if not data.windows or not all(0 < share < 2 for share in data.windows):
-    raise ValueError(
-      f"config.data.windows must be one or more numbers between 0 and 2, not {data.windows}"
-    )
-  if not config.model.channels or min(config.model.channels) < 1:
-    raise ValueError(
-      f"config.model.channels must be one or more numbers of channels, not {config.model.channels}"
-    )
-  if not 0 <= config.model.dropout < 1:
-    raise ValueError(f"config.model.dropout must be in [0, 1), not {config.model.dropout}")
-  for section in ("data", "evaluate"):
-    if config[section].batch_size < 1:
-      raise ValueError(
-        f"config.{section}.batch_size must be at least 1, not {config[section].batch_size}"
-      )
-
-
-def _validate_weak_labels(config: ConfigDict) -> None:
-  for field, known in (("saliency", NAMES), ("collector", COLLECTORS), ("fill", FILLS)):
-    if config[field] not in known:
-      raise ValueError(f"config.{field} must be one of {', '.join(known)}, not {config[field]!r}")
-  for field, least in (
-    *(("batch_size", 1), ("views_at_once", 1)),
-    *(("grow_px", 0), ("max_erased", 0), ("max_erased_whole", 0)),
-  ):
-    if config[field] < least:
-      raise ValueError(f"config.{field} must be at least {least}, not {config[field]}")
-
-
-def _validate_ranking(config: ConfigDict) -> None:
   data, model = config.data, config.model
   _validate_encoder(config)
   for field, heights in (("height", (data.height,)), ("train_heights", data.train_heights)):
@@ -239,6 +124,11 @@ def _validate_ranking(config: ConfigDict) -> None:
   Augmentation(**data.augment)  # checks its values itself
   if config.model.mask_stride not in (2, 4):
     raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
+  if config.model.mask_channels <= AFFINITY_CHANNELS:
+    raise ValueError(
+      f"config.model.mask_channels must be above {AFFINITY_CHANNELS} (the channels of likeness and"
+      f" the foreground), not {config.model.mask_channels}"
+    )
   if config.model.num_queries < config.data.max_objects:
     raise ValueError(
       "config.model.num_queries must be at least config.data.max_objects"
@@ -261,6 +151,20 @@ def _validate_ranking(config: ConfigDict) -> None:
     raise ValueError(
       f"config.evaluate.score_thresholds must be one or more numbers in [0, 1), not {thresholds}"
     )
+  if not config.evaluate.stop_margins:
+    raise ValueError("config.evaluate.stop_margins must be one or more numbers, -100 for no stop")
+  if config.evaluate.turns < 1:
+    raise ValueError(f"config.evaluate.turns must be at least 1, not {config.evaluate.turns}")
+  if config.loss.points < 0:
+    raise ValueError(f"config.loss.points must be 0 (all cells) or more, not {config.loss.points}")
+  if config.model.compute_dtype not in ("float32", "bfloat16"):
+    raise ValueError(
+      f"config.model.compute_dtype must be float32 or bfloat16, not {config.model.compute_dtype!r}"
+    )
+  if not 0 <= config.model.drop_path < 1:
+    raise ValueError(f"config.model.drop_path must be in [0, 1), not {config.model.drop_path}")
+  if not 0 <= config.loss.own_picks <= 1:
+    raise ValueError(f"config.loss.own_picks must be in [0, 1], not {config.loss.own_picks}")
 
 
 def _validate_encoder(config: ConfigDict) -> None:

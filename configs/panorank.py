@@ -1,0 +1,51 @@
+"""PanoRank in full, on 360Rank: 512x1024, 128 objects, EfficientNet-Lite0 with public weights.
+
+python datasets/prepare.py --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
+python -m foir360_jax.main --config=configs/panorank.py --workdir=runs/panorank
+
+Needs the extra `pretrained` and a GPU. To fine-tune from any other run: --config.init_from=RUN.
+What a step takes of memory is printed before the first one; --config.data.batch_size lowers it.
+Not trained to the end yet: 360Rank could not be had, and no GPU was at hand.
+"""
+
+from foir360_jax.config import base_config
+
+
+def get_config():
+  """The sizes of published models of its kind; README tells what smaller ones reach."""
+  config = base_config()
+  config.data.name = "rank360/human"
+  config.data.train_split = "train[:90%]"
+  config.data.validation_split = "train[90%:]"
+  config.data.height = 512
+  config.data.max_objects = 128
+  config.data.batch_size = 8
+  config.data.num_threads = 16
+
+  config.model.encoder = "sphere_efficientnet_lite0"
+  config.encoder_weights = "package"
+  config.model.sphere_from_stride = 16
+  config.model.last_stride = 32
+  config.model.mask_stride = 4
+  config.model.feature_channels = 256
+  config.model.mask_channels = 64
+  config.model.pixel_layers = 6
+  config.model.decoder_layers = 9
+  config.model.num_queries = 128
+  config.model.num_categories = 65
+  config.model.compute_dtype = "bfloat16"
+  config.model.remat = True
+  config.loss.points = 12544
+
+  config.optimizer.learning_rate = 2e-4
+  config.optimizer.encoder_rate = 0.1
+  config.optimizer.warmup_steps = 500
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.b2 = 0.999
+  config.optimizer.clip_norm = 1.0
+  config.train.steps = 30000
+  config.train.ema_decay = 0.999
+  config.train.checkpoint_every = 1000
+  config.evaluate.batch_size = 4
+  config.evaluate.turns = 2
+  return config

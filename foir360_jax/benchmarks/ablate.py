@@ -1,0 +1,177 @@
+"""What each part of PanoRank is worth: `python -m foir360_jax.benchmarks.ablate --folder=FOLDER`.
+
+Trains settings that differ in one thing from the first of them, with several seeds each, every run
+for the same time, and prints SA-SOR on given masks: mean and deviation over the seeds, and the
+difference from the first setting. A difference counts as one only where it is larger than both
+deviations together. Each run is a command of its own, and what is finished is not done again: a
+stopped ablation goes on by the same command, and each run where it was.
+
+Needs the data set (`python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data`) and
+for all settings but `random` the extra `pretrained`. Nothing else should run on the machine: runs
+are bounded by time.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from foir360_jax.benchmarks.options import comma_separated, one_of
+from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
+
+_CONFIG = "configs/given_masks.py"
+_BASE = {
+  "data.name": "synthetic360/128x256",
+  "data.height": "128",
+  "model.mask_stride": "4",
+  "model.encoder": "sphere_efficientnet_lite0",
+  "model.sphere_from_stride": "8",
+  "encoder_weights": "package",
+  "train.steps": "1000000",  # the time ends the run
+}
+SETTINGS: dict[str, dict[str, str]] = {
+  "base": {},
+  "planar": {"model.sphere_from_stride": "64"},
+  "random": {"encoder_weights": ""},
+  "parallel": {"loss.recurrent": "0.0"},
+  "recurrent": {"loss.rank_true": "0.0"},
+  "lambdarank": {"loss.ranking": "lambdarank"},
+  "plackett_luce": {"loss.ranking": "plackett_luce"},
+  "approx_ndcg": {"loss.ranking": "approx_ndcg"},
+  "softmax": {"loss.ranking": "softmax"},
+}
+"""What each setting changes of the base: pretrained EfficientNet-Lite0 with kernels on the sphere
+from stride 8 on, scores in parallel and the recurrent module trained together, ListMLE."""
+
+DEFAULT = ("base", "planar", "random", "parallel", "recurrent", "lambdarank")
+KEYS = {"SA-SOR": "model", "rank head alone": "rank_head_alone"}
+_COLUMNS = {
+  "setting": "",
+  "seeds": "d",
+  "SA-SOR": ".3f",
+  "deviation": ".3f",
+  "difference": "+.3f",
+  "told apart": "",
+  "rank head alone": ".3f",
+  "steps": "d",
+}
+Row = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs what is missing and prints the table; returns the exit code, 1 if a run failed."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+  add = parser.add_argument
+  add("--folder", type=pathlib.Path, required=True, help="of the runs and of ablation.json")
+  add(
+    "--settings",
+    type=comma_separated(one_of(SETTINGS)),
+    default=list(DEFAULT),
+    help=f"of {', '.join(SETTINGS)}; the first is what the others are compared with",
+  )
+  add("--seeds", type=comma_separated(int), default=[0, 1, 2])
+  add("--minutes", type=float, default=8.0, help="of each run")
+  add("--data", default=_BASE["data.name"], help="TFDS name")
+  add("--height", type=int, default=int(_BASE["data.height"]), help="rows of the panoramas")
+  add("--data_dir", default="data")
+  flags = parser.parse_args(argv)
+  base = _BASE | {
+    "data.name": flags.data,
+    "data.height": str(flags.height),
+    "data.data_dir": flags.data_dir,
+    "train.minutes": str(flags.minutes),
+  }
+  about = environment()
+  print(describe(about), flush=True)
+  failed = ablate(flags.folder, flags.settings, flags.seeds, base)
+  rows = summarize(flags.folder, flags.settings, flags.seeds)
+  print(f"\n{text_table(rows, _COLUMNS)}")
+  about |= {"minutes": flags.minutes, "data": flags.data, "height": flags.height}
+  write_json(flags.folder / "ablation.json", {"environment": about, "rows": rows})
+  return 1 if failed else 0
+
+
+def ablate(
+  folder: pathlib.Path,
+  settings: Sequence[str],
+  seeds: Sequence[int],
+  base: Mapping[str, str],
+  *,
+  run: Callable[[Sequence[str], pathlib.Path], int] | None = None,
+) -> int:
+  """Makes the runs that are not finished yet, all settings of a seed before the next seed.
+
+  Args:
+    folder: gets SETTING/SEED for each run.
+    settings: of `SETTINGS`.
+    seeds: one run of each setting for each.
+    base: fields of the configuration that are the same in all.
+    run: in place of a process: the command and where its output goes -> exit code.
+
+  Returns:
+    The number of runs that failed; each is told in one line.
+  """
+  run = _run if run is None else run
+  failed = 0
+  for seed in seeds:
+    for setting in settings:
+      workdir = folder / setting / str(seed)
+      if (workdir / "metrics.json").is_file():
+        continue
+      fields = {**base, **SETTINGS[setting], "seed": str(seed)}
+      command = [sys.executable, "-m", "foir360_jax.main", f"--config={_CONFIG}"]
+      command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in fields.items())]
+      print(f"{setting}, seed {seed} ...", flush=True)
+      log = workdir / "output.txt"
+      code = run(command, log)
+      if code:
+        failed += 1
+        print(f"{setting}, seed {seed} ended with exit code {code}: see {log}", flush=True)
+  return failed
+
+
+def summarize(folder: pathlib.Path, settings: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+  """A row for each setting that has finished runs; values are missing where there are too few."""
+  rows = []
+  for setting in settings:
+    workdirs = [folder / setting / str(seed) for seed in seeds]
+    reports = [
+      (workdir, json.loads((workdir / "metrics.json").read_text())["given_masks"])
+      for workdir in workdirs
+      if (workdir / "metrics.json").is_file()
+    ]
+    if not reports:
+      continue
+    row: Row = {"setting": setting, "seeds": len(reports)}
+    for column, key in KEYS.items():
+      row[column] = statistics.mean(report[key]["mean"] for _, report in reports)
+    each = [report["model"]["mean"] for _, report in reports]
+    row["each"] = each
+    row["deviation"] = statistics.stdev(each) if len(each) > 1 else None
+    row["steps"] = round(statistics.mean(_steps(workdir) for workdir, _ in reports))
+    if rows and rows[0]["setting"] == settings[0]:
+      row["difference"] = row["SA-SOR"] - rows[0]["SA-SOR"]
+      if row["deviation"] is not None and rows[0]["deviation"] is not None:
+        spread = row["deviation"] + rows[0]["deviation"]
+        row["told apart"] = "yes" if abs(row["difference"]) > spread else "no"
+    rows.append(row)
+  return rows
+
+
+def _run(command: Sequence[str], log: pathlib.Path) -> int:
+  log.parent.mkdir(parents=True, exist_ok=True)
+  with log.open("a") as output:
+    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def _steps(workdir: pathlib.Path) -> int:
+  """The last step that a run logged."""
+  return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,24 @@
+"""The check of a configuration, whatever its task."""
+
+from ml_collections import ConfigDict
+
+from foir360_jax.config.fixation import validate_fixation
+from foir360_jax.config.ranking import validate_ranking
+from foir360_jax.config.weak_labels import validate_weak_labels
+from foir360_jax.train.parallel import MODES
+
+
+def validate(config: ConfigDict) -> None:
+  """Raises ValueError with one line for the first value that cannot work."""
+  checks = {
+    "ranking": validate_ranking,
+    "fixation": validate_fixation,
+    "weak_labels": validate_weak_labels,
+  }
+  if config.task not in checks:
+    raise ValueError(f"config.task must be one of {', '.join(checks)}, not {config.task!r}")
+  if "train" in config and config.train.mode not in MODES:
+    raise ValueError(
+      f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}"
+    )
+  checks[config.task](config)

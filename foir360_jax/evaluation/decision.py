@@ -1,0 +1,76 @@
+"""Which candidates are objects: what is chosen on the validation split and kept in the checkpoint.
+
+A candidate is left out if the query decoder is not confident enough of it, or if the recurrent
+module stops before it. Both limits are chosen together, by the model's own masks.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from foir360_jax.formats import write_atomically
+from foir360_jax.train.checkpoint import newest_checkpoint
+
+NEVER = -100.0
+"""A margin below all others: the recurrent module never stops before the last candidate."""
+
+_FILE = "decision.json"
+
+
+class Decision(NamedTuple):
+  """The limits; the defaults are those of runs that were never evaluated.
+
+  Attributes:
+    confidence_threshold: candidates of at most this confidence are left out, in [0, 1).
+    stop_margin: the recurrent module stops before the first object that it prefers to stopping by
+      at most this much, in logits.
+  """
+
+  confidence_threshold: float = 0.3
+  stop_margin: float = NEVER
+
+  def keeps(self, confidence: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Bool `[m]` for the confidence and the margin `[m]` of candidates."""
+    return (confidence > self.confidence_threshold) & (margin > self.stop_margin)
+
+  def save(self, checkpoints: str | os.PathLike) -> None:
+    """Puts the decision into the newest checkpoint of a folder, to be deleted with it."""
+    text = json.dumps(self._asdict(), indent=2) + "\n"
+    write_atomically(newest_checkpoint(checkpoints) / _FILE, text.encode())
+
+  @classmethod
+  def load(cls, checkpoints: str | os.PathLike) -> Self:
+    """Reads the decision of the newest checkpoint; the defaults, where none was made yet."""
+    file = newest_checkpoint(checkpoints) / _FILE
+    return cls(**json.loads(file.read_text())) if file.is_file() else cls()
+
+
+def choose(
+  thresholds: Sequence[float],
+  stop_margins: Sequence[float],
+  score: Callable[[int, float], float],
+) -> tuple[int, float, dict[str, dict[str, float]]]:
+  """Tries all pairs.
+
+  Args:
+    thresholds: of confidence.
+    stop_margins: see `Decision`.
+    score: of the index of a threshold and a margin; higher is better, nan is none.
+
+  Returns:
+    the index of the best threshold, the best margin, and the scores by margin and threshold. Of
+    equal ones the first.
+  """
+  curves = [[score(level, margin) for level in range(len(thresholds))] for margin in stop_margins]
+  table = np.array(curves, float)
+  row, level = (
+    (0, 0) if np.isnan(table).all() else np.unravel_index(np.nanargmax(table), table.shape)
+  )
+  named = {
+    f"{margin:g}": dict(zip(map(str, thresholds), curve, strict=True))
+    for margin, curve in zip(stop_margins, curves, strict=True)
+  }
+  return int(level), float(stop_margins[row]), named

@@ -1,0 +1,67 @@
+"""Masks as dot products: a map of stacked pixel features, and a kernel for each query.
+
+A mask's logit at any place of the sphere is `kernel . pixel`, so it may be had on the whole map, on
+a coarser one (the mean of the pixels gives the mean of the logits) or at single points, at the cost
+of what is asked for.
+
+Axes: B examples, Q queries, D = M + 5 stacked channels.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from foir360_jax.models.layers import Mlp
+from foir360_jax.sphere import pixel_directions
+
+AFFINITY_CHANNELS = 16
+_CAP_LOG_GAIN = 4.0  # the initial cap ends at acos(1 - exp(-4)), 11 degrees from the place
+
+
+class MaskHead(nnx.Module):
+  """Kernels from a query's token and from the pixel at its place.
+
+  logit(cell) = e . F(cell) + e0                              what the query looks for
+              + g (cos(angle to the place) - 1) + 1           a spherical cap, g = exp(4 + e1)
+              + a foreground(cell)                            is the cell on any object?
+              + 1 - 0.3 |E(cell) - E(place)|^2                does it look like the place itself?
+
+  Foreground and E are channels of F. From the first step on the cap and the likeness give a usable
+  disc; without them random masks cost the first hundreds of steps.
+  """
+
+  def __init__(self, channels: int, mask_channels: int, *, rngs: nnx.Rngs):
+    self.features = nnx.Linear(channels, mask_channels, rngs=rngs)
+    self.embed = Mlp((channels, channels, mask_channels + 2), last_scale=0.1, rngs=rngs)
+    # Typed: a weak type would not survive a checkpoint, and a resumed run would compile anew.
+    self.foreground_gain = nnx.Param(jnp.array(0.5, jnp.float32))
+    self.mask_channels = mask_channels
+
+  def pixels(self, fine: jax.Array) -> jax.Array:
+    """`[B, h, w, C]` -> `[B, h, w, D]`: F (channel 0 is the foreground logit), direction, E, 1."""
+    features = self.features(fine)
+    likeness = features[..., 1 : 1 + AFFINITY_CHANNELS]
+    directions = jnp.broadcast_to(pixel_directions(fine.shape[1]), (*fine.shape[:3], 3))
+    constant = -0.3 * (likeness**2).sum(-1, keepdims=True)
+    return jnp.concatenate([features, directions, constant, jnp.ones_like(constant)], axis=-1)
+
+  def __call__(self, tokens: jax.Array, at_place: jax.Array) -> jax.Array:
+    """`tokens [B, Q, C]` and the pixels at their places `[B, Q, D]` -> kernels `[B, Q, D]`."""
+    offset, log_gain, sought = jnp.split(self.embed(tokens), [1, 2], axis=-1)
+    sought = sought * (2 / jnp.sqrt(self.mask_channels))
+    gain = jnp.exp(jnp.clip(log_gain + _CAP_LOG_GAIN, 0, 7))
+    likeness = at_place[..., 1 : 1 + AFFINITY_CHANNELS]
+    direction = at_place[..., self.mask_channels : self.mask_channels + 3]
+
+    weights = sought.at[..., 1 : 1 + AFFINITY_CHANNELS].add(0.6 * likeness)
+    weights = weights.at[..., 0].add(self.foreground_gain[...])
+    constant = offset + 2 - gain - 0.3 * (likeness**2).sum(-1, keepdims=True)
+    return jnp.concatenate([weights, gain * direction, jnp.ones_like(offset), constant], axis=-1)
+
+
+def mask_logits(kernels: jax.Array, pixels: jax.Array) -> jax.Array:
+  """`kernels [*L, B, Q, D]`, `pixels [B, P, D]` -> logits `[*L, B, Q, P]`, in full float32.
+
+  The cap is a small difference of large numbers: see `cells.cosines`.
+  """
+  return jnp.einsum("...bqd,bpd->...bqp", kernels, pixels, precision="highest")

@@ -1,0 +1,174 @@
+"""What training asks of the order: of the true masks, and of what the model found itself.
+
+The rank decoder is given one list a scene with the true masks, and where the model learns to find
+objects a second one. This holds what the decoder will be given in use: the candidates of the query
+decoder, of which those matched to an object have its importance, and the others are to be left over
+when the recurrent module stops.
+
+Axes: B scenes, R lists (B, or 2 B with the second ones behind), L places in a list, N objects,
+Q candidates (Q >= N).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from foir360_jax.models.rank_decoder import RankDecoder, Ranking
+from foir360_jax.models.segmentation_terms import category_term
+from foir360_jax.models.sphere_attention import BLOCKED
+from foir360_jax.types import Terms
+
+_CANDIDATE = 0.1  # confidence of a candidate that training shows to the rank decoder
+
+
+class Lists(NamedTuple):
+  """What is to be ordered.
+
+  Attributes:
+    where: `[R, L]`, objects and other candidates.
+    is_object: `[R, L]`.
+    relevance: `[R, L]`; 0 for what is no object.
+    category: `[R, L]`; -1 where unknown, and for what is no object.
+    ends: `[R]`: is stopping to be learnt after the objects?
+  """
+
+  where: jax.Array
+  is_object: jax.Array
+  relevance: jax.Array
+  category: jax.Array
+  ends: jax.Array
+
+
+def true_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> Lists:
+  """The lists of the true objects, all arguments `[B, N]`; what lies in the padding goes."""
+  return Lists(
+    where=where,
+    is_object=where,
+    relevance=jnp.where(where, relevance, 0.0),
+    category=jnp.where(where, category, -1),
+    ends=jnp.zeros(len(where), bool),
+  )
+
+
+def add_found(true: Lists, matched: jax.Array, confidence: jax.Array) -> Lists:
+  """Adds the lists of the candidates; all lists become Q long.
+
+  Args:
+    true: of N objects.
+    matched: `[B, N]`, the candidate of each object.
+    confidence: `[B, Q]`, 0 for duplicates.
+  """
+  batch_size, num_objects = true.where.shape
+  rows = jnp.arange(batch_size)[:, None]
+
+  def dealt(values):  # padding has a candidate, too, and adds nothing to it
+    return jnp.zeros(confidence.shape, values.dtype).at[rows, matched].add(values)
+
+  is_object = dealt(true.where.astype(jnp.int32)) > 0
+  found = Lists(
+    where=is_object | (confidence > _CANDIDATE),
+    is_object=is_object,
+    relevance=dealt(true.relevance),
+    category=dealt(true.category + 1) - 1,
+    ends=jnp.ones(batch_size, bool),
+  )
+  longer = ((0, 0), (0, confidence.shape[1] - num_objects))
+  nothing = Lists(False, False, 0.0, -1, None)
+  return Lists(
+    *(
+      jnp.concatenate([x if x.ndim == 1 else jnp.pad(x, longer, constant_values=fill), y])
+      for x, y, fill in zip(true, found, nothing, strict=True)
+    )
+  )
+
+
+def ranking_terms(
+  decoder: RankDecoder,
+  tokens: jax.Array,
+  lists: Lists,
+  *,
+  ranking_loss: Callable[..., jax.Array],
+  num_objects: int,
+  seed: jax.Array,
+  own_picks: jax.Array | float,
+) -> Terms:
+  """The terms `rank_true`, `recurrent`, `rank_category` and, with second lists, `rank_found`.
+
+  Args:
+    decoder: scores and picks.
+    tokens: `[R, L, C]` of its `describe`.
+    lists: of the same places.
+    ranking_loss: one of `foir360_jax.losses`, for the scores.
+    num_objects: the most objects that a list may have, N.
+    seed: `[B]`.
+    own_picks: share of the steps at which the recurrent module goes on from its own pick rather
+      than from the true one (scheduled sampling: Bengio et al., NeurIPS 2015), in [0, 1]; a plain 0
+      costs nothing.
+  """
+  ranking = decoder.compare(tokens, lists.where)
+  counts = lists.is_object.sum(-1)
+  real = counts > 0
+  losses = ranking_loss(
+    ranking.scores, lists.relevance, where=lists.is_object, reduce_fn=None
+  ) / jnp.maximum(counts, 1)
+  batch_size = len(seed)
+  terms = {"rank_true": (losses[:batch_size].sum(), real[:batch_size].sum())}
+  if len(losses) > batch_size:
+    terms["rank_found"] = (losses[batch_size:].sum(), real[batch_size:].sum())
+
+  cost, num_steps = _step_costs(decoder, ranking, lists, num_objects, seed, own_picks)
+  recurrent = jnp.where(real, cost / jnp.maximum(num_steps, 1), 0.0)
+  terms["recurrent"] = (recurrent.sum(), real.sum())
+  terms["rank_category"] = category_term(ranking.category_logits, lists.category)
+  return terms
+
+
+def _step_costs(
+  decoder, ranking: Ranking, lists: Lists, num_objects: int, seed, own_picks
+) -> tuple[jax.Array, jax.Array]:
+  """Negative log likelihood `[R]` of the best pick at every step, and the number of steps."""
+  # Best first, everything else behind: the place of each object in the true order.
+  order = jnp.lexsort((-lists.relevance, ~lists.is_object), axis=-1)
+  place = jnp.argsort(order, axis=-1)
+  if not isinstance(own_picks, float) or own_picks > 0:
+    order = _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks)
+  order = order[:, :num_objects]
+
+  num_steps = num_objects + 1
+  logits, stop = decoder.recurrent.forced(ranking.candidates, lists.where, order, num_steps)
+  rows = jnp.arange(order.shape[0])[:, None]
+  picked_at = jnp.full(place.shape, num_steps).at[rows, order].set(jnp.arange(num_objects))
+  steps = jnp.arange(num_steps)
+  left = lists.is_object[:, None] & (picked_at[:, None] >= steps[:, None])
+  best = jnp.where(left, place[:, None], place.shape[-1]).argmin(-1)  # [R, T]
+  wanted = jnp.take_along_axis(logits, best[..., None], axis=-1)[..., 0]
+
+  ends = lists.ends[:, None]
+  stop = jnp.where(ends, stop, BLOCKED)
+  everything = jnp.logaddexp(jax.nn.logsumexp(logits, axis=-1), stop)
+  counts = lists.is_object.sum(-1, keepdims=True)
+  at_end = steps == counts
+  cost = everything - jnp.where(at_end & ends, stop, wanted)
+  asked = (steps < counts) | (at_end & ends)
+  return jnp.where(asked, cost, 0.0).sum(-1), asked.sum(-1)
+
+
+def _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks) -> jax.Array:
+  """An order `[R, N]` that at some steps goes on from the module's own pick among the objects."""
+  lists_each = len(place) // len(seed)
+
+  def obeys(one):
+    key = jax.random.fold_in(jax.random.key(one), 1)  # other numbers than the places' of queries
+    return ~jax.random.bernoulli(key, own_picks, (lists_each, num_objects))
+
+  obey = jnp.moveaxis(jax.vmap(obeys)(seed), 1, 0).reshape(-1, num_objects)
+  picks = decoder.recurrent(
+    jax.lax.stop_gradient(ranking.candidates),
+    lists.is_object,
+    num_steps=num_objects,
+    given=-place.astype(ranking.scores.dtype),
+    obey=obey,
+  )
+  return picks.order

@@ -1,0 +1,97 @@
+"""The ablation: what it runs, that it goes on where it was stopped, what its table claims."""
+
+import json
+
+import pytest
+
+from foir360_jax.benchmarks import ablate
+from foir360_jax.benchmarks.ablate import DEFAULT, SETTINGS, summarize
+from foir360_jax.config import base_config, validate
+
+
+class Runs:
+  """Stands for training: writes what a run leaves, or fails."""
+
+  def __init__(self, scores, fails=()):
+    self.scores, self.fails, self.commands = scores, fails, []
+
+  def __call__(self, command, log):
+    flags = dict(part.removeprefix("--").split("=", 1) for part in command[3:])
+    self.commands.append(flags)
+    folder = log.parent
+    name = f"{folder.parent.name}/{folder.name}"
+    if name in self.fails:
+      return 2
+    folder.mkdir(parents=True)
+    value = self.scores[folder.parent.name] + 0.01 * int(folder.name)
+    given = {key: {"mean": value} for key in ablate.KEYS.values()}
+    (folder / "metrics.json").write_text(json.dumps({"given_masks": given}))
+    (folder / "metrics.jsonl").write_text('{"step": 50}\n{"step": 70}\n')
+    return 0
+
+
+SCORES = {"base": 0.6, "planar": 0.5, "random": 0.605}
+
+
+def test_finished_runs_are_not_made_again_and_failed_ones_are(tmp_path, capsys):
+  first = Runs(SCORES, fails=("planar/1",))
+  settings, seeds = ["base", "planar"], [0, 1]
+  assert ablate.ablate(tmp_path, settings, seeds, {}, run=first) == 1
+  assert "planar, seed 1 ended with exit code 2: see" in capsys.readouterr().out
+  order = [flags["workdir"].removeprefix(f"{tmp_path}/") for flags in first.commands]
+  assert order == ["base/0", "planar/0", "base/1", "planar/1"]
+  second = Runs(SCORES)
+  assert ablate.ablate(tmp_path, settings, seeds, {}, run=second) == 0
+  assert [flags["workdir"] for flags in second.commands] == [str(tmp_path / "planar/1")]
+
+
+def test_a_setting_changes_its_own_fields_of_the_base(tmp_path):
+  runs = Runs(SCORES)
+  base = {"model.sphere_from_stride": "8", "train.minutes": "8"}
+  ablate.ablate(tmp_path, ["base", "planar"], [4], base, run=runs)
+  plain, planar = runs.commands
+  assert plain["config.seed"] == planar["config.seed"] == "4"
+  assert plain["config.model.sphere_from_stride"] == "8"
+  assert planar["config.model.sphere_from_stride"] == "64"
+  assert plain["config.train.minutes"] == planar["config.train.minutes"] == "8"
+
+
+def test_a_difference_is_told_apart_only_outside_of_the_spread(tmp_path):
+  seeds = [0, 1, 2]
+  ablate.ablate(tmp_path, list(SCORES), seeds, {}, run=Runs(SCORES))
+  base, planar, random = summarize(tmp_path, list(SCORES), seeds)
+  assert base["SA-SOR"] == pytest.approx(0.61) and base["deviation"] == pytest.approx(0.01)
+  assert base["each"] == pytest.approx([0.6, 0.61, 0.62]) and base["steps"] == 70
+  assert "difference" not in base
+  assert planar["difference"] == pytest.approx(-0.1) and planar["told apart"] == "yes"
+  assert random["difference"] == pytest.approx(0.005) and random["told apart"] == "no"
+
+
+def test_what_is_missing_is_left_out_of_the_table(tmp_path):
+  ablate.ablate(tmp_path, ["planar"], [0], {}, run=Runs(SCORES))
+  (row,) = summarize(tmp_path, ["base", "planar", "random"], [0, 1])
+  assert row["setting"] == "planar" and row["seeds"] == 1
+  assert row["deviation"] is None and "difference" not in row
+  assert summarize(tmp_path, ["base"], [0]) == []
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_setting_is_a_valid_configuration(setting):
+  config = base_config()
+  values = ablate._BASE | SETTINGS[setting]
+  typed = {name: type(_at(config, name))(value) for name, value in values.items()}
+  config.update_from_flattened_dict(typed)
+  validate(config)
+  assert set(DEFAULT) <= set(SETTINGS) and next(iter(SETTINGS)) == DEFAULT[0] == "base"
+
+
+def _at(config, name):
+  for part in name.split("."):
+    config = config[part]
+  return config
+
+
+def test_unknown_settings_are_one_line(run_command):
+  result = run_command("-m", "foir360_jax.benchmarks.ablate", "--folder=x", "--settings=base,nope")
+  assert result.returncode == 2
+  assert "'nope' is none of base, planar" in result.stderr and "Traceback" not in result.stderr

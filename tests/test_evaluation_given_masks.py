@@ -1,0 +1,68 @@
+"""Ranking the masks that a folder brings: results, bad scenes, nothing lost."""
+
+import cv2
+import numpy as np
+import pytest
+
+from foir360_jax.evaluation import rank_given_masks
+from foir360_jax.formats import RankedObjects, read_rank_file
+
+
+class ByArea:
+  """A ranker that knows nothing but the size of a mask."""
+
+  def rank_masks(self, panorama, masks, **names):
+    share = masks.mean((1, 2)) if len(masks) else np.zeros(0)
+    return RankedObjects.from_masks(panorama, masks, share.astype(np.float32), **names)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+  """Two good scenes, one whose instances have another size, one whose picture is not 2:1."""
+  folder = tmp_path / "scenes"
+  for name in ("images", "instances"):
+    (folder / name).mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  for scene_id, size in (("a", (32, 64)), ("b", (48, 96)), ("flat", (32, 80)), ("odd", (48, 96))):
+    instances = np.zeros(size if scene_id != "odd" else (32, 64), np.uint8)
+    instances[2:6, 1:9], instances[6:8, 3:5] = 4, 9
+    picture = rng.integers(0, 255, (*size, 3), np.uint8)
+    cv2.imwrite(str(folder / "images" / f"{scene_id}.png"), picture)
+    cv2.imwrite(str(folder / "instances" / f"{scene_id}.png"), instances)
+  return folder
+
+
+def test_every_scene_gets_the_ranks_of_its_masks_and_bad_ones_a_line(scenes, tmp_path):
+  lines, output = [], tmp_path / "out"
+  failed = rank_given_masks(ByArea(), scenes, output, say=lines.append)
+  skipped = [line for line in lines if line.startswith("skipped ")]
+  assert failed == len(skipped) == 2 and len(lines) == 4
+  assert any("flat" in line for line in skipped) and any("odd" in line for line in skipped)
+  assert all("\n" not in line for line in lines)
+  for scene_id, height in (("a", 32), ("b", 48)):
+    ranked = read_rank_file(output / "ranks" / f"{scene_id}.json")
+    assert ranked.ids.tolist() == [4, 9] and ranked.image == f"{scene_id}.png"
+    assert ranked.masks.shape == (2, height, 2 * height)
+    assert ranked.masks[0, 2:6, 1:9].all() and ranked.masks[0].sum() == 32
+    assert (output / "overlays" / f"{scene_id}.png").is_file()
+  assert not (output / "ranks" / "flat.json").exists()
+
+
+def test_results_are_only_replaced_when_asked(scenes, tmp_path):
+  output = tmp_path / "out"
+  rank_given_masks(ByArea(), scenes, output, say=lambda line: None)
+  with pytest.raises(ValueError, match="a.json exists .4 such files.; give .*--overwrite"):
+    rank_given_masks(ByArea(), scenes, output)
+  assert rank_given_masks(ByArea(), scenes, output, overwrite=True, say=lambda line: None) == 2
+
+
+def test_the_folder_of_the_panoramas_is_no_place_for_results(scenes):
+  with pytest.raises(ValueError, match="is the folder of the panoramas; give another --output"):
+    rank_given_masks(ByArea(), scenes, scenes)
+
+
+def test_the_flag_is_for_prediction_alone(run_command):
+  flags = ("--given_masks", "--config=configs/tiny.py", "--workdir=runs/none")
+  result = run_command("-m", "foir360_jax.main", *flags)
+  assert result.returncode != 0
+  assert "--given_masks is for --mode=predict" in result.stdout + result.stderr

@@ -1,0 +1,77 @@
+"""Points at which masks are compared: uniform on the sphere, the same sums in expectation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from foir360_jax.losses import dice_loss, mask_cross_entropy
+from foir360_jax.models.cells import flat_directions, flat_weights
+from foir360_jax.models.mask_head import mask_logits
+from foir360_jax.models.points import measure
+
+HEIGHT = 16
+measure_at = jax.jit(measure, static_argnums=3)
+
+
+def draw(rng, batch_size=2, num_objects=3, channels=5):
+  directions = np.asarray(flat_directions(HEIGHT))
+  centres = rng.normal(size=(batch_size, num_objects, 3))
+  centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
+  masks = np.einsum("bnx,px->bnp", centres, directions) > 0.8
+  smooth = directions @ rng.normal(size=(3, batch_size * channels))
+  pixels = smooth.reshape(HEIGHT, 2 * HEIGHT, batch_size, channels).transpose(2, 0, 1, 3)
+  return jnp.asarray(pixels, jnp.float32), jnp.asarray(masks, jnp.float32)
+
+
+def test_without_a_number_all_cells_are_compared():
+  pixels, masks = draw(np.random.default_rng(0))
+  measured = measure_at(pixels, masks, jnp.arange(2, dtype=jnp.uint32), 0)
+  np.testing.assert_array_equal(measured.pixels, pixels.reshape(2, -1, 5))
+  np.testing.assert_array_equal(measured.masks, masks)
+  np.testing.assert_array_equal(measured.weights, flat_weights(HEIGHT))
+
+
+def test_points_are_uniform_on_the_sphere():
+  """Read from a map of the directions themselves: second moments 1/3, and no seam or pole."""
+  directions = jnp.asarray(flat_directions(128)).reshape(1, 128, 256, 3)
+  masks = jnp.zeros((1, 1, 128 * 256))
+  points = measure_at(directions, masks, jnp.array([5], jnp.uint32), 20_000).pixels[0]
+  np.testing.assert_allclose(points.mean(0), 0, atol=0.015)
+  np.testing.assert_allclose(points.T @ points / len(points), np.eye(3) / 3, atol=0.01)
+
+
+def test_logits_at_points_are_those_of_the_map_between_its_cells():
+  rng = np.random.default_rng(1)
+  pixels, masks = draw(rng)
+  kernels = jnp.asarray(rng.normal(size=(2, 4, 5)), jnp.float32)
+  measured = measure_at(pixels, masks, jnp.arange(2, dtype=jnp.uint32), 200)
+  at_points = mask_logits(kernels, measured.pixels)
+  # The same points on a map of the logits instead of the pixels.
+  maps = jnp.einsum("bqd,bhwd->bhwq", kernels, pixels)
+  expected = measure_at(maps, masks, jnp.arange(2, dtype=jnp.uint32), 200).pixels
+  np.testing.assert_allclose(at_points, expected.transpose(0, 2, 1), atol=1e-5)
+
+
+def test_examples_have_points_of_their_own_that_depend_on_nothing_but_their_seed():
+  pixels, masks = draw(np.random.default_rng(2))
+  pixels, masks = (jnp.broadcast_to(x[:1], x.shape) for x in (pixels, masks))
+  seed = jnp.array([3, 4], jnp.uint32)
+  first, second = measure_at(pixels, masks, seed, 50).pixels
+  assert np.abs(first - second).max() > 0.1
+  swapped = measure_at(pixels, masks, seed[::-1], 50).pixels
+  np.testing.assert_array_equal(swapped[1], first)
+
+
+@pytest.mark.parametrize("loss", [dice_loss, mask_cross_entropy])
+def test_losses_over_many_points_are_those_over_all_cells(loss):
+  rng = np.random.default_rng(3)
+  pixels, masks = draw(rng)
+  kernels = jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32)
+
+  def value(count):
+    measured = measure_at(pixels, masks, jnp.array([1, 2], jnp.uint32), count)
+    logits = mask_logits(kernels, measured.pixels)
+    return loss(logits, measured.masks, pixel_weights=measured.weights, reduce_fn=None)
+
+  np.testing.assert_allclose(value(60_000), value(0), rtol=0.03)

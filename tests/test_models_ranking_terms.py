@@ -1,0 +1,160 @@
+"""The terms of the order against plain loops: lists with candidates, stopping, own picks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from foir360_jax.losses import listmle_loss
+from foir360_jax.models.rank_decoder import RankDecoder
+from foir360_jax.models.ranking_terms import add_found, ranking_terms, true_lists
+from foir360_jax.models.recurrent_ranking import Candidates
+
+CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
+WHERE = np.array([[True, True, False, True], [True, True, True, True], [False] * 4])
+
+
+@pytest.fixture(scope="module")
+def decoder(draw_parameters):
+  return draw_parameters(lambda: RankDecoder(4, CHANNELS, 5, surround=False, rngs=nnx.Rngs(0)))
+
+
+def draw(rng):
+  relevance = rng.random(WHERE.shape).astype(np.float32)
+  category = rng.integers(0, 5, WHERE.shape)
+  matched = np.stack([rng.permutation(CANDIDATES)[:OBJECTS] for _ in WHERE])
+  confidence = rng.random((len(WHERE), CANDIDATES)).astype(np.float32)
+  confidence[:, :2] = 0, 0.05  # a duplicate, and one that nobody would show
+  return relevance, category, matched, confidence
+
+
+def test_candidates_take_the_place_of_the_objects_that_they_found():
+  relevance, category, matched, confidence = draw(np.random.default_rng(0))
+  lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+  for b in range(len(WHERE)):
+    for place in range(CANDIDATES):
+      real = place < OBJECTS and WHERE[b, place]
+      assert lists.where[b, place] == lists.is_object[b, place] == real
+      assert lists.relevance[b, place] == (relevance[b, place] if real else 0)
+      assert lists.category[b, place] == (category[b, place] if real else -1)
+      owners = [n for n in range(OBJECTS) if WHERE[b, n] and matched[b, n] == place]
+      row = len(WHERE) + b
+      assert lists.is_object[row, place] == bool(owners)
+      assert lists.where[row, place] == (bool(owners) or confidence[b, place] > 0.1)
+      assert lists.relevance[row, place] == (relevance[b, owners[0]] if owners else 0)
+      assert lists.category[row, place] == (category[b, owners[0]] if owners else -1)
+  assert lists.ends.tolist() == [False] * 3 + [True] * 3
+
+
+@pytest.fixture(scope="module")
+def terms_of(decoder):
+  graphdef, state = nnx.split(decoder)
+
+  @jax.jit
+  def run(state, tokens, lists, seed, own_picks):
+    return ranking_terms(
+      nnx.merge(graphdef, state),
+      tokens,
+      lists,
+      ranking_loss=listmle_loss,
+      num_objects=OBJECTS,
+      seed=seed,
+      own_picks=own_picks,
+    )
+
+  return lambda *arguments: jax.device_get(run(state, *arguments))
+
+
+def step_by_step(decoder, tokens, lists, follow_own):
+  """The mean cost of each list's steps, one after the other; `follow_own(row, step)`."""
+  ranking = decoder.compare(tokens, lists.where)
+  total = 0.0
+  for row in range(len(lists.where)):
+    left = set(np.flatnonzero(lists.where[row]).tolist())
+    objects = {index for index in left if lists.is_object[row, index]}
+    picked, costs = [], []
+    while objects or lists.ends[row]:
+      order = np.array([[*picked, *sorted(set(range(tokens.shape[1])) - set(picked))]])
+      logits, stop = decoder.recurrent.forced(
+        Candidates(ranking.scores[row : row + 1], ranking.tokens[row : row + 1]),
+        lists.where[row : row + 1],
+        order,
+        len(picked) + 1,
+      )
+      logits, stop = np.asarray(logits[0, -1], np.float64), float(stop[0, -1])
+      options = [logits[index] for index in left] + ([stop] if lists.ends[row] else [])
+      everything = np.log(np.sum(np.exp(options)))
+      if not objects:
+        costs.append(everything - stop)
+        break
+      best = max(objects, key=lambda index, row=row: lists.relevance[row, index])
+      costs.append(everything - logits[best])
+      chosen = best
+      if follow_own(row, len(picked)):
+        chosen = max(objects, key=lambda index, logits=logits: logits[index])
+      picked.append(chosen)
+      objects.remove(chosen)
+      left.remove(chosen)
+    if lists.is_object[row].any():
+      total += np.mean(costs)
+  return total
+
+
+@pytest.mark.parametrize("own_picks", [0.0, 1.0])
+def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks):
+  rng = np.random.default_rng(1)
+  relevance, category, matched, confidence = draw(rng)
+  lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+  tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
+  terms = terms_of(tokens, lists, jnp.arange(3, dtype=jnp.uint32), jnp.float32(own_picks))
+  expected = step_by_step(decoder, tokens, lists, lambda *_: own_picks == 1)
+  assert terms["recurrent"][0] == pytest.approx(expected, rel=1e-3)
+  assert terms["recurrent"][1] == 4  # the third scene has no object
+  assert terms["rank_true"][1] == terms["rank_found"][1] == 2
+
+
+def test_own_picks_change_what_is_learnt(terms_of):
+  rng = np.random.default_rng(2)
+  relevance, category, matched, confidence = draw(rng)
+  lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+  tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
+  seed = jnp.arange(3, dtype=jnp.uint32)
+  costs = [
+    terms_of(tokens, lists, seed, jnp.float32(share))["recurrent"][0] for share in (0.0, 0.5, 1.0)
+  ]
+  assert len(set(map(float, costs))) == 3
+
+
+def test_garbage_in_the_padding_changes_no_term(terms_of):
+  rng = np.random.default_rng(3)
+  relevance, category, matched, confidence = draw(rng)
+  tokens = rng.normal(size=(6, CANDIDATES, CHANNELS)).astype(np.float32)
+  seed = jnp.arange(3, dtype=jnp.uint32)
+
+  def terms(tokens, relevance, category):
+    lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+    return terms_of(tokens, lists, seed, jnp.float32(0.5)), np.asarray(lists.where)
+
+  plain, where = terms(tokens, relevance, category)
+  garbage = np.where(where[..., None], tokens, 1e3).astype(np.float32)
+  other, _ = terms(garbage, np.where(WHERE, relevance, 9).astype(np.float32), category * WHERE)
+  for name, value in plain.items():
+    np.testing.assert_allclose(other[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_without_second_lists_there_is_nothing_found(decoder):
+  rng = np.random.default_rng(4)
+  relevance, category, *_ = draw(rng)
+  tokens = jnp.asarray(rng.normal(size=(3, OBJECTS, CHANNELS)), jnp.float32)
+  terms = ranking_terms(
+    decoder,
+    tokens,
+    true_lists(WHERE, relevance, category),
+    ranking_loss=listmle_loss,
+    num_objects=OBJECTS,
+    seed=jnp.arange(3, dtype=jnp.uint32),
+    own_picks=0.0,
+  )
+  assert set(terms) == {"rank_true", "recurrent", "rank_category"}
+  assert terms["recurrent"][1] == 2

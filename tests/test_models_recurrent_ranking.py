@@ -1,0 +1,195 @@
+"""The recurrent ranking module: its formulas, both ways to run it, stopping, no second picks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from foir360_jax.models.recurrent_ranking import Candidates, RecurrentRanking, stop_margins
+
+CHANNELS = 8
+
+
+@pytest.fixture(scope="module")
+def recurrent(draw_parameters):
+  module = draw_parameters(lambda: RecurrentRanking(CHANNELS, rngs=nnx.Rngs(0)))
+  # Affinities that differ, so that what was picked matters.
+  module.query.kernel[...] *= 3
+  return module
+
+
+@pytest.fixture(scope="module")
+def run(recurrent):
+  """Picks, and the logits of the same picks all at once."""
+  graphdef, state = nnx.split(recurrent)
+
+  @jax.jit
+  def run(state, candidates, where):
+    module = nnx.merge(graphdef, state)
+    picks = module(candidates, where)
+    num_objects = where.shape[1]
+    return picks, module.forced(candidates, where, picks.order, num_objects)
+
+  return lambda *arguments: jax.device_get(run(state, *arguments))
+
+
+def draw(rng, where):
+  where = np.asarray(where)
+  return Candidates(
+    jnp.asarray(rng.normal(size=where.shape), jnp.float32),
+    jnp.asarray(rng.normal(size=(*where.shape, CHANNELS)), jnp.float32),
+  )
+
+
+WHERE = np.array([[True] * 6, [False, True, True, False, True, False], [False] * 6])
+
+
+@pytest.fixture(scope="module")
+def picked(run):
+  candidates = draw(np.random.default_rng(3), WHERE)
+  return candidates, *run(candidates, WHERE)
+
+
+def in_float64(linear, x):
+  return x @ np.asarray(linear.kernel[...], np.float64) + np.asarray(linear.bias[...], np.float64)
+
+
+def perceptron(mlp, x):
+  first, last = mlp.layers
+  return in_float64(last, np.maximum(in_float64(first, x), 0))[0]
+
+
+def written_out(recurrent, scores, tokens, left, picked):
+  """Logits of those left, and of stopping, by the formulas of the module."""
+  scores, tokens = np.asarray(scores, np.float64), np.asarray(tokens, np.float64)
+  progress = [np.log(1 + len(picked))]
+  logits = {}
+  for i in left:
+    numerator, denominator = np.asarray(recurrent.nothing[...], np.float64), 1.0
+    for j in picked:
+      product = in_float64(recurrent.query, tokens[i]) @ in_float64(recurrent.key, tokens[j])
+      affinity = np.exp(8 * np.tanh(product / (8 * np.sqrt(CHANNELS))))
+      numerator = numerator + affinity * in_float64(recurrent.value, tokens[j])
+      denominator += affinity
+    read = numerator / denominator
+    correction = perceptron(recurrent.correct, np.concatenate([tokens[i], read, progress]))
+    logits[i] = scores[i] + correction
+  mean = tokens[picked].mean(0) if picked else np.zeros(CHANNELS)
+  return logits, perceptron(recurrent.stop, np.concatenate([mean, progress]))
+
+
+def test_the_picks_and_their_logits_are_those_of_the_formulas(recurrent, picked):
+  (scores, tokens), picks, _ = picked
+  for example in range(2):
+    left, before = set(np.flatnonzero(WHERE[example]).tolist()), []
+    for step in range(WHERE[example].sum()):
+      logits, stop = written_out(recurrent, scores[example], tokens[example], left, before)
+      for index, value in logits.items():
+        assert picks.logits[example, step, index] == pytest.approx(value, rel=1e-4, abs=1e-4)
+      assert picks.stop[example, step] == pytest.approx(stop, rel=1e-4, abs=1e-4)
+      best = max(left, key=logits.__getitem__)
+      assert picks.order[example, step] == best
+      left.remove(best)
+      before.append(best)
+
+
+def test_what_was_picked_changes_the_order_of_the_rest(picked):
+  (scores, _), picks, _ = picked
+  corrections = picks.logits[0] - np.asarray(scores[0])
+  possible = picks.logits[0] > -1e8
+  last = corrections[4][possible[4]] - corrections[0][possible[4]]
+  assert np.ptp(last) > 1e-2, "the module says nothing of its own"
+
+
+def test_all_steps_at_once_give_the_logits_of_one_after_the_other(picked):
+  _, picks, (logits, stop) = picked
+  for example in range(2):
+    steps = WHERE[example].sum()
+    np.testing.assert_allclose(
+      logits[example, :steps], picks.logits[example, :steps], rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(stop[example, :steps], picks.stop[example, :steps], atol=1e-4)
+
+
+def test_the_picks_are_a_permutation_with_the_padding_last(picked):
+  _, picks, _ = picked
+  for example in range(3):
+    assert sorted(picks.order[example].tolist()) == list(range(6))
+    real = WHERE[example, picks.order[example]].tolist()
+    assert real == sorted(real, reverse=True)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_nothing_is_picked_twice_however_large_the_numbers(run, scale):
+  rng = np.random.default_rng(7)
+  where = rng.random((4, 128)) < 0.8
+  scores, tokens = draw(rng, where)
+  picks, (logits, stop) = run(Candidates(scores * scale, tokens * scale), where)
+  for example in range(4):
+    assert sorted(picks.order[example].tolist()) == list(range(128))
+    count = where[example].sum()
+    assert where[example, picks.order[example, :count]].all()
+  assert np.isfinite(logits).all() and np.isfinite(stop).all()
+
+
+def test_garbage_in_the_padding_changes_no_pick(run, picked):
+  (scores, tokens), picks, _ = picked
+  padding = ~WHERE
+  rng = np.random.default_rng(8)
+  garbage = Candidates(
+    np.where(padding, 50.0, scores).astype(np.float32),
+    np.where(padding[..., None], rng.normal(size=tokens.shape) * 9, tokens).astype(np.float32),
+  )
+  again, _ = run(garbage, WHERE)
+  for example, count in enumerate(WHERE.sum(-1)):
+    assert again.order[example, :count].tolist() == picks.order[example, :count].tolist()
+    np.testing.assert_allclose(
+      again.logits[example, :count][:, WHERE[example]],
+      picks.logits[example, :count][:, WHERE[example]],
+      atol=1e-5,
+    )
+    np.testing.assert_allclose(again.stop[example, :count], picks.stop[example, :count], atol=1e-5)
+
+
+def test_without_corrections_it_picks_by_score(recurrent):
+  plain = nnx.clone(recurrent)
+  plain.correct.layers[-1].kernel[...] *= 0
+  where = jnp.asarray(np.random.default_rng(5).random((3, 6)) < 0.7)
+  candidates = draw(np.random.default_rng(6), where)
+  order = np.asarray(plain(candidates, where).order)
+  for example, count in enumerate(where.sum(-1)):
+    scores = np.where(where[example], candidates.scores[example], -np.inf)
+    assert order[example, :count].tolist() == np.argsort(-scores)[:count].tolist()
+
+
+def test_it_obeys_a_given_order_where_it_is_told_to(recurrent):
+  rng = np.random.default_rng(9)
+  where = jnp.array([[True, True, False, True, True, True]])
+  candidates = draw(rng, where)
+  given = jnp.asarray(rng.normal(size=where.shape), jnp.float32)
+  obey = np.array([[True, False, True, True]])
+  picks = jax.device_get(
+    recurrent(candidates, where, num_steps=4, given=given, obey=jnp.asarray(obey))
+  )
+  left = set(np.flatnonzero(where[0]).tolist())
+  for step in range(4):
+    wish = given[0] if obey[0, step] else picks.logits[0, step]
+    assert picks.order[0, step] == max(left, key=lambda index, wish=wish: wish[index])
+    left.remove(int(picks.order[0, step]))
+
+
+@pytest.mark.parametrize("margin", [-0.5, 0.0, 0.3])
+def test_margins_leave_the_objects_before_the_first_stop(picked, margin):
+  _, picks, _ = picked
+  margins = np.asarray(stop_margins(picks))
+  for example, count in enumerate(WHERE.sum(-1)):
+    kept = []
+    for step in range(count):  # as one would stop in a loop
+      index = picks.order[example, step]
+      if picks.logits[example, step, index] - picks.stop[example, step] <= margin:
+        break
+      kept.append(index)
+    found = np.flatnonzero((margins[example] > margin) & WHERE[example])
+    assert sorted(kept) == found.tolist()
+  assert 0 < (margins[WHERE] > 0.0).sum() < WHERE.sum() or margin != 0.0
