@@ -24,6 +24,7 @@ def build_encoder(
   widths: Sequence[int],
   blocks: Sequence[int],
   sphere_from_stride: int,
+  remat: bool = False,
   rngs: nnx.Rngs,
 ) -> Encoder:
   """Builds an encoder for panoramas.
@@ -34,15 +35,18 @@ def build_encoder(
     blocks: see there.
     sphere_from_stride: the first stride at which kernels of stride 1 lie on the sphere; above the
       last, none do. `panoswin_tiny` has none that could.
+    remat: the backward pass computes each block again: less memory, more time.
     rngs: source of the initial kernels.
 
   Raises:
     ValueError: an unknown name.
   """
   if name == SMALL:
-    return SphereEncoder(widths, blocks, sphere_from_stride, rngs=rngs)
+    return SphereEncoder(widths, blocks, sphere_from_stride, remat=remat, rngs=rngs)
   if name == PANOSWIN:
-    return PanoSwin(rngs=rngs)
+    return PanoSwin(remat=remat, rngs=rngs)
   if name not in CONVOLUTIONAL:
     raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
-  return CONVOLUTIONAL[name](padding="sphere", sphere_from_stride=sphere_from_stride, rngs=rngs)
+  return CONVOLUTIONAL[name](
+    padding="sphere", sphere_from_stride=sphere_from_stride, remat=remat, rngs=rngs
+  )

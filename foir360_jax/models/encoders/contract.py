@@ -1,4 +1,4 @@
-"""What all encoders share: the interface, and the checks of what comes in."""
+"""What all encoders share: the interface, and the check of what comes in."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
@@ -23,20 +23,6 @@ class Encoder(Protocol):
 
     The image may be of any type; the maps are of the parameters', see `precision.computing_in`.
     """
-
-
-def check_padding(name: str, padding: str, sphere_from_stride: int | None) -> None:
-  """Raises ValueError for a padding that is unknown or has no sphere to lay kernels on.
-
-  Args:
-    name: of the encoder.
-    padding: see `Padding`.
-    sphere_from_stride: the first stride at which kernels lie on the sphere; None: they never do.
-  """
-  if padding not in ("zero", "sphere"):
-    raise ValueError(f"{name}: padding must be 'zero' or 'sphere', not {padding!r}")
-  if padding == "zero" and sphere_from_stride is not None:
-    raise ValueError(f"{name}: sphere_from_stride needs padding='sphere'")
 
 
 def check_image(

@@ -9,14 +9,17 @@ squeeze-and-excitation.
 """
 
 import types
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.encoders.contract import Padding, check_image, check_padding
+from foir360_jax.models.encoders.contract import Padding
+from foir360_jax.models.encoders.convolutional import ConvolutionalEncoder
 from foir360_jax.models.layers import pad_sphere
+from foir360_jax.models.repeated import apply_blocks
 from foir360_jax.sphere import sphere_conv
 
 CHANNELS = types.MappingProxyType({2: 16, 4: 24, 8: 40, 16: 112, 32: 320})
@@ -49,7 +52,7 @@ _CACHED_FLOATS = 2**19  # 2 MiB; the speed hardly depends on it between 2**18 an
 _he_normal = nnx.initializers.he_normal()
 
 
-class EfficientNetLite0(nnx.Module):
+class EfficientNetLite0(ConvolutionalEncoder):
   """The stem and the 16 blocks of EfficientNet-Lite0.
 
   Strided convolutions pad as TensorFlow, where the weights come from, does: on even sizes one pixel
@@ -57,15 +60,10 @@ class EfficientNetLite0(nnx.Module):
   s i + s - 1 of the image, half a cell to the south and east of the cell's own.
 
   Args:
-    padding: "zero" for pictures of any size; "sphere" for panoramas: around the seam and across the
-      poles.
-    sphere_from_stride: with padding "sphere", the first stride of the maps on which the taps of
-      depthwise convolutions of stride 1 lie on the sphere (see `sphere.sphere_conv`); None: on no
-      map. Convolutions of stride 2 stay planar.
+    padding: see `ConvolutionalEncoder`; this and the next two.
+    sphere_from_stride: see there; of depthwise convolutions.
+    remat: see there.
     rngs: source of the initial kernels.
-
-  Raises:
-    ValueError: the padding is unknown, or spherical convolutions are asked for with padding "zero".
 
   >>> def features(image):
   ...   model = EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0))
@@ -78,15 +76,19 @@ class EfficientNetLite0(nnx.Module):
   channels = CHANNELS
 
   def __init__(
-    self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
+    self,
+    *,
+    padding: Padding = "sphere",
+    sphere_from_stride: int | None = None,
+    remat: bool = False,
+    rngs: nnx.Rngs,
   ):
-    check_padding("EfficientNetLite0", padding, sphere_from_stride)
-    self.padding = padding
+    super().__init__(padding, sphere_from_stride, remat)
     self.stem = _Stem(_STEM_CHANNELS, padding, rngs=rngs)
     self.blocks = nnx.List()
     channels, map_stride = _STEM_CHANNELS, 2
     for block in _BLOCKS:
-      spherical = sphere_from_stride is not None and map_stride >= sphere_from_stride
+      spherical = self._is_spherical(map_stride)
       self.blocks.append(_InvertedResidual(channels, block, padding, spherical, rngs=rngs))
       channels, map_stride = block.channels, map_stride * block.stride
 
@@ -106,15 +108,16 @@ class EfficientNetLite0(nnx.Module):
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.
     """
-    rows = self._least_height(strides)
-    check_image("EfficientNetLite0", image.shape, strides, STRIDES, self.padding, rows)
-    x = _in_groups(self.stem, image)
+    self._check(image, strides)
+    x = self.stem(image)
     maps, stride = {}, 2
     for block in self.blocks:
       stride *= block.depthwise.stride
       if stride > max(strides):
         break
-      maps[stride] = x = _in_groups(block, x)  # the last block at a stride has the last word
+      # The last block at a stride has the last word. No loop over the few that are alike: on a CPU
+      # it compiles no faster.
+      maps[stride] = x = apply_blocks([block], x, remat=self.remat)
     return {stride: maps[stride] for stride in strides}
 
   def _least_height(self, strides: tuple[int, ...]) -> int:
@@ -136,10 +139,12 @@ class _Stem(nnx.Module):
     self.kernel = nnx.Param(_he_normal(rngs.params(), (3, 3, 3, channels)))
     self.bias = nnx.Param(jnp.zeros(channels))
     self.padding = padding
-    self.widest_channels = channels
 
   def __call__(self, image: jax.Array) -> jax.Array:
     """`[B, H, W, 3]` in [0, 255] -> `[B, H / 2, W / 2, channels]`."""
+    return _in_groups(self._convolve, image, self.kernel.shape[3])
+
+  def _convolve(self, image: jax.Array) -> jax.Array:
     x = (image.astype(jnp.float32) - 127.0) / 128.0
     x = _pad(x.astype(self.kernel.dtype), 3, 2, self.padding)
     dimensions = ("NHWC", "HWIO", "NHWC")
@@ -192,17 +197,21 @@ class _InvertedResidual(nnx.Module):
     self.expand = _Pointwise(in_channels, channels, rngs=rngs) if block.expansion > 1 else None
     self.depthwise = _Depthwise(channels, block, padding, spherical, rngs=rngs)
     self.project = _Pointwise(channels, block.channels, rngs=rngs)
-    self.widest_channels = channels
     self.adds_input = block.stride == 1 and in_channels == block.channels
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[B, H, W, Cin]` -> `[B, H / stride, W / stride, Cout]`."""
+    return _in_groups(self._convolve, x, self.depthwise.kernel.shape[3])
+
+  def _convolve(self, x: jax.Array) -> jax.Array:
     y = x if self.expand is None else nnx.relu6(self.expand(x))
     y = self.project(self.depthwise(y))
     return x + y if self.adds_input else y
 
 
-def _in_groups(layer: _Stem | _InvertedResidual, x: jax.Array) -> jax.Array:
+def _in_groups(
+  layer: Callable[[jax.Array], jax.Array], x: jax.Array, widest_channels: int
+) -> jax.Array:
   """Applies a layer to the images of a batch; on a CPU to few at a time.
 
   So its widest map, which is several times as large as what comes in and goes out, stays in the
@@ -211,7 +220,7 @@ def _in_groups(layer: _Stem | _InvertedResidual, x: jax.Array) -> jax.Array:
   batch_size, height, width, _ = x.shape
   group = batch_size
   if jax.default_backend() == "cpu":
-    floats = height * width * layer.widest_channels
+    floats = height * width * widest_channels
     group = max(1, min(batch_size, _CACHED_FLOATS // floats))
     while batch_size % group:
       group -= 1

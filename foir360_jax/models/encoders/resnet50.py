@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.encoders.contract import Padding, check_image, check_padding
+from foir360_jax.models.encoders.contract import Padding
+from foir360_jax.models.encoders.convolutional import ConvolutionalEncoder
 from foir360_jax.models.layers import pad_sphere
 from foir360_jax.models.precision import dtype_of
+from foir360_jax.models.repeated import apply_blocks
 from foir360_jax.sphere import sphere_conv
 
 CHANNELS = types.MappingProxyType({4: 256, 8: 512, 16: 1024, 32: 2048})
@@ -43,23 +45,18 @@ _he_normal, _lecun_normal = nnx.initializers.he_normal(), nnx.initializers.lecun
 _zeros = nnx.initializers.zeros_init()
 
 
-class ResNet50(nnx.Module):
+class ResNet50(ConvolutionalEncoder):
   """The stem and the 16 blocks of ResNet-50.
 
   Strided convolutions pad alike in front and behind, so pixel i of a map at stride s has its centre
   on pixel s i of the image: half a cell to the north and west of the cell's own.
 
   Args:
-    padding: "zero" for pictures of any size; "sphere" for panoramas: around the seam and across the
-      poles.
-    sphere_from_stride: with padding "sphere", the first stride of the maps on which the taps of 3x3
-      convolutions of stride 1 lie on the sphere (see `sphere.sphere_conv`); None: on no map.
-      Convolutions of stride 2 stay planar.
+    padding: see `ConvolutionalEncoder`; this and the next two.
+    sphere_from_stride: see there; of 3x3 convolutions.
+    remat: see there.
     rngs: source of the initial kernels. The last convolution of each block starts at zero, so that
       without batch normalisation the maps keep their size through the blocks.
-
-  Raises:
-    ValueError: the padding is unknown, or spherical convolutions are asked for with padding "zero".
 
   >>> def features(image):
   ...   return ResNet50(padding="zero", rngs=nnx.Rngs(0))(image, strides=(4, 32))
@@ -71,11 +68,14 @@ class ResNet50(nnx.Module):
   channels = CHANNELS
 
   def __init__(
-    self, *, padding: Padding = "sphere", sphere_from_stride: int | None = None, rngs: nnx.Rngs
+    self,
+    *,
+    padding: Padding = "sphere",
+    sphere_from_stride: int | None = None,
+    remat: bool = False,
+    rngs: nnx.Rngs,
   ):
-    check_padding("ResNet50", padding, sphere_from_stride)
-    self.padding = padding
-    self.sphere_from_stride = sphere_from_stride
+    super().__init__(padding, sphere_from_stride, remat)
     self.stem = _Conv(3, _STEM_CHANNELS, 7, 2, padding, False, rngs=rngs)
     self.stages = nnx.List()
     channels, map_stride = _STEM_CHANNELS, 4
@@ -84,7 +84,7 @@ class ResNet50(nnx.Module):
       for index in range(stage.blocks):
         stride = stage.stride if index == 0 else 1
         map_stride *= stride
-        spherical = sphere_from_stride is not None and map_stride >= sphere_from_stride
+        spherical = self._is_spherical(map_stride)
         blocks.append(_Bottleneck(channels, stage.width, stride, padding, spherical, rngs=rngs))
         channels = stage.width * _EXPANSION
       self.stages.append(blocks)
@@ -105,18 +105,16 @@ class ResNet50(nnx.Module):
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.
     """
-    check_image(
-      "ResNet50", image.shape, strides, STRIDES, self.padding, self._least_height(strides)
-    )
+    self._check(image, strides)
     x = (image.astype(jnp.float32) / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
     x = _max_pool(nnx.relu(self.stem(x.astype(dtype_of(self.stem)))), self.padding)
     maps = {}
     for stride, blocks in zip(STRIDES, self.stages, strict=True):
       if stride > max(strides):
         break
-      for block in blocks:
-        x = block(x)
-      maps[stride] = x
+      # No loop over the blocks that are alike: XLA computes convolutions in one so slowly on a CPU
+      # that forward and backward take ten times as long, and it is no quicker to compile.
+      maps[stride] = x = apply_blocks(blocks, x, remat=self.remat)
     return {stride: maps[stride] for stride in strides}
 
   def _least_height(self, strides: tuple[int, ...]) -> int:

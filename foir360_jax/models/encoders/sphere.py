@@ -12,6 +12,7 @@ from flax import nnx
 from foir360_jax.models.encoders.contract import check_image
 from foir360_jax.models.layers import ConvNorm, ResidualBlock, SphereConv, WrapConv
 from foir360_jax.models.precision import dtype_of
+from foir360_jax.models.repeated import apply_blocks
 from foir360_jax.sphere import pixel_directions
 
 STRIDES = (2, 4, 8, 16)
@@ -29,11 +30,15 @@ class SphereEncoder(nnx.Module):
     blocks: residual blocks of the stages, beside the one that reaches the stage from the one
       before.
     sphere_from_stride: the first stride at which kernels lie on the sphere; above 16 none do.
+    remat: the backward pass computes each block again; see `apply_blocks`.
     rngs: source of the initial kernels.
   """
 
-  def __init__(self, widths, blocks, sphere_from_stride: int, *, rngs: nnx.Rngs):
+  def __init__(
+    self, widths, blocks, sphere_from_stride: int, *, remat: bool = False, rngs: nnx.Rngs
+  ):
     self.widths = tuple(widths)
+    self.remat = remat
     self.stem = ConvNorm(WrapConv, 4, widths[0], stride=2, rngs=rngs)
     self.stages = nnx.List()
     for level, (width, num_blocks) in enumerate(zip(widths, blocks, strict=True)):
@@ -71,7 +76,5 @@ class SphereEncoder(nnx.Module):
     x = nnx.relu(self.stem(x.astype(dtype_of(self.stem))))
     maps = {}
     for stride, stage in zip(STRIDES, self.stages, strict=True):
-      for block in stage:
-        x = block(x)
-      maps[stride] = x
+      maps[stride] = x = apply_blocks(stage, x, remat=self.remat, scan=True)
     return {stride: maps[stride] for stride in strides}

@@ -1,0 +1,50 @@
+"""What the encoders with public planar kernels have in common: how their maps are continued.
+
+Padding, and from which stride on kernels lie on the sphere, are settings of the layers; parameters
+are the same for all of them, so that public weights fit.
+"""
+
+import jax
+from flax import nnx
+
+from foir360_jax.models.encoders.contract import Padding, check_image
+
+
+class ConvolutionalEncoder(nnx.Module):
+  """The settings of an encoder, and the check of its input. Subclasses have `channels`.
+
+  Args:
+    padding: "zero" for pictures of any size; "sphere" for panoramas: around the seam and across the
+      poles.
+    sphere_from_stride: with padding "sphere", the first stride of the maps on which the taps of
+      convolutions of stride 1 lie on the sphere (see `sphere.sphere_conv`); None: on no map.
+      Convolutions of stride 2 stay planar.
+    remat: the backward pass computes each block again; see `apply_blocks`.
+
+  Raises:
+    ValueError: the padding is unknown, or spherical convolutions are asked for with padding "zero".
+  """
+
+  def __init__(self, padding: Padding, sphere_from_stride: int | None, remat: bool):
+    name = type(self).__name__
+    if padding not in ("zero", "sphere"):
+      raise ValueError(f"{name}: padding must be 'zero' or 'sphere', not {padding!r}")
+    if padding == "zero" and sphere_from_stride is not None:
+      raise ValueError(f"{name}: sphere_from_stride needs padding='sphere'")
+    self.padding = padding
+    self.sphere_from_stride = sphere_from_stride
+    self.remat = remat
+
+  def _is_spherical(self, stride: int) -> bool:
+    """Whether kernels lie on the sphere on maps of this stride."""
+    return self.sphere_from_stride is not None and stride >= self.sphere_from_stride
+
+  def _check(self, image: jax.Array, strides: tuple[int, ...]) -> None:
+    """Raises ValueError for images or strides that this encoder cannot take."""
+    rows = self._least_height(strides)
+    name, known = type(self).__name__, tuple(self.channels)
+    check_image(name, image.shape, strides, known, self.padding, rows)
+
+  def _least_height(self, strides: tuple[int, ...]) -> int:
+    """Rows that a panorama needs for the maps at `strides`."""
+    raise NotImplementedError
