@@ -8,6 +8,7 @@ from flax import nnx
 from scipy.spatial.transform import Rotation
 
 from foir360_jax.models.encoders import PanoSwin, panoswin, windows
+from foir360_jax.models.encoders.stochastic_depth import branch_factors, linear_rates
 from foir360_jax.sphere import pixel_directions
 from foir360_jax.sphere.grid import directions_from_angles
 
@@ -166,3 +167,65 @@ def test_too_few_rows_are_refused():
   model = nnx.eval_shape(tiny)
   with pytest.raises(ValueError, match="PanoSwin: 32 rows are too few .* give at least 64"):
     model(jax.ShapeDtypeStruct((1, 32, 64, 3), np.float32), strides=(32,))
+
+
+def test_factors_leave_a_branch_out_at_its_rate_and_have_mean_1():
+  rates = linear_rates(0.6, 4)
+  np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.6])
+  factors = np.asarray(branch_factors(np.arange(20000, dtype=np.uint32), rates, 2))
+  assert factors.shape == (4, 2, 20000)
+  np.testing.assert_allclose((factors == 0).mean(-1), np.stack([rates, rates], 1), atol=0.015)
+  np.testing.assert_allclose(factors.max(-1), np.stack([1 / (1 - rates)] * 2, 1), rtol=1e-6)
+  np.testing.assert_allclose(factors.mean(-1), 1, atol=0.03)
+  assert abs(np.corrcoef(factors[1:].reshape(6, -1)) - np.eye(6)).max() < 0.03
+
+
+@pytest.mark.parametrize("silent", ["output", "narrow"])
+def test_the_mean_over_seeds_is_what_a_block_gives_with_both_branches(silent, draw_parameters):
+  block = draw_parameters(lambda: panoswin._Block(4, 2, 2, "shifted", rngs=nnx.Rngs(0)))
+  # One branch at a time: the second one is not linear in what the first one adds.
+  layer = block.attention.output if silent == "output" else block.narrow
+  layer.kernel[...] *= 0
+  layer.bias[...] *= 0
+  x = np.random.default_rng(0).normal(size=(1, 4, 8, 4)).astype(np.float32)
+  (factors,) = branch_factors(np.arange(4000, dtype=np.uint32), np.array([0.3]), 2)
+  outs = jax.jit(block)(np.repeat(x, 4000, axis=0), factors)
+  expected = jax.jit(block)(x)
+  scale = np.abs(expected - x).max()
+  assert np.abs(outs.mean(0) - expected[0]).max() < 0.05 * scale
+  # Each one has the branch or not.
+  branch = 1 if silent == "output" else 0
+  dropped = np.asarray(factors[branch] == 0)
+  assert dropped.any() and not dropped.all()
+  np.testing.assert_allclose(outs[dropped], np.repeat(x, dropped.sum(), axis=0), atol=1e-6)
+  np.testing.assert_allclose(
+    outs[~dropped] - x, np.repeat((expected - x) / 0.7, (~dropped).sum(), axis=0), atol=1e-4 * scale
+  )
+
+
+def test_stochastic_depth_needs_a_seed_and_knows_no_other_example(draw_parameters):
+  sizes = dict(depths=(2, 1, 1, 1), window=2)
+  plain = draw_parameters(lambda: tiny(**sizes))
+  model = draw_parameters(lambda: tiny(**sizes, drop_path=0.5))
+  assert model.drop_rates == (0, 0.125, 0.25, 0.375, 0.5)
+  image = np.random.default_rng(0).uniform(0, 255, (3, 32, 64, 3)).astype(np.float32)
+  seed = np.array([7, 2**32 - 1, 7], np.uint32)
+  run = nnx.jit(lambda model, image, seed: model(image, strides=(16,), seed=seed)[16])
+
+  def assert_close(actual, expected):
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+  expected = run(plain, image, None)
+  assert_close(run(plain, image, seed), expected)
+  assert_close(run(model, image, None), expected)
+  dropped = run(model, image, seed)
+  other = run(model, image[::-1], np.array([7, 11, 12], np.uint32))
+  assert_close(other[0], dropped[2])
+  same = run(model, np.repeat(image[:1], 3, axis=0), np.array([0, 1, 7], np.uint32))
+  assert_close(same[2], dropped[0])
+  assert len({float(np.abs(x).sum()) for x in same}) > 1
+
+
+def test_a_rate_of_1_is_refused():
+  with pytest.raises(ValueError, match=r"drop_path must be in \[0, 1\), not 1.0"):
+    nnx.eval_shape(lambda: tiny(drop_path=1.0))

@@ -24,6 +24,7 @@ def build_encoder(
   widths: Sequence[int],
   blocks: Sequence[int],
   sphere_from_stride: int,
+  drop_path: float = 0.0,
   remat: bool = False,
   rngs: nnx.Rngs,
 ) -> Encoder:
@@ -35,7 +36,8 @@ def build_encoder(
     blocks: see there.
     sphere_from_stride: the first stride at which kernels of stride 1 lie on the sphere; above the
       last, none do. `panoswin_tiny` has none that could.
-    remat: the backward pass computes each block again: less memory, more time.
+    drop_path: see `PanoSwin`; of `panoswin_tiny` alone.
+    remat: the backward pass computes each block again; see `apply_blocks`.
     rngs: source of the initial kernels.
 
   Raises:
@@ -44,7 +46,7 @@ def build_encoder(
   if name == SMALL:
     return SphereEncoder(widths, blocks, sphere_from_stride, remat=remat, rngs=rngs)
   if name == PANOSWIN:
-    return PanoSwin(remat=remat, rngs=rngs)
+    return PanoSwin(drop_path=drop_path, remat=remat, rngs=rngs)
   if name not in CONVOLUTIONAL:
     raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
   return CONVOLUTIONAL[name](

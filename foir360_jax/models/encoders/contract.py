@@ -18,10 +18,20 @@ class Encoder(Protocol):
 
   channels: Mapping[int, int]
 
-  def __call__(self, image: jax.Array, *, strides: tuple[int, ...]) -> dict[int, jax.Array]:
-    """[B, H, W, 3], RGB in [0, 255] -> {stride: [B, H / stride, W / stride, C]}.
+  def __call__(
+    self, image: jax.Array, *, strides: tuple[int, ...], seed: jax.Array | None = None
+  ) -> dict[int, jax.Array]:
+    """Feature maps.
 
-    The image may be of any type; the maps are of the parameters', see `precision.computing_in`.
+    Args:
+      image: [B, H, W, 3], RGB in [0, 255], of any type.
+      strides: the maps to return.
+      seed: [B] uint32, in training: all randomness of an example comes from its own seed. None, in
+        use: there is none. An encoder without randomness ignores it.
+
+    Returns:
+      {stride: [B, H / stride, W / stride, C]} of the parameters' type; see
+      `precision.computing_in`.
     """
 
 

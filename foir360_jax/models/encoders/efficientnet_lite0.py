@@ -93,7 +93,11 @@ class EfficientNetLite0(ConvolutionalEncoder):
       channels, map_stride = block.channels, map_stride * block.stride
 
   def __call__(
-    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+    self,
+    image: jax.Array,
+    *,
+    strides: tuple[int, ...] = STRIDES,
+    seed: jax.Array | None = None,
   ) -> dict[int, jax.Array]:
     """Feature maps: what the last block at each stride gives.
 
@@ -101,6 +105,7 @@ class EfficientNetLite0(ConvolutionalEncoder):
       image: [B, H, W, 3], RGB in [0, 255]. Padding "sphere": W = 2 H, H divisible by the greatest
         stride and not so small that a kernel goes around a pole.
       strides: the maps to compute, of 2, 4, 8, 16 and 32; blocks beyond the last are not computed.
+      seed: ignored.
 
     Returns:
       {stride: [B, H / stride, W / stride, channels]}, rounded up; see `CHANNELS`.
@@ -108,6 +113,7 @@ class EfficientNetLite0(ConvolutionalEncoder):
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.
     """
+    del seed
     self._check(image, strides)
     x = self.stem(image)
     maps, stride = {}, 2

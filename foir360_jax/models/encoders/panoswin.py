@@ -18,6 +18,7 @@ from flax import nnx
 
 from foir360_jax.models.encoders import windows
 from foir360_jax.models.encoders.contract import check_image
+from foir360_jax.models.encoders.stochastic_depth import branch_factors, linear_rates
 from foir360_jax.models.layers import ConvNorm, WrapConv
 from foir360_jax.models.precision import dtype_of
 from foir360_jax.models.repeated import apply_blocks
@@ -34,8 +35,8 @@ class PanoSwin(nnx.Module):
 
   Turning the panorama by a whole window of the coarsest map turns all maps. For that, the absolute
   code is of the latitude alone (the public code's knows longitudes, and so the seam), and biases
-  do not depend on the sign of the difference of rows. The public code's stochastic depth is left
-  out, as is its bug by which the shortcut of a pitched block carries what was normalised.
+  do not depend on the sign of the difference of rows. The shortcut of a pitched block carries what
+  came in; in the public code it carries what was normalised, by mistake.
 
   Args:
     channels: of the first stage, twice as many in each further one.
@@ -43,8 +44,13 @@ class PanoSwin(nnx.Module):
     num_heads: of the stages.
     window: tokens along the side of a window, a power of two; smaller on maps that it does not
       divide.
+    drop_path: the share of examples that go without a branch of the last block in training (0.2 in
+      the paper), falling linearly to 0 for the first block.
     remat: the backward pass computes each block again; see `apply_blocks`.
     rngs: source of the initial parameters.
+
+  Raises:
+    ValueError: `drop_path` is not in [0, 1).
   """
 
   def __init__(
@@ -54,11 +60,13 @@ class PanoSwin(nnx.Module):
     depths: Sequence[int] = (2, 2, 7, 2),
     num_heads: Sequence[int] = (3, 6, 12, 24),
     window: int = 8,
+    drop_path: float = 0.0,
     remat: bool = False,
     rngs: nnx.Rngs,
   ):
     self.first_channels = channels
     self.remat = remat
+    self.drop_rates = tuple(map(float, linear_rates(drop_path, sum(depths))))
     self.stem = nnx.List(
       [
         ConvNorm(WrapConv, 3, _STEM_CHANNELS, rngs=rngs),
@@ -87,13 +95,18 @@ class PanoSwin(nnx.Module):
     return {stride: self.first_channels * stride // 4 for stride in STRIDES}
 
   def __call__(
-    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+    self,
+    image: jax.Array,
+    *,
+    strides: tuple[int, ...] = STRIDES,
+    seed: jax.Array | None = None,
   ) -> dict[int, jax.Array]:
     """Feature maps: what the stages give, normalised.
 
     Args:
       image: [B, H, 2 H, 3], RGB in [0, 255]; H divisible by the greatest stride, at least twice it.
       strides: the maps to compute, of 4, 8, 16 and 32; stages beyond the last are not computed.
+      seed: [B] uint32, of stochastic depth; None: all branches of all blocks count.
 
     Returns:
       {stride: [B, H / stride, W / stride, channels]}.
@@ -110,14 +123,20 @@ class PanoSwin(nnx.Module):
     x = self.embed_norm(self.embed(x))
     sine = jnp.asarray(pixel_directions(x.shape[1])[..., 2:], dtype)
     x = x + self.place(jnp.concatenate([sine, jnp.abs(sine)], axis=-1))
-    maps = {}
+    factors = None  # of the two branches of every block
+    if seed is not None and max(self.drop_rates) > 0:
+      factors = list(branch_factors(seed, self.drop_rates, 2))
+    maps, first = {}, 0
     for level, stride in enumerate(STRIDES):
       if stride > last:
         break
       if level:
         x = self.merging[level - 1](x)
       # No loop over pairs of blocks: on a CPU it takes a tenth longer and compiles no faster.
-      x = apply_blocks(self.stages[level], x, remat=self.remat)
+      blocks = self.stages[level]
+      of_blocks = None if factors is None else factors[first : first + len(blocks)]
+      x = apply_blocks(blocks, x, of_blocks, remat=self.remat)
+      first += len(blocks)
       maps[stride] = self.norms[level](x)
     return {stride: maps[stride] for stride in strides}
 
@@ -147,10 +166,11 @@ class _Block(nnx.Module):
     self.window = window
     self.kind = kind
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` -> the same."""
-    x = x + self._attend(self.norm(x))
-    return x + self.narrow(nnx.gelu(self.widen(self.mlp_norm(x)), approximate=False))
+  def __call__(self, x: jax.Array, factors: jax.Array | None = None) -> jax.Array:
+    """`[B, H, W, C]` -> the same; `factors [2, B]` multiply the two branches of each example."""
+    x = x + _times(self._attend(self.norm(x)), factors, 0)
+    hidden = nnx.gelu(self.widen(self.mlp_norm(x)), approximate=False)
+    return x + _times(self.narrow(hidden), factors, 1)
 
   def _attend(self, x: jax.Array) -> jax.Array:
     height = x.shape[1]
@@ -168,6 +188,10 @@ class _Block(nnx.Module):
     tokens = windows.partition(x, size)
     x = windows.merge(self.attention(tokens, tokens, windows.great_circle(own, own), size), size)
     return windows.unshift(x, size // 2) if self.kind == "shifted" else x
+
+
+def _times(x: jax.Array, factors: jax.Array | None, branch: int) -> jax.Array:
+  return x if factors is None else x * factors[branch, :, None, None, None].astype(x.dtype)
 
 
 class _WindowAttention(nnx.Module):

@@ -90,7 +90,11 @@ class ResNet50(ConvolutionalEncoder):
       self.stages.append(blocks)
 
   def __call__(
-    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+    self,
+    image: jax.Array,
+    *,
+    strides: tuple[int, ...] = STRIDES,
+    seed: jax.Array | None = None,
   ) -> dict[int, jax.Array]:
     """Feature maps: what the last block at each stride gives.
 
@@ -98,6 +102,7 @@ class ResNet50(ConvolutionalEncoder):
       image: [B, H, W, 3], RGB in [0, 255]. Padding "sphere": W = 2 H, H divisible by the greatest
         stride and not so small that a kernel goes around a pole.
       strides: the maps to compute, of 4, 8, 16 and 32; stages beyond the last are not computed.
+      seed: ignored.
 
     Returns:
       {stride: [B, H / stride, W / stride, channels]}, rounded up; see `CHANNELS`.
@@ -105,6 +110,7 @@ class ResNet50(ConvolutionalEncoder):
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.
     """
+    del seed
     self._check(image, strides)
     x = (image.astype(jnp.float32) / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
     x = _max_pool(nnx.relu(self.stem(x.astype(dtype_of(self.stem)))), self.padding)

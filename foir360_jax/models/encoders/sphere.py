@@ -54,7 +54,11 @@ class SphereEncoder(nnx.Module):
     return dict(zip(STRIDES, self.widths, strict=True))
 
   def __call__(
-    self, image: jax.Array, *, strides: tuple[int, ...] = STRIDES
+    self,
+    image: jax.Array,
+    *,
+    strides: tuple[int, ...] = STRIDES,
+    seed: jax.Array | None = None,
   ) -> dict[int, jax.Array]:
     """Feature maps.
 
@@ -62,6 +66,7 @@ class SphereEncoder(nnx.Module):
       image: [B, H, 2 H, 3], RGB in [0, 255]. H must be divisible by 16 and at least 48: kernels on
         the sphere need three rows.
       strides: the maps to return, of 2, 4, 8 and 16.
+      seed: ignored.
 
     Returns:
       {stride: [B, H / stride, W / stride, width]}.
@@ -69,6 +74,7 @@ class SphereEncoder(nnx.Module):
     Raises:
       ValueError: an unknown stride, or a shape outside this contract.
     """
+    del seed
     check_image("SphereEncoder", image.shape, strides, STRIDES, "sphere", LEAST_HEIGHT)
     batch_size, height, width = image.shape[:3]
     sine = jnp.broadcast_to(pixel_directions(height)[..., 2:], (batch_size, height, width, 1))
