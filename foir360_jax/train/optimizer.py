@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from foir360_jax.models.encoders import layer_depths
+
 _FINAL_FRACTION = 0.01  # of the peak learning rate, reached at progress 1
 
 
@@ -43,6 +45,34 @@ def learning_rate_at(
   return learning_rate * warmup * (_FINAL_FRACTION + (1.0 - _FINAL_FRACTION) * cosine)
 
 
+def learning_rate_factors(
+  params: optax.Params, encoder_rate: float, layer_decay: float
+) -> optax.Params:
+  """Returns the factor of the learning rate of each parameter, 1 outside `encoder`.
+
+  In the encoder it is encoder_rate · layer_decay ^ (blocks after the parameter's own): public
+  weights of early layers fit most pictures as they are (Clark et al., ELECTRA, ICLR 2020; Bao et
+  al., BEiT, ICLR 2022). All blocks of the encoder count, also those whose maps are not used.
+
+  Args:
+    params: of a model; those of its encoder lie under "encoder", see `layer_depths`.
+    encoder_rate: factor for the encoder's last block.
+    layer_decay: factor from each block to the one before, and from the first to the stem.
+
+  Raises:
+    ValueError: layer_decay is not 1, and a parameter of the encoder has no known depth.
+  """
+  leaves, structure = jax.tree.flatten_with_path(params)
+  is_encoder = [jax.tree_util.keystr(path[:1], simple=True) == "encoder" for path, _ in leaves]
+  if layer_decay == 1 or not any(is_encoder):
+    return jax.tree.unflatten(structure, [encoder_rate if mine else 1.0 for mine in is_encoder])
+  depths = iter(jax.tree.leaves(layer_depths(params["encoder"])))
+  depths = [next(depths) if mine else None for mine in is_encoder]
+  last = max(depth for depth in depths if depth is not None)
+  factors = [1.0 if d is None else encoder_rate * layer_decay ** (last - d) for d in depths]
+  return jax.tree.unflatten(structure, factors)
+
+
 def build_optimizer(
   learning_rate: float,
   warmup_steps: int,
@@ -50,6 +80,7 @@ def build_optimizer(
   b2: float,
   clip_norm: float,
   encoder_rate: float = 1.0,
+  layer_decay: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns clipping by global norm -> Adam -> decoupled weight decay -> learning rate.
 
@@ -63,13 +94,15 @@ def build_optimizer(
     b2: decay of Adam's second moment.
     clip_norm: gradients of a larger global norm are scaled down to it.
     encoder_rate: factor of the learning rate for the parameters of `encoder`.
+    layer_decay: further factor for each block that follows a parameter of `encoder`, see
+      `learning_rate_factors`.
   """
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),
     optax.scale_by_adam(b1=0.9, b2=b2),
     optax.add_decayed_weights(weight_decay, mask=_is_matrix),
     _scale_by_progress(learning_rate, warmup_steps),
-    optax.masked(optax.scale(encoder_rate), _is_encoder),
+    _scale_encoder(encoder_rate, layer_decay),
   )
 
 
@@ -77,10 +110,12 @@ def _is_matrix(params: optax.Params) -> optax.Params:
   return jax.tree.map(lambda param: jnp.ndim(param) > 1, params)
 
 
-def _is_encoder(params: optax.Params) -> optax.Params:
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: jax.tree_util.keystr(path[:1], simple=True) == "encoder", params
-  )
+def _scale_encoder(encoder_rate: float, layer_decay: float) -> optax.GradientTransformation:
+  def scale(updates, _):
+    factors = learning_rate_factors(updates, encoder_rate, layer_decay)
+    return jax.tree.map(lambda u, factor: u if factor == 1 else factor * u, updates, factors)
+
+  return optax.stateless(scale)
 
 
 def _scale_by_progress(

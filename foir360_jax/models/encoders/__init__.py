@@ -2,6 +2,7 @@
 
 from foir360_jax.models.encoders.build import ENCODERS, build_encoder
 from foir360_jax.models.encoders.contract import Encoder, Padding
+from foir360_jax.models.encoders.depth import layer_depths
 from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
 from foir360_jax.models.encoders.panoswin import PanoSwin
 from foir360_jax.models.encoders.resnet50 import ResNet50
@@ -16,4 +17,5 @@ __all__ = [
   "ResNet50",
   "SphereEncoder",
   "build_encoder",
+  "layer_depths",
 ]

@@ -12,6 +12,8 @@ Padding = Literal["zero", "sphere"]
 class Encoder(Protocol):
   """Images to feature maps; every encoder of this package is one.
 
+  Its parameters have names from which `layer_depths` knows their order.
+
   Attributes:
     channels: of the feature maps, by their strides, finest first.
   """
