@@ -39,6 +39,7 @@ def get_config():
 
   config.optimizer.learning_rate = 2e-4
   config.optimizer.encoder_rate = 0.1
+  config.optimizer.layer_decay = 0.9
   config.optimizer.warmup_steps = 500
   config.optimizer.weight_decay = 0.05
   config.optimizer.b2 = 0.999

@@ -1,11 +1,12 @@
-r"""PanoRank in full with PanoSwin tiny, on 360Rank: as configs/panorank.py but for the encoder.
+r"""PanoRank in full with PanoSwin tiny, on 360Rank: configs/panorank.py with another encoder.
 
 python datasets/prepare.py --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
 python -m foir360_jax.main --config=configs/panoswin.py --workdir=runs/panoswin \
   --config.encoder_weights=FILE
 
-FILE is timm's Swin tiny (`.safetensors` or `.pth`); without it the encoder starts from random
-parameters. Needs a GPU. Not trained to the end yet: 360Rank could not be had, and no GPU was at
+FILE is timm's Swin tiny (`.safetensors` or `.pth`). Without it the encoder starts from random
+parameters; then also give --config.optimizer.layer_decay=1, for its stem has all to learn. The
+learning rates are those of the papers of Swin and PanoSwin. Needs a GPU. Not trained to the end yet: 360Rank could not be had, and no GPU was at
 hand.
 """
 
@@ -38,6 +39,7 @@ def get_config():
   config.loss.points = 12544
 
   config.optimizer.learning_rate = 1e-4
+  config.optimizer.layer_decay = 0.9
   config.optimizer.warmup_steps = 500
   config.optimizer.weight_decay = 0.05
   config.optimizer.b2 = 0.999

@@ -22,11 +22,11 @@ from foir360_jax.evaluation.predict import predict_folder, rank_given_masks
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import write_atomically
-from foir360_jax.models import build_model, build_objective
+from foir360_jax.models import build_model, build_objective, learns_to_find
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.run_fixation import evaluate_fixation, train_fixation
 from foir360_jax.train import build_optimizer, create_state
-from foir360_jax.train.checkpoint import restore_model, start_from
+from foir360_jax.train.checkpoint import has_checkpoint, restore_model, start_from
 from foir360_jax.train.loop import train
 from foir360_jax.weak_labels.folder import label_folder
 from foir360_jax.weak_labels.program import Strategy
@@ -55,7 +55,7 @@ def _train_ranking(config: ConfigDict, workdir: str) -> None:
     )
   optimizer = build_optimizer(**config.optimizer)
   model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
-  if not any((pathlib.Path(workdir) / "checkpoints").glob("*")):  # else the run goes on from there
+  if not has_checkpoint(pathlib.Path(workdir) / "checkpoints"):  # else the run goes on from there
     _initialise(model, config)
   graphdef, state = create_state(model, optimizer)
   objective, weights = build_objective(config)
@@ -107,6 +107,7 @@ def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     thresholds=config.evaluate.score_thresholds,
     stop_margins=config.evaluate.stop_margins,
     turns=config.evaluate.turns,
+    finds=learns_to_find(config.loss),
     iou_threshold=config.evaluate.iou_threshold,
   )
   report = {
@@ -118,7 +119,10 @@ def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
   if jax.process_index() > 0:  # the first process writes for all
     return
   print(table(report))
-  decision = Decision(report["confidence_threshold"], report["stop_margin"])
+  finds = "own_masks" in report
+  decision = Decision(turns=config.evaluate.turns)
+  if finds:
+    decision = Decision(*(report[name] for name in Decision._fields))
   decision.save(folder / "checkpoints")
   source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
   ranker = Ranker(
@@ -126,7 +130,7 @@ def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     height=config.data.height,
     category_names=source.category_names,
     decision=decision,
-    turns=config.evaluate.turns,
+    finds=finds,
   )
   write_report(
     report,
@@ -163,8 +167,11 @@ def predict(
     overwrite: replace results that are there already.
   """
   _use_compilation_cache()
+  ranker = Ranker.load(workdir)
+  if not (given_masks or ranker.finds):
+    raise ValueError(f"{workdir} learnt to rank given masks alone: add --given_masks")
   rank = rank_given_masks if given_masks else predict_folder
-  return rank(Ranker.load(workdir), input_path, output, overwrite=overwrite)
+  return rank(ranker, input_path, output, overwrite=overwrite)
 
 
 def weak_labels(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from foir360_jax.benchmarks import ablate
-from foir360_jax.benchmarks.ablate import DEFAULT, SETTINGS, summarize
+from foir360_jax.benchmarks.ablate import DEFAULT, SETTINGS, read_record, summarize
 from foir360_jax.config import base_config, validate
 
 
@@ -22,7 +22,7 @@ class Runs:
     name = f"{folder.parent.name}/{folder.name}"
     if name in self.fails:
       return 2
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     value = self.scores[folder.parent.name] + 0.01 * int(folder.name)
     given = {key: {"mean": value} for key in ablate.KEYS.values()}
     (folder / "metrics.json").write_text(json.dumps({"given_masks": given}))
@@ -31,24 +31,52 @@ class Runs:
 
 
 SCORES = {"base": 0.6, "planar": 0.5, "random": 0.605}
+BASE = {"model.sphere_from_stride": "8", "train.minutes": "8", "data.data_dir": "data"}
+ABOUT = {"cpu": "slow"}
 
 
 def test_finished_runs_are_not_made_again_and_failed_ones_are(tmp_path, capsys):
   first = Runs(SCORES, fails=("planar/1",))
   settings, seeds = ["base", "planar"], [0, 1]
-  assert ablate.ablate(tmp_path, settings, seeds, {}, run=first) == 1
+  assert ablate.ablate(tmp_path, settings, seeds, BASE, ABOUT, run=first) == 1
   assert "planar, seed 1 ended with exit code 2: see" in capsys.readouterr().out
   order = [flags["workdir"].removeprefix(f"{tmp_path}/") for flags in first.commands]
   assert order == ["base/0", "planar/0", "base/1", "planar/1"]
   second = Runs(SCORES)
-  assert ablate.ablate(tmp_path, settings, seeds, {}, run=second) == 0
+  assert ablate.ablate(tmp_path, settings, seeds, BASE, ABOUT, run=second) == 0
   assert [flags["workdir"] for flags in second.commands] == [str(tmp_path / "planar/1")]
+
+
+def test_the_record_alone_is_enough_to_go_on_elsewhere(tmp_path):
+  here, there = tmp_path / "here", tmp_path / "there"
+  ablate.ablate(here, ["base"], [0], BASE, ABOUT, run=Runs(SCORES))
+  there.mkdir()
+  (there / "ablation.json").write_bytes((here / "ablation.json").read_bytes())
+  runs = Runs(SCORES)
+  elsewhere = BASE | {"data.data_dir": "other"}
+  assert ablate.ablate(there, ["base", "planar"], [0], elsewhere, {"cpu": "fast"}, run=runs) == 0
+  assert [flags["workdir"] for flags in runs.commands] == [str(there / "planar/0")]
+  record = read_record(there)
+  assert record["base"]["0"]["environment"] == ABOUT
+  assert record["planar"]["0"]["environment"] == {"cpu": "fast"}
+
+
+def test_runs_of_other_lengths_are_not_mixed(tmp_path):
+  ablate.ablate(tmp_path, ["base"], [0], BASE, ABOUT, run=Runs(SCORES))
+  longer = BASE | {"train.minutes": "9"}
+  message = "base, seed 0 was made with train.minutes 8, not 9; give another --folder"
+  runs = Runs(SCORES)
+  with pytest.raises(ValueError, match=message):
+    ablate.ablate(tmp_path, ["base"], [1, 0], longer, ABOUT, run=runs)
+  assert not runs.commands  # not even what is missing
+  ablate.ablate(tmp_path, ["planar"], [0], BASE, ABOUT, run=Runs(SCORES, fails=("planar/0",)))
+  with pytest.raises(ValueError, match="planar, seed 0 was made with train.minutes 8, not 9"):
+    ablate.ablate(tmp_path, ["planar"], [0], longer, ABOUT, run=runs)  # begun, not finished
 
 
 def test_a_setting_changes_its_own_fields_of_the_base(tmp_path):
   runs = Runs(SCORES)
-  base = {"model.sphere_from_stride": "8", "train.minutes": "8"}
-  ablate.ablate(tmp_path, ["base", "planar"], [4], base, run=runs)
+  ablate.ablate(tmp_path, ["base", "planar"], [4], BASE, ABOUT, run=runs)
   plain, planar = runs.commands
   assert plain["config.seed"] == planar["config.seed"] == "4"
   assert plain["config.model.sphere_from_stride"] == "8"
@@ -58,21 +86,21 @@ def test_a_setting_changes_its_own_fields_of_the_base(tmp_path):
 
 def test_a_difference_is_told_apart_only_outside_of_the_spread(tmp_path):
   seeds = [0, 1, 2]
-  ablate.ablate(tmp_path, list(SCORES), seeds, {}, run=Runs(SCORES))
-  base, planar, random = summarize(tmp_path, list(SCORES), seeds)
+  ablate.ablate(tmp_path, list(SCORES), seeds, BASE, ABOUT, run=Runs(SCORES))
+  base, planar, random = summarize(read_record(tmp_path), list(SCORES), seeds)
   assert base["SA-SOR"] == pytest.approx(0.61) and base["deviation"] == pytest.approx(0.01)
-  assert base["each"] == pytest.approx([0.6, 0.61, 0.62]) and base["steps"] == 70
-  assert "difference" not in base
+  assert base["steps"] == 70 and "difference" not in base
   assert planar["difference"] == pytest.approx(-0.1) and planar["told apart"] == "yes"
   assert random["difference"] == pytest.approx(0.005) and random["told apart"] == "no"
 
 
 def test_what_is_missing_is_left_out_of_the_table(tmp_path):
-  ablate.ablate(tmp_path, ["planar"], [0], {}, run=Runs(SCORES))
-  (row,) = summarize(tmp_path, ["base", "planar", "random"], [0, 1])
+  ablate.ablate(tmp_path, ["planar"], [0], BASE, ABOUT, run=Runs(SCORES))
+  record = read_record(tmp_path)
+  (row,) = summarize(record, ["base", "planar", "random"], [0, 1])
   assert row["setting"] == "planar" and row["seeds"] == 1
   assert row["deviation"] is None and "difference" not in row
-  assert summarize(tmp_path, ["base"], [0]) == []
+  assert summarize(record, ["base"], [0]) == summarize({}, ["planar"], [0]) == []
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -76,6 +76,8 @@ def test_there_is_a_configuration():
     ("data.height", 72, "config.data.height must be divisible by 16"),
     ("evaluate.stop_margins", (), "config.evaluate.stop_margins must be one or more"),
     ("model.mask_channels", 16, "config.model.mask_channels must be above 16 .*, not 16"),
+    ("model.drop_path", 0.1, "config.model.drop_path is of panoswin_tiny: leave it 0"),
+    ("optimizer.layer_decay", 0.0, "config.optimizer.layer_decay must be in .0, 1., not 0.0"),
     ("evaluate.turns", 0, "config.evaluate.turns must be at least 1, not 0"),
     ("loss.points", -1, "config.loss.points must be 0 .all cells. or more, not -1"),
     ("loss.own_picks", 1.5, "config.loss.own_picks must be in .0, 1., not 1.5"),

@@ -1,6 +1,7 @@
 """From prepared data to ranked panoramas, by the entry points and the command line."""
 
 import json
+import shutil
 import signal
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from foir360_jax import run
 from foir360_jax.evaluation import Ranker
 from foir360_jax.formats import read_rank_file, save_image
+from foir360_jax.train.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.slow
 STEPS = 4
@@ -155,6 +157,28 @@ def test_the_ranker_loads_the_averaged_parameters_and_the_decision_of_its_checkp
   loaded, averaged = jax.tree.leaves(ranker._state), jax.tree.leaves(state.ema_params)
   assert len(loaded) == len(averaged)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), averaged)
+
+
+def test_a_run_from_before_a_field_existed_still_loads(trained, tmp_path):
+  workdir, _ = trained
+  old = tmp_path / "old"
+  shutil.copytree(workdir, old)
+  config = read_strictly(old / "config.json")
+  for name in ("told_categories", "remat", "drop_path"):
+    del config["model"][name]
+  (old / "config.json").write_text(json.dumps(config))
+  assert Ranker.load(old).height == 48
+  config["model"]["wings"] = 2
+  (old / "config.json").write_text(json.dumps(config))
+  with pytest.raises(ValueError, match="config.json: has the unknown field model.wings"):
+    Ranker.load(old)
+
+
+def test_what_a_killed_run_left_half_written_is_no_checkpoint(tmp_path):
+  folder = tmp_path / "checkpoints"
+  assert not has_checkpoint(folder)
+  (folder / "2.orbax-checkpoint-tmp").mkdir(parents=True)
+  assert not has_checkpoint(folder)
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):

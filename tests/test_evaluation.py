@@ -17,6 +17,7 @@ from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, mask_measures
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import RANK_FILE_SCHEMA, PanoramaError
 from foir360_jax.metrics import mask_iou
+from foir360_jax.models import Order
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.sphere import solid_angle
 
@@ -76,7 +77,7 @@ def run_oracle(monkeypatch):
     return given, own, (batch["log_area"], batch["horizon"])
 
   monkeypatch.setattr(module, "_compile", lambda *_: pass_through)
-  return lambda validation, test: evaluate(None, validation, test, **OPTIONS)
+  return lambda validation, test, **more: evaluate(None, validation, test, **OPTIONS, **more)
 
 
 def test_a_ranker_equal_to_the_truth_reaches_the_ceiling(examples, run_oracle):
@@ -404,3 +405,36 @@ def test_given_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_
 def test_given_masks_that_do_not_fit_are_refused(tiny_ranker, masks, message):
   with pytest.raises(ValueError, match=message):
     tiny_ranker.rank_masks(np.zeros((48, 96, 3), np.uint8), masks)
+
+
+def test_names_of_given_masks_are_told_to_the_model_by_number(tiny_model, draw_batch):
+  batch = draw_batch(np.random.default_rng(13), (3,))
+  masks = unpack_masks(batch["masks"][0], 96)[:3]
+  ranker = Ranker(tiny_model, height=48, category_names=("disc", "box"))
+  told = []
+
+  def rank(state, image, masks, where, category):
+    told.append(category[0, :4].tolist())
+    nothing = np.zeros(where.shape)
+    return Order(nothing, nothing, nothing, np.zeros((*where.shape, 2)))
+
+  ranker._rank = rank
+  ranked = ranker.rank_masks(batch["image"][0], masks, categories=["box", "", "cat"])
+  ranker.rank_masks(batch["image"][0], masks)
+  assert told == [[1, -1, -1, -1], [-1, -1, -1, -1]]
+  assert sorted(ranked.categories) == ["", "box", "cat"]  # the names stay
+
+
+def test_a_model_that_ranks_given_masks_alone_is_asked_for_nothing_else(
+  examples, run_oracle, tiny_model, prepared, tmp_path
+):
+  report, results = run_oracle([batch_of(examples)], [batch_of(examples)], finds=False)
+  assert "own_masks" not in report and "confidence_threshold" not in report
+  assert report["given_masks"]["model"]["mean"] > 0.5
+  assert "the model finds no objects itself" in table(report)
+  ranker = Ranker(tiny_model, height=48, finds=False)
+  with pytest.raises(ValueError, match="learnt to rank given masks alone: use rank_masks"):
+    ranker(np.zeros((48, 96, 3), np.uint8))
+  source = open_source("synthetic360/tests", str(prepared), "test")
+  write_report(report, results, tmp_path, ranker=ranker, source=source, sheet_images=1)
+  assert (tmp_path / "evaluation.png").is_file()

@@ -1,12 +1,16 @@
 """PanoRank as a whole: turning the panorama turns what it sees; duplicates; the order it gives."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import PanoRank, build_model, panorank
 from foir360_jax.models.cells import cell_masks
+from foir360_jax.models.layers import turn_map
 from foir360_jax.models.panorank import confident
 from foir360_jax.models.places import find_peaks
 
@@ -54,6 +58,7 @@ def test_a_turn_of_the_panorama_turns_every_map(seen, turned):
   scene, turned_scene = seen[1][0], turned[0]
   maps = (scene.fine, scene.heat, *scene.memories)
   turned_maps = (turned_scene.fine, turned_scene.heat, *turned_scene.memories)
+  assert [memory.shape[1] for memory in scene.memories] == [3, 6, 12]  # coarse to fine
   for plain, rolled in zip(maps, turned_maps, strict=True):
     assert plain.std() > 1e-3
     assert_close(rolled, np.roll(plain, TURN * plain.shape[2] // 96, axis=2))
@@ -154,8 +159,9 @@ def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model)
 def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw_batch):
   image = draw_batch(np.random.default_rng(6), [5])["image"]
   model = nnx.clone(tiny_model)
-  for part in (model.rank_decoder.recurrent.correct, model.rank_decoder.recurrent.stop):
-    part.layers[-1].kernel[...] *= 0  # picks by score, against a stop that is always the same
+  recurrent = model.rank_decoder.recurrent
+  for layer in (recurrent.correct, recurrent.stop.layers[-1]):
+    layer.kernel[...] *= 0  # picks by score, against a stop that is always the same
   graphdef, state = nnx.split(model)
 
   @jax.jit
@@ -214,3 +220,55 @@ def test_ranking_given_masks_is_describing_and_ordering_them(tiny_model, draw_ba
 
   for found, expected in zip(*both(state), strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_map_is_turned_by_parts_of_columns_to_the_east():
+  rng = np.random.default_rng(9)
+  maps = jnp.asarray(rng.normal(size=(1, 2, 4, 3)), jnp.float32)
+  np.testing.assert_array_equal(turn_map(maps, 1), np.roll(maps, 1, axis=2))
+  np.testing.assert_array_equal(turn_map(maps, -2.0), np.roll(maps, -2, axis=2))
+  quarter = 0.75 * np.asarray(maps) + 0.25 * np.roll(maps, 1, axis=2)
+  np.testing.assert_allclose(turn_map(maps, 0.25), quarter, rtol=1e-6)
+  expected = 0.25 * np.roll(maps, -2, axis=2) + 0.75 * np.roll(maps, -1, axis=2)
+  np.testing.assert_allclose(turn_map(maps, -1.25), expected, rtol=1e-6)
+
+
+def test_the_maps_of_two_turns_are_those_of_a_roll_and_back_written_out(tiny_model, draw_batch):
+  image = draw_batch(np.random.default_rng(10), [4])["image"]
+  graphdef, state = nnx.split(tiny_model)
+  encode = jax.jit(
+    lambda state, image, turns: nnx.merge(graphdef, state).encode(image, turns=turns),
+    static_argnums=2,
+  )
+  # Half of the coarsest stride: 8 columns of the picture, 4 of the fine map, half a coarse one.
+  plain, rolled = encode(state, image, 1), encode(state, np.roll(image, 8, axis=2), 1)
+  mean = encode(state, image, 2)
+  assert_close(mean.fine, (plain.fine + np.roll(rolled.fine, -4, axis=2)) / 2)
+  coarse = np.asarray(rolled.memories[0])
+  back = (coarse + np.roll(coarse, -1, axis=2)) / 2
+  assert_close(mean.memories[0], (plain.memories[0] + back) / 2)
+
+
+def test_the_encoder_is_built_and_fed_as_configured(make_tiny_config):
+  config = make_tiny_config()
+  config.model.encoder, config.model.mask_stride = "panoswin_tiny", 4
+  config.model.drop_path, config.model.remat = 0.3, True
+  model = nnx.eval_shape(lambda: build_model(config))
+  assert model.encoder.remat and model.query_decoder.remat
+  assert max(model.encoder.drop_rates) == pytest.approx(0.3)
+  seeds = []
+
+  class Seen(Exception):
+    pass
+
+  def encoder(image, *, strides, seed=None):
+    seeds.append(seed)
+    raise Seen
+
+  stand_in = types.SimpleNamespace(
+    encoder=encoder, pixel_decoder=model.pixel_decoder, compute_dtype=jnp.float32
+  )
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(Seen):
+    patch.setattr(panorank, "computing_in", lambda module, dtype: module)
+    PanoRank._features(stand_in, jnp.zeros((1, 48, 96, 3)), jnp.array([7], jnp.uint32))
+  assert seeds[0].tolist() == [7]

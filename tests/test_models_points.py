@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foir360_jax.losses import dice_loss, mask_cross_entropy
+from foir360_jax.models import chance
 from foir360_jax.models.cells import flat_directions, flat_weights
 from foir360_jax.models.mask_head import mask_logits
 from foir360_jax.models.points import measure
@@ -75,3 +76,13 @@ def test_losses_over_many_points_are_those_over_all_cells(loss):
     return loss(logits, measured.masks, pixel_weights=measured.weights, reduce_fn=None)
 
   np.testing.assert_allclose(value(60_000), value(0), rtol=0.03)
+
+
+def test_streams_of_a_seed_never_meet():
+  numbers = [value for name, value in vars(chance).items() if name.isupper()]
+  seed = jnp.uint32(7)
+  keys = {tuple(jax.random.key_data(chance.stream(seed, n)).tolist()) for n in numbers}
+  for n in numbers:  # nor the keys that are made of them
+    parts = jax.random.split(chance.stream(seed, n), 4)
+    keys |= {tuple(row) for row in jax.random.key_data(parts).tolist()}
+  assert len(numbers) >= 5 and len(keys) == 5 * len(numbers)

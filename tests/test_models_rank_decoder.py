@@ -144,3 +144,21 @@ def test_no_gradient_flows_into_the_masks(tiny_model):
   describe = tiny_model.rank_decoder.describe
   gradient = jax.jit(jax.grad(lambda masks: describe(appearance, masks).sum()))(masks)
   assert not gradient.any()
+
+
+def test_categories_that_are_told_take_the_place_of_those_that_are_seen(tiny_model):
+  rng = np.random.default_rng(9)
+  where = np.array([[True] * 5])
+  tokens = rng.normal(size=(1, 5, 64)).astype(np.float32)
+  graphdef, state = nnx.split(tiny_model.rank_decoder)
+  compare = jax.jit(
+    lambda state, category: nnx.merge(graphdef, state).compare(tokens, where, category).scores
+  )
+  unknown = np.full((1, 5), -1)
+  seen = jax.jit(lambda state: nnx.merge(graphdef, state).compare(tokens, where).scores)(state)
+  np.testing.assert_allclose(compare(state, unknown), seen, atol=1e-5)
+  told = compare(state, np.array([[3, 3, 3, 5, 7]]))
+  other = compare(state, np.array([[3, 4, 3, 5, 7]]))
+  assert np.abs(told - seen).max() > 1e-3 and np.abs(told - other)[0, 1] > 1e-4
+  one = compare(state, np.array([[3, -1, -1, -1, -1]]))  # the others as they look
+  assert np.abs(one - seen)[0, 0] > 1e-4

@@ -13,6 +13,7 @@ from foir360_jax.models.recurrent_ranking import Candidates
 
 CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
 WHERE = np.array([[True, True, False, True], [True, True, True, True], [False] * 4])
+FOUND = np.where(WHERE, 0.9, 0.0)  # IoU with the matched candidates
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +31,18 @@ def draw(rng):
 
 
 def test_candidates_take_the_place_of_the_objects_that_they_found():
-  relevance, category, matched, confidence = draw(np.random.default_rng(0))
-  lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+  rng = np.random.default_rng(0)
+  relevance, category, matched, confidence = draw(rng)
+  iou = np.where(WHERE, rng.uniform(0.31, 1, WHERE.shape), 0)
+  iou[1, 2] = 0.2  # matched, but hardly: it is not found
+  lists = add_found(true_lists(WHERE, relevance, category), matched, iou, confidence)
   for b in range(len(WHERE)):
     for place in range(CANDIDATES):
       real = place < OBJECTS and WHERE[b, place]
       assert lists.where[b, place] == lists.is_object[b, place] == real
       assert lists.relevance[b, place] == (relevance[b, place] if real else 0)
       assert lists.category[b, place] == (category[b, place] if real else -1)
-      owners = [n for n in range(OBJECTS) if WHERE[b, n] and matched[b, n] == place]
+      owners = [n for n in range(OBJECTS) if iou[b, n] > 0.3 and matched[b, n] == place]
       row = len(WHERE) + b
       assert lists.is_object[row, place] == bool(owners)
       assert lists.where[row, place] == (bool(owners) or confidence[b, place] > 0.1)
@@ -75,14 +79,17 @@ def step_by_step(decoder, tokens, lists, follow_own):
     objects = {index for index in left if lists.is_object[row, index]}
     picked, costs = [], []
     while objects or lists.ends[row]:
-      order = np.array([[*picked, *sorted(set(range(tokens.shape[1])) - set(picked))]])
-      logits, stop = decoder.recurrent.forced(
-        Candidates(ranking.scores[row : row + 1], ranking.tokens[row : row + 1]),
+      candidates = Candidates(ranking.scores[row : row + 1], ranking.tokens[row : row + 1])
+      picks = decoder.recurrent(
+        candidates,
         lists.where[row : row + 1],
-        order,
-        len(picked) + 1,
+        num_steps=len(picked) + 1,
+        given=-jnp.array([[picked.index(i) if i in picked else 99.0 for i in range(CANDIDATES)]]),
+        obey=jnp.ones((1, len(picked) + 1), bool),
       )
-      logits, stop = np.asarray(logits[0, -1], np.float64), float(stop[0, -1])
+      assert picks.order[0, : len(picked)].tolist() == picked
+      logits = np.asarray(picks.logits[0, -1], np.float64)
+      stop = float(picks.stop[0, -1])
       options = [logits[index] for index in left] + ([stop] if lists.ends[row] else [])
       everything = np.log(np.sum(np.exp(options)))
       if not objects:
@@ -96,7 +103,7 @@ def step_by_step(decoder, tokens, lists, follow_own):
       picked.append(chosen)
       objects.remove(chosen)
       left.remove(chosen)
-    if lists.is_object[row].any():
+    if costs:
       total += np.mean(costs)
   return total
 
@@ -105,19 +112,19 @@ def step_by_step(decoder, tokens, lists, follow_own):
 def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks):
   rng = np.random.default_rng(1)
   relevance, category, matched, confidence = draw(rng)
-  lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+  lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   terms = terms_of(tokens, lists, jnp.arange(3, dtype=jnp.uint32), jnp.float32(own_picks))
   expected = step_by_step(decoder, tokens, lists, lambda *_: own_picks == 1)
   assert terms["recurrent"][0] == pytest.approx(expected, rel=1e-3)
-  assert terms["recurrent"][1] == 4  # the third scene has no object
+  assert terms["recurrent"][1] == 5  # the third scene has no object, but candidates to stop before
   assert terms["rank_true"][1] == terms["rank_found"][1] == 2
 
 
 def test_own_picks_change_what_is_learnt(terms_of):
   rng = np.random.default_rng(2)
   relevance, category, matched, confidence = draw(rng)
-  lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+  lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   seed = jnp.arange(3, dtype=jnp.uint32)
   costs = [
@@ -133,7 +140,7 @@ def test_garbage_in_the_padding_changes_no_term(terms_of):
   seed = jnp.arange(3, dtype=jnp.uint32)
 
   def terms(tokens, relevance, category):
-    lists = add_found(true_lists(WHERE, relevance, category), matched, confidence)
+    lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
     return terms_of(tokens, lists, seed, jnp.float32(0.5)), np.asarray(lists.where)
 
   plain, where = terms(tokens, relevance, category)
@@ -154,7 +161,31 @@ def test_without_second_lists_there_is_nothing_found(decoder):
     ranking_loss=listmle_loss,
     num_objects=OBJECTS,
     seed=jnp.arange(3, dtype=jnp.uint32),
-    own_picks=0.0,
+    own_picks=None,
   )
   assert set(terms) == {"rank_true", "recurrent", "rank_category"}
   assert terms["recurrent"][1] == 2
+
+
+def test_only_true_masks_are_told_their_categories(decoder):
+  rng = np.random.default_rng(5)
+  relevance, category, matched, confidence = draw(rng)
+  tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
+  graphdef, state = nnx.split(decoder)
+
+  @jax.jit
+  def terms(state, category):
+    return ranking_terms(
+      nnx.merge(graphdef, state),
+      tokens,
+      add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence),
+      ranking_loss=listmle_loss,
+      num_objects=OBJECTS,
+      seed=jnp.arange(3, dtype=jnp.uint32),
+      own_picks=None,
+      tell_categories=True,
+    )
+
+  first, second = terms(state, category), terms(state, (category + 1) % 5)
+  assert abs(first["rank_true"][0] - second["rank_true"][0]) > 1e-3
+  np.testing.assert_allclose(first["rank_found"], second["rank_found"], rtol=1e-6)

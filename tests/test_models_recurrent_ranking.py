@@ -29,7 +29,7 @@ def run(recurrent):
     module = nnx.merge(graphdef, state)
     picks = module(candidates, where)
     num_objects = where.shape[1]
-    return picks, module.forced(candidates, where, picks.order, num_objects)
+    return picks, module.forced(candidates, where, picks.order, num_objects + 1)
 
   return lambda *arguments: jax.device_get(run(state, *arguments))
 
@@ -63,7 +63,7 @@ def perceptron(mlp, x):
 def written_out(recurrent, scores, tokens, left, picked):
   """Logits of those left, and of stopping, by the formulas of the module."""
   scores, tokens = np.asarray(scores, np.float64), np.asarray(tokens, np.float64)
-  progress = [np.log(1 + len(picked))]
+  progress = np.log(1 + len(picked))
   logits = {}
   for i in left:
     numerator, denominator = np.asarray(recurrent.nothing[...], np.float64), 1.0
@@ -72,11 +72,11 @@ def written_out(recurrent, scores, tokens, left, picked):
       affinity = np.exp(8 * np.tanh(product / (8 * np.sqrt(CHANNELS))))
       numerator = numerator + affinity * in_float64(recurrent.value, tokens[j])
       denominator += affinity
-    read = numerator / denominator
-    correction = perceptron(recurrent.correct, np.concatenate([tokens[i], read, progress]))
-    logits[i] = scores[i] + correction
+    hidden = in_float64(recurrent.own, tokens[i]) + numerator / denominator
+    hidden = np.maximum(hidden + progress * np.asarray(recurrent.progress[...], np.float64), 0)
+    logits[i] = scores[i] + (hidden @ np.asarray(recurrent.correct.kernel[...], np.float64))[0]
   mean = tokens[picked].mean(0) if picked else np.zeros(CHANNELS)
-  return logits, perceptron(recurrent.stop, np.concatenate([mean, progress]))
+  return logits, perceptron(recurrent.stop, np.append(mean, progress))
 
 
 def test_the_picks_and_their_logits_are_those_of_the_formulas(recurrent, picked):
@@ -92,6 +92,9 @@ def test_the_picks_and_their_logits_are_those_of_the_formulas(recurrent, picked)
       assert picks.order[example, step] == best
       left.remove(best)
       before.append(best)
+    _, stop = written_out(recurrent, scores[example], tokens[example], left, before)
+    at_once = picked[2][1]  # of stopping after the last object, which training asks for
+    assert at_once[example, len(before)] == pytest.approx(stop, rel=1e-4, abs=1e-4)
 
 
 def test_what_was_picked_changes_the_order_of_the_rest(picked):
@@ -154,13 +157,36 @@ def test_garbage_in_the_padding_changes_no_pick(run, picked):
 
 def test_without_corrections_it_picks_by_score(recurrent):
   plain = nnx.clone(recurrent)
-  plain.correct.layers[-1].kernel[...] *= 0
+  plain.correct.kernel[...] *= 0
   where = jnp.asarray(np.random.default_rng(5).random((3, 6)) < 0.7)
   candidates = draw(np.random.default_rng(6), where)
   order = np.asarray(plain(candidates, where).order)
   for example, count in enumerate(where.sum(-1)):
     scores = np.where(where[example], candidates.scores[example], -np.inf)
     assert order[example, :count].tolist() == np.argsort(-scores)[:count].tolist()
+
+
+def test_gradients_reach_scores_and_tokens_through_what_was_read(recurrent):
+  where = jnp.asarray(WHERE[:1])
+  candidates = draw(np.random.default_rng(11), WHERE[:1])
+  order = jnp.arange(6)[None]
+
+  def wanted(candidates, step):
+    logits, _ = recurrent.forced(candidates, where, order, 6)
+    return logits[0, step, 5]
+
+  first = jax.grad(wanted)(candidates, 0)
+  assert first.scores[0, 5] == 1 and np.abs(first.scores[0, :5]).max() == 0
+  assert np.abs(first.tokens[0, 5]).max() > 0 and np.abs(first.tokens[0, :5]).max() == 0
+  third = jax.grad(wanted)(candidates, 3)
+  assert (np.abs(third.tokens[0]).max(-1) > 0).tolist() == [True, True, True, False, False, True]
+
+
+def test_untrained_it_picks_by_score():
+  module = RecurrentRanking(CHANNELS, rngs=nnx.Rngs(3))
+  candidates = draw(np.random.default_rng(12), np.ones((2, 9), bool))
+  order = module(candidates, jnp.ones((2, 9), bool)).order
+  np.testing.assert_array_equal(order, np.argsort(-np.asarray(candidates.scores), axis=-1))
 
 
 def test_it_obeys_a_given_order_where_it_is_told_to(recurrent):

@@ -3,8 +3,11 @@
 Trains settings that differ in one thing from the first of them, with several seeds each, every run
 for the same time, and prints SA-SOR on given masks: mean and deviation over the seeds, and the
 difference from the first setting. A difference counts as one only where it is larger than both
-deviations together. Each run is a command of its own, and what is finished is not done again: a
-stopped ablation goes on by the same command, and each run where it was.
+deviations together. (Losses differ in their scale as well; their rows compare both.)
+
+Each run is a command of its own. Finished runs are kept in `ablation.json` and not made again, not
+even where that file alone was brought to another machine; a stopped ablation goes on by the same
+command, and each run where it was.
 
 Needs the data set (`python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data`) and
 for all settings but `random` the extra `pretrained`. Nothing else should run on the machine: runs
@@ -23,6 +26,11 @@ from typing import Any
 from foir360_jax.benchmarks.options import comma_separated, one_of
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 
+Row = dict[str, Any]
+Record = dict[str, dict[str, dict[str, Any]]]
+_RECORD, _FIELDS = "ablation.json", "fields.json"
+_MACHINE = ("cpu", "threads", "commit")
+_PLACE = "data.data_dir"  # may differ from machine to machine
 _CONFIG = "configs/given_masks.py"
 _BASE = {
   "data.name": "synthetic360/128x256",
@@ -59,7 +67,6 @@ _COLUMNS = {
   "rank head alone": ".3f",
   "steps": "d",
 }
-Row = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,11 +94,20 @@ def main(argv: Sequence[str] | None = None) -> int:
   }
   about = environment()
   print(describe(about), flush=True)
-  failed = ablate(flags.folder, flags.settings, flags.seeds, base)
-  rows = summarize(flags.folder, flags.settings, flags.seeds)
+  try:
+    failed = ablate(flags.folder, flags.settings, flags.seeds, base, about)
+  except ValueError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  record = read_record(flags.folder)
+  rows = summarize(record, flags.settings, flags.seeds)
   print(f"\n{text_table(rows, _COLUMNS)}")
-  about |= {"minutes": flags.minutes, "data": flags.data, "height": flags.height}
-  write_json(flags.folder / "ablation.json", {"environment": about, "rows": rows})
+  for name in _MACHINE:
+    values = {
+      str(run["environment"].get(name)) for runs in record.values() for run in runs.values()
+    }
+    if len(values) > 1:
+      print(f"mind that the runs differ in {name}: {', '.join(sorted(values))}")
   return 1 if failed else 0
 
 
@@ -100,59 +116,77 @@ def ablate(
   settings: Sequence[str],
   seeds: Sequence[int],
   base: Mapping[str, str],
+  about: Mapping[str, Any],
   *,
   run: Callable[[Sequence[str], pathlib.Path], int] | None = None,
 ) -> int:
   """Makes the runs that are not finished yet, all settings of a seed before the next seed.
 
   Args:
-    folder: gets SETTING/SEED for each run.
+    folder: gets SETTING/SEED for each run, and `ablation.json`.
     settings: of `SETTINGS`.
     seeds: one run of each setting for each.
     base: fields of the configuration that are the same in all.
+    about: what the runs are made on; kept with each.
     run: in place of a process: the command and where its output goes -> exit code.
 
   Returns:
     The number of runs that failed; each is told in one line.
+
+  Raises:
+    ValueError: a run of the folder has other fields; nothing is run then.
   """
   run = _run if run is None else run
-  failed = 0
+  record = read_record(folder)
+  missing = []
   for seed in seeds:
     for setting in settings:
-      workdir = folder / setting / str(seed)
-      if (workdir / "metrics.json").is_file():
-        continue
       fields = {**base, **SETTINGS[setting], "seed": str(seed)}
-      command = [sys.executable, "-m", "foir360_jax.main", f"--config={_CONFIG}"]
-      command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in fields.items())]
-      print(f"{setting}, seed {seed} ...", flush=True)
-      log = workdir / "output.txt"
-      code = run(command, log)
-      if code:
-        failed += 1
-        print(f"{setting}, seed {seed} ended with exit code {code}: see {log}", flush=True)
+      begun = folder / setting / str(seed) / _FIELDS
+      done = record.get(setting, {}).get(str(seed))
+      if done or begun.is_file():
+        old = done["fields"] if done else json.loads(begun.read_text())
+        _check_same(folder, f"{setting}, seed {seed}", old, fields)
+      if not done:
+        missing.append((setting, seed, fields))
+  failed = 0
+  for setting, seed, fields in missing:
+    workdir = folder / setting / str(seed)
+    write_json(workdir / _FIELDS, fields)
+    command = [sys.executable, "-m", "foir360_jax.main", f"--config={_CONFIG}"]
+    command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in fields.items())]
+    print(f"{setting}, seed {seed} ...", flush=True)
+    log = workdir / "output.txt"
+    code = run(command, log)
+    if code:
+      failed += 1
+      print(f"{setting}, seed {seed} ended with exit code {code}: see {log}", flush=True)
+      continue
+    finished = {"fields": fields, **_figures(workdir), "environment": dict(about)}
+    record.setdefault(setting, {})[str(seed)] = finished
+    write_json(folder / _RECORD, record)
   return failed
 
 
-def summarize(folder: pathlib.Path, settings: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+def read_record(folder: pathlib.Path) -> Record:
+  """The finished runs of a folder: {setting: {seed: fields, figures and environment}}."""
+  file = folder / _RECORD
+  return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def summarize(record: Record, settings: Sequence[str], seeds: Sequence[int]) -> list[Row]:
   """A row for each setting that has finished runs; values are missing where there are too few."""
   rows = []
   for setting in settings:
-    workdirs = [folder / setting / str(seed) for seed in seeds]
-    reports = [
-      (workdir, json.loads((workdir / "metrics.json").read_text())["given_masks"])
-      for workdir in workdirs
-      if (workdir / "metrics.json").is_file()
-    ]
-    if not reports:
+    runs = [record.get(setting, {}).get(str(seed)) for seed in seeds]
+    runs = [run for run in runs if run]
+    if not runs:
       continue
-    row: Row = {"setting": setting, "seeds": len(reports)}
-    for column, key in KEYS.items():
-      row[column] = statistics.mean(report[key]["mean"] for _, report in reports)
-    each = [report["model"]["mean"] for _, report in reports]
-    row["each"] = each
-    row["deviation"] = statistics.stdev(each) if len(each) > 1 else None
-    row["steps"] = round(statistics.mean(_steps(workdir) for workdir, _ in reports))
+    row: Row = {"setting": setting, "seeds": len(runs)}
+    for column in (*KEYS, "steps"):
+      row[column] = statistics.mean(run[column] for run in runs)
+    row["steps"] = round(row["steps"])
+    row["deviation"] = statistics.stdev(run["SA-SOR"] for run in runs) if len(runs) > 1 else None
     if rows and rows[0]["setting"] == settings[0]:
       row["difference"] = row["SA-SOR"] - rows[0]["SA-SOR"]
       if row["deviation"] is not None and rows[0]["deviation"] is not None:
@@ -168,9 +202,21 @@ def _run(command: Sequence[str], log: pathlib.Path) -> int:
     return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
 
 
-def _steps(workdir: pathlib.Path) -> int:
-  """The last step that a run logged."""
-  return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+def _figures(workdir: pathlib.Path) -> dict[str, float | int]:
+  """What a finished run reached, and the last step that it logged."""
+  report = json.loads((workdir / "metrics.json").read_text())["given_masks"]
+  last = (workdir / "metrics.jsonl").read_text().splitlines()[-1]
+  figures = {column: report[key]["mean"] for column, key in KEYS.items()}
+  return figures | {"steps": json.loads(last)["step"]}
+
+
+def _check_same(folder, name: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+  other = [key for key in {**old, **new} if old.get(key) != new.get(key) and key != _PLACE]
+  if other:
+    raise ValueError(
+      f"{folder}: {name} was made with {other[0]} {old.get(other[0])}, not"
+      f" {new.get(other[0])}; give another --folder"
+    )
 
 
 if __name__ == "__main__":

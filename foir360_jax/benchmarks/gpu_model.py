@@ -21,6 +21,7 @@ MODEL = {
     "num_categories": 12,
     "mask_stride": 4,
     "surround": True,
+    "told_categories": False,
     "compute_dtype": "float32",
     "remat": False,
   },
@@ -42,6 +43,7 @@ MODEL = {
   "optimizer": {
     "learning_rate": 2e-3,
     "encoder_rate": 1.0,
+    "layer_decay": 1.0,
     "warmup_steps": 50,
     "weight_decay": 0.02,
     "b2": 0.99,

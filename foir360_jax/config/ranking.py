@@ -49,12 +49,13 @@ def base_config() -> ConfigDict:
   config.model.pixel_layers = 1  # of the transformer on the coarsest level
   config.model.mask_channels = 32
   config.model.num_queries = 48
-  config.model.decoder_layers = 3  # rounds in which queries look at the scene, at three scales
+  config.model.decoder_layers = 1  # rounds in which queries look at the scene, at three scales
   config.model.num_categories = 12
   config.model.mask_stride = 2
   config.model.surround = True  # the rank head also pools around each mask
+  config.model.told_categories = False  # given masks bring their categories, and it ranks by them
   config.model.compute_dtype = "float32"  # of encoder and pixel decoder; or "bfloat16"
-  config.model.remat = False  # the backward pass computes blocks again: less memory, more time
+  config.model.remat = False  # the backward pass computes blocks again: on a GPU less memory
 
   # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0, the extra
   # `pretrained`) or a file (ResNet-50 of torchvision, Swin of timm); "": random ones.
@@ -81,6 +82,7 @@ def base_config() -> ConfigDict:
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 2e-3
   config.optimizer.encoder_rate = 1.0  # factor of it for the encoder, below 1 for public weights
+  config.optimizer.layer_decay = 1.0  # ... and for each of its blocks from the last one down
   config.optimizer.warmup_steps = 50
   config.optimizer.weight_decay = 0.02
   config.optimizer.b2 = 0.99
@@ -163,6 +165,12 @@ def validate_ranking(config: ConfigDict) -> None:
     )
   if not 0 <= config.model.drop_path < 1:
     raise ValueError(f"config.model.drop_path must be in [0, 1), not {config.model.drop_path}")
+  if config.model.drop_path and config.model.encoder != PANOSWIN:
+    raise ValueError(f"config.model.drop_path is of {PANOSWIN}: leave it 0")
+  if not 0 < config.optimizer.layer_decay <= 1:
+    raise ValueError(
+      f"config.optimizer.layer_decay must be in (0, 1], not {config.optimizer.layer_decay}"
+    )
   if not 0 <= config.loss.own_picks <= 1:
     raise ValueError(f"config.loss.own_picks must be in [0, 1], not {config.loss.own_picks}")
 

@@ -27,10 +27,13 @@ class Decision(NamedTuple):
     confidence_threshold: candidates of at most this confidence are left out, in [0, 1).
     stop_margin: the recurrent module stops before the first object that it prefers to stopping by
       at most this much, in logits.
+    turns: number of turned copies of a picture with which the limits were chosen, see
+      `PanoRank.encode`.
   """
 
   confidence_threshold: float = 0.3
   stop_margin: float = NEVER
+  turns: int = 1
 
   def keeps(self, confidence: np.ndarray, margin: np.ndarray) -> np.ndarray:
     """Bool `[m]` for the confidence and the margin `[m]` of candidates."""

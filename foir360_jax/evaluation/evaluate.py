@@ -67,6 +67,7 @@ def evaluate(
   stop_margins: Sequence[float],
   iou_threshold: float,
   turns: int = 1,
+  finds: bool = True,
 ) -> tuple[dict[str, Any], list[ImageResult]]:
   """Chooses the decision on `validation` and measures on `test`.
 
@@ -78,6 +79,7 @@ def evaluate(
     stop_margins: margins of the recurrent module to choose from; see `Decision`.
     iou_threshold: least overlap of a match, see `metrics.sa_sor`.
     turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`.
+    finds: False for a model that ranks given masks alone: nothing is said of masks of its own.
 
   Returns:
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
@@ -91,24 +93,30 @@ def evaluate(
     return _mean([_own_score(r, level, decision, "model", iou_threshold) for r in tuning])
 
   level, stop_margin, curves = choose(thresholds, stop_margins, score)
-  decision = Decision(float(thresholds[level]), stop_margin)
+  decision = Decision(float(thresholds[level]), stop_margin, turns)
   results = [
     _scored(_with_linear(result, coefficients), level, decision, iou_threshold)
     for result in _results(run, test)
   ]
-  kept = [_kept(result, level, decision).sum() for result in results]
   report = {
     "images": len(results),
+    "turns": turns,
+    "told_categories": model is not None and model.told_categories,
+    "given_masks": _summary(results, "given_masks"),
+  }
+  if not finds:
+    return report, results
+  kept = [_kept(result, level, decision).sum() for result in results]
+  own = {
+    "iou_threshold": iou_threshold,
+    "recall": _mean([result.scores["recall"] for result in results]),
+    "objects_per_image": float(np.mean([len(result.relevance) for result in results])),
+    "predictions_per_image": float(np.mean(kept)),
+  }
+  report |= {
     **decision._asdict(),
     "validation_sa_sor_by_stop_margin_and_threshold": curves,
-    "given_masks": _summary(results, "given_masks"),
-    "own_masks": _summary(results, "own_masks")
-    | {
-      "iou_threshold": iou_threshold,
-      "recall": _mean([result.scores["recall"] for result in results]),
-      "objects_per_image": float(np.mean([len(result.relevance) for result in results])),
-      "predictions_per_image": float(np.mean(kept)),
-    },
+    "own_masks": _summary(results, "own_masks") | own,
   }
   return report, results
 

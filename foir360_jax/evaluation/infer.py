@@ -56,7 +56,7 @@ def infer(
   model: PanoRank = nnx.merge(graphdef, state)
   scene = model.encode(batch["image"], turns=turns)
   masks = cell_masks(batch["masks"], model.mask_stride)
-  given = model.order(model.describe(scene, masks), batch["where"])
+  given = model.order(model.describe(scene, masks), batch["where"], batch["category"])
 
   segmentation = model.segment(scene)
   own_masks = jax.nn.sigmoid(segmentation.mask_logits)

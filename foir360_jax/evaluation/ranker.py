@@ -4,17 +4,18 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.config import base_config
 from foir360_jax.evaluation.decision import Decision
 from foir360_jax.evaluation.infer import picture_masks
 from foir360_jax.formats import RankedObjects
-from foir360_jax.models import PanoRank, build_model
+from foir360_jax.models import PanoRank, build_model, learns_to_find
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import restore_model
 
@@ -28,9 +29,9 @@ class Ranker:
     model: with the parameters to use.
     height: rows of the pictures that the model was trained on.
     category_names: what the model's categories stand for; may be empty.
-    decision: which candidates are objects.
-    turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`; each
-      costs one more pass of the encoder.
+    decision: which candidates are objects, and of how many turned copies of a picture to take the
+      mean; each costs one more pass of the encoder.
+    finds: False for a model that learnt to rank given masks alone.
 
   Example (after `bash launch/quickstart.sh`)::
 
@@ -48,15 +49,19 @@ class Ranker:
     height: int,
     category_names: tuple[str, ...] = (),
     decision: Decision = Decision(),  # noqa: B008 (it cannot be changed)
-    turns: int = 1,
+    finds: bool = True,
   ):
     graphdef, self._state = nnx.split(model)
+    turns = decision.turns
     self._find = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state)(*inputs, turns=turns))
-    self._rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, turns))
+    self._rank = jax.jit(
+      lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, turns=turns)
+    )
     self._mask_stride = model.mask_stride
     self.height = height
     self.category_names = tuple(category_names)
     self.decision = decision
+    self.finds = finds
 
   @classmethod
   def load(
@@ -64,6 +69,7 @@ class Ranker:
     folder: str | os.PathLike,
     *,
     confidence_threshold: float | None = None,
+    stop_margin: float | None = None,
     turns: int | None = None,
   ) -> Self:
     """Loads the newest checkpoint of a run (the `--workdir` of its training).
@@ -71,8 +77,9 @@ class Ranker:
     Args:
       folder: holds `config.json` and `checkpoints/`.
       confidence_threshold: in place of the one that evaluation chose on the validation split and
-        put into the checkpoint (0.3, if there was none), which None takes.
-      turns: in place of the run's `config.evaluate.turns`.
+        put into the checkpoint (see `Decision`), which None takes; as for the next two.
+      stop_margin: the other limit, chosen together with it; `decision.NEVER` for no stop.
+      turns: number of turned copies of a picture.
 
     Raises:
       ValueError: no run there, or its checkpoint does not fit its configuration.
@@ -88,16 +95,18 @@ class Ranker:
     if task != "ranking":
       raise ValueError(f"{folder} is a run of the task {task}, which ranks nothing")
     checkpoints = folder / "checkpoints"
+    config = _completed(config, config_file)
     model = restore_model(checkpoints, nnx.eval_shape(lambda: build_model(config)))
-    decision = Decision.load(checkpoints)
-    if confidence_threshold is not None:
-      decision = decision._replace(confidence_threshold=confidence_threshold)
+    given = dict(confidence_threshold=confidence_threshold, stop_margin=stop_margin, turns=turns)
+    decision = Decision.load(checkpoints)._replace(
+      **{name: value for name, value in given.items() if value is not None}
+    )
     return cls(
       model,
       height=config["data"]["height"],
       category_names=tuple(config.get("category_names", ())),
       decision=decision,
-      turns=config["evaluate"]["turns"] if turns is None else turns,
+      finds=learns_to_find(config["loss"]),
     )
 
   def __call__(self, panorama: np.ndarray, *, image: str = "") -> RankedObjects:
@@ -111,8 +120,13 @@ class Ranker:
       ValueError: the picture has another shape or type.
     """
     panorama = _checked(panorama)
-    small = self._small(panorama)
-    candidates = self._find(self._state, small[None], *self.decision)
+    if not self.finds:
+      raise ValueError(
+        "this run learnt to rank given masks alone: use rank_masks, or train one with weights on"
+        " all terms of config.loss"
+      )
+    limits = self.decision.confidence_threshold, self.decision.stop_margin
+    candidates = self._find(self._state, self._small(panorama)[None], *limits)
     mask_logits, importance, category_logits = (x[0] for x in jax.device_get(candidates))
     objects = np.flatnonzero(importance > 0)
     masks = [_full_size(mask_logits[index], panorama.shape[0]) for index in objects]
@@ -140,7 +154,8 @@ class Ranker:
     Args:
       panorama: `[H, 2 H, 3]` uint8 RGB, any size.
       masks: `[N, H, 2 H]` bool; they may overlap and be of any size. Every one gets a rank.
-      categories: N names, for the result alone; None: those that the model takes them for.
+      categories: N names, "" where unknown; a model that learnt with `config.model.told_categories`
+        ranks by those that it knows. None: what the model takes the objects for.
       ids: N numbers, see `RankedObjects`.
       image: the picture's name, for the rank file.
 
@@ -158,7 +173,15 @@ class Ranker:
     for row, mask in zip(covered, masks, strict=False):
       row[:] = _on_cells(mask, self.height // self._mask_stride)
     where = np.arange(padded) < len(masks)
-    order = self._rank(self._state, self._small(panorama)[None], covered[None], where[None])
+    told = np.full(padded, -1, np.int32)
+    if categories is not None:
+      if len(categories) != len(masks):
+        raise ValueError(f"{len(categories)} categories do not fit {len(masks)} masks")
+      numbers = {name: number for number, name in enumerate(self.category_names) if name}
+      told[: len(masks)] = [numbers.get(name, -1) for name in categories]
+    order = self._rank(
+      self._state, self._small(panorama)[None], covered[None], where[None], told[None]
+    )
     order = jax.device_get(order)
     if categories is None:
       names = order.category_logits[0, : len(masks)].argmax(-1)
@@ -177,6 +200,19 @@ class Ranker:
 def _full_size(mask_logits: np.ndarray, height: int) -> np.ndarray:
   # One mask at a time: all of them at once would be gigabytes for a large panorama.
   return np.asarray(picture_masks(mask_logits[None, None], height)[0, 0])
+
+
+def _completed(config: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
+  """A run's configuration with the defaults of fields that did not exist when it was trained."""
+  complete = base_config().to_dict()
+  for section in ("model", "loss"):
+    unknown = config[section].keys() - complete[section].keys()
+    if unknown:
+      raise ValueError(
+        f"{file}: has the unknown field {section}.{min(unknown)}; use the version that trained it"
+      )
+    complete[section] |= config[section]
+  return config | {section: complete[section] for section in ("model", "loss")}
 
 
 def _checked(panorama: np.ndarray) -> np.ndarray:

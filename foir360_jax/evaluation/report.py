@@ -29,15 +29,18 @@ _ROWS = (
 
 def table(report: dict[str, Any]) -> str:
   """The report as text: SA-SOR of each ranker on given and on the model's own masks."""
-  given, own = report["given_masks"], report["own_masks"]
-  lines = [f"{'SA-SOR, mean [95 % interval]':34}{'given true masks':>24}{'own masks':>24}"]
+  given, own = report["given_masks"], report.get("own_masks", {})
+  told = "true masks, categories" if report["told_categories"] else "given true masks"
+  lines = [f"{'SA-SOR, mean [95 % interval]':34}{told:>24}{'own masks':>24}"]
   for key, title in _ROWS:
     if key in given:
       lines.append(f"{title:34}{_cell(given[key]):>24}{_cell(own.get(key)):>24}")
   if "gap_closed" in given:
-    shares = (report["gap_closed"] for report in (given, own))
+    shares = (part.get("gap_closed") for part in (given, own))
     cells = ("-" if share is None else f"{share:.3f}" for share in shares)
     lines.append(f"{'share of the gap closed':34}" + "".join(f"{cell:>24}" for cell in cells))
+  if not own:
+    return "\n".join([*lines, f"{report['images']} images; the model finds no objects itself"])
   counts = own["model"]
   lines.append(
     f"{report['images']} images: own masks used {counts['images_used']},"
@@ -78,7 +81,7 @@ def write_report(
   )
   lines = "".join(json.dumps(without_nan(row), allow_nan=False) + "\n" for row in rows)
   write_atomically(workdir / "per_image.jsonl", lines.encode())
-  iou_threshold = report["own_masks"]["iou_threshold"]
+  iou_threshold = report.get("own_masks", {}).get("iou_threshold", 0.5)
   sheet = [
     _sheet_row(source[index], ranker, iou_threshold)
     for index in range(min(sheet_images, len(source)))
@@ -87,8 +90,8 @@ def write_report(
 
 
 def _sheet_row(example: dict[str, Any], ranker: Ranker, iou_threshold: float) -> SheetRow:
-  ranked = ranker(example["image"])
   masks = unpack_masks(example["masks"], example["image"].shape[1])
+  ranked = ranker(example["image"]) if ranker.finds else ranker.rank_masks(example["image"], masks)
   score = sa_sor(
     masks,
     example["importance"],

@@ -1,6 +1,6 @@
 """The ranking models: encoder, decoders, PanoRank and its training objective."""
 
-from foir360_jax.models.build import build_model, build_objective
+from foir360_jax.models.build import build_model, build_objective, learns_to_find
 from foir360_jax.models.layers import SphereConv
 from foir360_jax.models.panorank import Order, PanoRank, RankedCandidates, Segmentation
 
@@ -12,4 +12,5 @@ __all__ = [
   "SphereConv",
   "build_model",
   "build_objective",
+  "learns_to_find",
 ]

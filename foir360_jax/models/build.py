@@ -9,12 +9,20 @@ from foir360_jax.losses import build_ranking_loss
 from foir360_jax.models.objective import Objective
 from foir360_jax.models.panorank import PanoRank
 
-_ORDER_OF_TRUE_MASKS = ("rank_true", "recurrent", "rank_category")
+_TERMS_OF_FINDING = (
+  *("heat", "foreground", "object", "mask_dice", "mask_entropy", "category"),
+  "rank_found",
+)
 
 
 def build_model(config: Mapping[str, Any]) -> PanoRank:
   """Builds the model of `config.model` with parameters drawn from `config.seed`."""
   return PanoRank(**config["model"], rngs=nnx.Rngs(config["seed"]))
+
+
+def learns_to_find(loss: Mapping[str, Any]) -> bool:
+  """Whether a model trained by `config.loss` finds objects; if not, it ranks given masks alone."""
+  return any(loss[term] for term in _TERMS_OF_FINDING)
 
 
 def build_objective(config: Mapping[str, Any]) -> tuple[Objective, dict[str, float]]:
@@ -27,6 +35,6 @@ def build_objective(config: Mapping[str, Any]) -> tuple[Objective, dict[str, flo
     build_ranking_loss(weights.pop("ranking")),
     points=weights.pop("points"),
     own_picks=weights.pop("own_picks"),
-    finds=any(weight for term, weight in weights.items() if term not in _ORDER_OF_TRUE_MASKS),
+    finds=learns_to_find(weights),
   )
   return objective, weights

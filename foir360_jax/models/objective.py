@@ -25,6 +25,7 @@ from foir360_jax.models.cells import (
   flat_weights,
   map_height,
 )
+from foir360_jax.models.chance import TAUGHT_PLACES, stream
 from foir360_jax.models.panorank import PanoRank, Scene, confident
 from foir360_jax.models.places import find_peaks, heat_target, object_centres
 from foir360_jax.models.points import measure
@@ -75,12 +76,12 @@ class Objective:
     if not self.finds:
       lists = true_lists(where, batch["relevance"], batch["category"])
       return self._order(model, scene, masks, lists, batch)
-    terms, found, confidence, matched = self._find(model, scene, masks, where, batch)
-    lists = add_found(true_lists(where, batch["relevance"], batch["category"]), matched, confidence)
+    terms, found, confidence, match = self._find(model, scene, masks, where, batch)
+    lists = add_found(true_lists(where, batch["relevance"], batch["category"]), *match, confidence)
     return terms | self._order(model, scene, masks, lists, batch, found)
 
   def _find(self, model: PanoRank, scene: Scene, masks, where, batch: Batch):
-    """The terms of queries; the found masks `[B, Q, P]`, their confidence, matches `[B, N]`."""
+    """The terms of queries; the found masks `[B, Q, P]`, their confidence, the match."""
     weights = flat_weights(scene.fine.shape[1])
     centres = object_centres(masks)
     terms = {}
@@ -94,14 +95,14 @@ class Objective:
 
     queries = self._decode(model, scene, masks, centres, where, batch["seed"])
     measured = measure(scene.pixels, masks, batch["seed"], self.points)
-    of_queries, matched = segmentation_terms(queries, measured, where, batch["category"])
+    of_queries, match = segmentation_terms(queries, measured, where, batch["category"])
 
     found = slice(where.shape[1], None)
     kernels, objects = jax.lax.stop_gradient(
       (queries.kernels[-1, :, found], queries.object_logits[-1, :, found])
     )
     logits = jax.lax.stop_gradient(model.masks(scene, kernels))
-    return terms | of_queries, jax.nn.sigmoid(logits), confident(logits, objects), matched
+    return terms | of_queries, jax.nn.sigmoid(logits), confident(logits, objects), match
 
   def _order(self, model: PanoRank, scene: Scene, masks, lists: Lists, batch, found=None) -> Terms:
     """The terms of the order of the true masks, and of the found ones if there are any."""
@@ -114,7 +115,6 @@ class Objective:
         true, found = jnp.split(both, [masks.shape[1]], axis=1)
         true = jnp.pad(true, ((0, 0), (0, found.shape[1] - true.shape[1]), (0, 0)))
         tokens = jnp.concatenate([true, found])
-      own_picks = self.own_picks and self.own_picks * batch["progress"]
       return ranking_terms(
         decoder,
         tokens,
@@ -122,7 +122,8 @@ class Objective:
         ranking_loss=self.ranking_loss,
         num_objects=masks.shape[1],
         seed=batch["seed"],
-        own_picks=own_picks,
+        own_picks=self.own_picks * batch["progress"] if self.own_picks else None,
+        tell_categories=model.told_categories,
       )
 
   def _decode(self, model: PanoRank, scene: Scene, masks, centres, where, seed) -> Queries:
@@ -145,7 +146,7 @@ def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax
   num_objects = centres.shape[1]
 
   def chance(one):
-    step, coin = jax.random.split(jax.random.key(one))
+    step, coin = jax.random.split(stream(one, TAUGHT_PLACES))
     return jax.random.normal(step, (num_objects, 3)), jax.random.bernoulli(
       coin, 0.5, (num_objects,)
     )

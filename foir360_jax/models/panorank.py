@@ -113,12 +113,19 @@ class PanoRank(nnx.Module):
     num_categories: int,
     mask_stride: int,
     surround: bool,
+    told_categories: bool,
     compute_dtype: str,
     remat: bool,
     rngs: nnx.Rngs,
   ):
     self.encoder = build_encoder(
-      encoder, widths=widths, blocks=blocks, sphere_from_stride=sphere_from_stride, rngs=rngs
+      encoder,
+      widths=widths,
+      blocks=blocks,
+      sphere_from_stride=sphere_from_stride,
+      drop_path=drop_path,
+      remat=remat,
+      rngs=rngs,
     )
     used = {s: c for s, c in self.encoder.channels.items() if mask_stride <= s <= last_stride}
     self.pixel_decoder = PixelDecoder(used, feature_channels, pixel_layers, rngs=rngs)
@@ -131,6 +138,7 @@ class PanoRank(nnx.Module):
     )
     self.num_queries = num_queries
     self.mask_stride = mask_stride
+    self.told_categories = told_categories
     self.compute_dtype = jnp.dtype(compute_dtype)
 
   def __call__(
@@ -156,16 +164,26 @@ class PanoRank(nnx.Module):
     importance = jnp.where(order.stop_margin > stop_margin, order.importance, 0.0)
     return RankedCandidates(segmentation.mask_logits, importance, order.category_logits)
 
-  def rank(self, image: jax.Array, masks: jax.Array, where: jax.Array, turns: int = 1) -> Order:
+  def rank(
+    self,
+    image: jax.Array,
+    masks: jax.Array,
+    where: jax.Array,
+    category: jax.Array | None = None,
+    *,
+    turns: int = 1,
+  ) -> Order:
     """Ranks objects that something else found; their masks may be of any source and overlap.
 
     Args:
       image: `[B, H, W, 3]` uint8.
       masks: `[B, N, P]` in [0, 1], the covered share of each cell of the fine map.
       where: `[B, N]`.
+      category: see `order`.
       turns: see `encode`.
     """
-    return self.order(self.describe(self.encode(image, turns=turns), masks), where)
+    scene = self.encode(image, turns=turns)
+    return self.order(self.describe(scene, masks), where, category)
 
   def encode(self, image: jax.Array, seed: jax.Array | None = None, *, turns: int = 1) -> Scene:
     """Panoramas to what the decoders know of them.
@@ -195,7 +213,7 @@ class PanoRank(nnx.Module):
       computing_in(module, self.compute_dtype) for module in (self.encoder, self.pixel_decoder)
     )
     with jax.named_scope("encoder"):
-      levels = encoder(image, strides=decoder.strides)
+      levels = encoder(image, strides=decoder.strides, seed=seed)
     with jax.named_scope("pixel_decoder"):
       return jax.tree.map(lambda x: x.astype(jnp.float32), decoder(levels))
 
@@ -222,10 +240,18 @@ class PanoRank(nnx.Module):
     with jax.named_scope("rank_decoder"):
       return self.rank_decoder.describe(scene.appearance, masks)
 
-  def order(self, tokens: jax.Array, where: jax.Array) -> Order:
-    """Ranks objects given by the tokens of `describe`, the REM picking one after the other."""
+  def order(self, tokens: jax.Array, where: jax.Array, category: jax.Array | None = None) -> Order:
+    """Ranks objects, the REM picking one after the other.
+
+    Args:
+      tokens: `[B, N, C]` of `describe`.
+      where: `[B, N]`.
+      category: `[B, N]`, -1 where unknown: for a model that learnt with `told_categories`; others
+        go by what objects look like.
+    """
+    told = category if self.told_categories else None
     with jax.named_scope("rank_decoder"):
-      ranking = self.rank_decoder.compare(tokens, where)
+      ranking = self.rank_decoder.compare(tokens, where, told)
       picks = self.rank_decoder.recurrent(ranking.candidates, where)
     scores = jnp.where(where, ranking.scores, -jnp.inf)
     falling = -jnp.sort(-scores, axis=-1)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.models.cells import flat_weights
+from foir360_jax.models.chance import POINTS, stream
 from foir360_jax.sphere import pixels_from_directions, sample
 
 
@@ -30,9 +31,9 @@ class Measured(NamedTuple):
 def measure(pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int) -> Measured:
   """Reads pixels and masks at points drawn uniformly on the sphere, other ones for each example.
 
-  Every point stands for the same solid angle, so that the sums of the losses have the same
-  expectation as over all cells. Source: Kirillov et al., PointRend, CVPR 2020, whose points are
-  uniform in the picture.
+  Every point stands for the same solid angle, so that sums over points have the same expectation as
+  over all cells. An object that no point hits has an empty mask here. Source:
+  Kirillov et al., PointRend, CVPR 2020, whose points are uniform in the picture.
 
   Args:
     pixels: `[B, h, w, D]`.
@@ -57,6 +58,5 @@ def measure(pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int) ->
 
 def _directions(seed: jax.Array, count: int) -> jax.Array:
   """Unit vectors `[count, 3]`, uniform on the sphere."""
-  key = jax.random.fold_in(jax.random.key(seed), 2)  # other numbers than of the taught places
-  drawn = jax.random.normal(key, (count, 3))
+  drawn = jax.random.normal(stream(seed, POINTS), (count, 3))
   return drawn * jax.lax.rsqrt((drawn**2).sum(-1, keepdims=True))

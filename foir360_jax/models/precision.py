@@ -1,7 +1,8 @@
 """Computing in a narrower type with parameters that stay in float32.
 
 Sits below the encoders and decoders, whose layers compute in the type of their parameters. What
-needs more stays in float32 where it is computed: the statistics of norms, the logits of attention.
+needs more is float32 where it is computed: the statistics of norms, the biases and the softmax of
+attention.
 """
 
 from typing import TypeVar

@@ -154,7 +154,7 @@ def _at(maps: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _coarser(pixels: jax.Array, height: int) -> jax.Array:
-  """`[B, h, w, D]` -> `[B, P', D]` on a map of `height` rows."""
+  """`[B, h, w, D]` -> `[B, P', D]` on a map of `height` rows; the cells of a block count alike."""
   pooled = mean_pool(jax.lax.stop_gradient(pixels), pixels.shape[1] // height)
   return einops.rearrange(pooled, "b h w d -> b (h w) d")
 

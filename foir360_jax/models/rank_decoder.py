@@ -56,11 +56,23 @@ class RankDecoder(nnx.Module):
     """`masks [B, N, P]`, `where [B, N]` -> Ranking."""
     return self.compare(self.describe(appearance, masks), where)
 
-  def compare(self, tokens: jax.Array, where: jax.Array) -> Ranking:
-    """Scores objects beside one another; `tokens [B, N, C]` of `describe`."""
+  def compare(
+    self, tokens: jax.Array, where: jax.Array, category: jax.Array | None = None
+  ) -> Ranking:
+    """Scores objects beside one another.
+
+    Args:
+      tokens: `[B, N, C]` of `describe`.
+      where: `[B, N]`.
+      category: `[B, N]` where they are told, -1 where not; None: nowhere. What is not told is taken
+        for what it looks like.
+    """
     tokens = self.widen(tokens)
     category_logits = self.category_head(self.category_norm(tokens))
     categories = jax.nn.softmax(category_logits)
+    if category is not None:
+      told = jax.nn.one_hot(category, categories.shape[-1])  # zeros for -1
+      categories = jnp.where(category[..., None] >= 0, told, categories)
     commonness = _commonness(categories, where)
     tokens = tokens + self.category_embed(jnp.concatenate([categories, commonness], axis=-1))
     bias = jnp.where(where, 0.0, BLOCKED)[:, None, None]

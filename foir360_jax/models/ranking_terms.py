@@ -2,7 +2,7 @@
 
 The rank decoder is given one list a scene with the true masks, and where the model learns to find
 objects a second one. This holds what the decoder will be given in use: the candidates of the query
-decoder, of which those matched to an object have its importance, and the others are to be left over
+decoder, of which those that found an object have its importance, and the others are to be left over
 when the recurrent module stops.
 
 Axes: B scenes, R lists (B, or 2 B with the second ones behind), L places in a list, N objects,
@@ -15,12 +15,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from foir360_jax.models.chance import OWN_PICKS, TOLD_CATEGORIES, stream
 from foir360_jax.models.rank_decoder import RankDecoder, Ranking
 from foir360_jax.models.segmentation_terms import category_term
 from foir360_jax.models.sphere_attention import BLOCKED
 from foir360_jax.types import Terms
 
 _CANDIDATE = 0.1  # confidence of a candidate that training shows to the rank decoder
+_FOUND_IOU = 0.3  # a candidate that covers its object less than this is none
+_TOLD = 0.8  # share of the true masks whose categories are told, where any are
 
 
 class Lists(NamedTuple):
@@ -52,21 +55,25 @@ def true_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> L
   )
 
 
-def add_found(true: Lists, matched: jax.Array, confidence: jax.Array) -> Lists:
+def add_found(true: Lists, matched: jax.Array, iou: jax.Array, confidence: jax.Array) -> Lists:
   """Adds the lists of the candidates; all lists become Q long.
 
   Args:
     true: of N objects.
     matched: `[B, N]`, the candidate of each object.
+    iou: `[B, N]` of the two; 0 in the padding.
     confidence: `[B, Q]`, 0 for duplicates.
   """
   batch_size, num_objects = true.where.shape
   rows = jnp.arange(batch_size)[:, None]
 
-  def dealt(values):  # padding has a candidate, too, and adds nothing to it
+  is_found = true.where & (iou >= _FOUND_IOU)
+
+  def dealt(values):  # what was not found, and padding, has a candidate, too, and gives it nothing
+    values = jnp.where(is_found, values, jnp.zeros((), values.dtype))
     return jnp.zeros(confidence.shape, values.dtype).at[rows, matched].add(values)
 
-  is_object = dealt(true.where.astype(jnp.int32)) > 0
+  is_object = dealt(is_found.astype(jnp.int32)) > 0
   found = Lists(
     where=is_object | (confidence > _CANDIDATE),
     is_object=is_object,
@@ -92,7 +99,8 @@ def ranking_terms(
   ranking_loss: Callable[..., jax.Array],
   num_objects: int,
   seed: jax.Array,
-  own_picks: jax.Array | float,
+  own_picks: jax.Array | None,
+  tell_categories: bool = False,
 ) -> Terms:
   """The terms `rank_true`, `recurrent`, `rank_category` and, with second lists, `rank_found`.
 
@@ -104,10 +112,13 @@ def ranking_terms(
     num_objects: the most objects that a list may have, N.
     seed: `[B]`.
     own_picks: share of the steps at which the recurrent module goes on from its own pick rather
-      than from the true one (scheduled sampling: Bengio et al., NeurIPS 2015), in [0, 1]; a plain 0
-      costs nothing.
+      than from the true one (scheduled sampling: Bengio et al., NeurIPS 2015), in [0, 1]; None:
+      none does, which costs less.
+    tell_categories: whether the decoder is told the categories of true masks, of most but not all,
+      as in use those of given masks.
   """
-  ranking = decoder.compare(tokens, lists.where)
+  told = _told(lists, seed) if tell_categories else None
+  ranking = decoder.compare(tokens, lists.where, told)
   counts = lists.is_object.sum(-1)
   real = counts > 0
   losses = ranking_loss(
@@ -119,20 +130,28 @@ def ranking_terms(
     terms["rank_found"] = (losses[batch_size:].sum(), real[batch_size:].sum())
 
   cost, num_steps = _step_costs(decoder, ranking, lists, num_objects, seed, own_picks)
-  recurrent = jnp.where(real, cost / jnp.maximum(num_steps, 1), 0.0)
-  terms["recurrent"] = (recurrent.sum(), real.sum())
+  terms["recurrent"] = ((cost / jnp.maximum(num_steps, 1)).sum(), (num_steps > 0).sum())
   terms["rank_category"] = category_term(ranking.category_logits, lists.category)
   return terms
+
+
+def _told(lists: Lists, seed: jax.Array) -> jax.Array:
+  """The categories `[R, L]` of most of the true masks; -1 for the rest and for what was found."""
+  places = lists.category.shape[1]
+  chance = jax.vmap(lambda one: jax.random.uniform(stream(one, TOLD_CATEGORIES), (places,)))(seed)
+  chance = jnp.tile(chance, (len(lists.category) // len(seed), 1))
+  return jnp.where(lists.ends[:, None] | (chance > _TOLD), -1, lists.category)
 
 
 def _step_costs(
   decoder, ranking: Ranking, lists: Lists, num_objects: int, seed, own_picks
 ) -> tuple[jax.Array, jax.Array]:
   """Negative log likelihood `[R]` of the best pick at every step, and the number of steps."""
-  # Best first, everything else behind: the place of each object in the true order.
+  # Best first, everything else behind: the place of each object in the true order. Of equals the
+  # first is wanted before the others.
   order = jnp.lexsort((-lists.relevance, ~lists.is_object), axis=-1)
   place = jnp.argsort(order, axis=-1)
-  if not isinstance(own_picks, float) or own_picks > 0:
+  if own_picks is not None:
     order = _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks)
   order = order[:, :num_objects]
 
@@ -160,8 +179,7 @@ def _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks) -
   lists_each = len(place) // len(seed)
 
   def obeys(one):
-    key = jax.random.fold_in(jax.random.key(one), 1)  # other numbers than the places' of queries
-    return ~jax.random.bernoulli(key, own_picks, (lists_each, num_objects))
+    return ~jax.random.bernoulli(stream(one, OWN_PICKS), own_picks, (lists_each, num_objects))
 
   obey = jnp.moveaxis(jax.vmap(obeys)(seed), 1, 0).reshape(-1, num_objects)
   picks = decoder.recurrent(

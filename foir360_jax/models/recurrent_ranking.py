@@ -6,12 +6,13 @@ masks hold of the scene):
 
   read(i, S) = (e0 + sum over j in S of exp(a_ij) value(j)) / (1 + sum over j in S of exp(a_ij))
   a_ij       = c tanh(query(i) . key(j) / (c sqrt(C))),  c = 8
-  logit(i|S) = score(i) + correct(token(i), read(i, S), log(1 + |S|))
+  logit(i|S) = score(i) + correct(relu(own(i) + read(i, S) + e1 log(1 + |S|)))
   stop(S)    = stop(mean of the tokens in S, log(1 + |S|))
 
 Each object reads those picked that matter to it, e.g. others of its kind, or the learnt e0 where
-there is none. Numerator and denominator are sums over picks, so a step costs as much as one pass of
-a small perceptron over the objects, however many were picked.
+there is none; what it reads is added within the hidden layer of a perceptron. Numerator and
+denominator are sums over picks, so a step costs a few sums over the objects, however many were
+picked.
 
 (FOIR-360's figure shows the REM between decoder memory and rank head; its code is not public, so
 this recurrence is our reading, close to SeqRank's sequential module: Guan and Lau, AAAI 2024.)
@@ -60,8 +61,12 @@ class RecurrentRanking(nnx.Module):
     self.query = nnx.Linear(channels, channels, rngs=rngs)
     self.key = nnx.Linear(channels, channels, rngs=rngs)
     self.value = nnx.Linear(channels, channels, rngs=rngs)
+    self.own = nnx.Linear(channels, channels, rngs=rngs)
     self.nothing = nnx.Param(jnp.zeros(channels, jnp.float32))  # e0
-    self.correct = Mlp((2 * channels + 1, channels, 1), last_scale=0.1, rngs=rngs)
+    self.progress = nnx.Param(jnp.zeros(channels, jnp.float32))  # e1
+    # Zeros: without training it picks by score, so a model that never trains it has no noise of it.
+    zeros = nnx.initializers.zeros
+    self.correct = nnx.Linear(channels, 1, use_bias=False, kernel_init=zeros, rngs=rngs)
     self.stop = Mlp((channels + 1, channels, 1), last_scale=0.1, rngs=rngs)
 
   def _affinities(self, tokens: jax.Array) -> jax.Array:
@@ -70,12 +75,10 @@ class RecurrentRanking(nnx.Module):
     scaled = products / (_LARGEST_AFFINITY * jnp.sqrt(tokens.shape[-1]))
     return jnp.exp(_LARGEST_AFFINITY * jnp.tanh(scaled))
 
-  def _logits(self, scores, tokens, read, num_picked) -> jax.Array:
-    """`scores [..., N]`, `tokens` and `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
-    progress = jnp.log1p(num_picked)[..., None, None]
-    progress = jnp.broadcast_to(progress, (*read.shape[:-1], 1))
-    tokens = jnp.broadcast_to(tokens, read.shape)
-    return scores + self.correct(jnp.concatenate([tokens, read, progress], axis=-1))[..., 0]
+  def _logits(self, scores, own, read, num_picked) -> jax.Array:
+    """`scores [..., N]`, `own` and `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
+    progress = jnp.log1p(num_picked)[..., None, None] * self.progress[...]
+    return scores + self.correct(nnx.relu(own + read + progress))[..., 0]
 
   def _stop(self, picked_sum, num_picked) -> jax.Array:
     """`picked_sum [..., C]`, `num_picked [...]` -> `[...]`."""
@@ -108,7 +111,7 @@ class RecurrentRanking(nnx.Module):
     read = jnp.einsum("btij,bjc->btic", weights, self.value(tokens)) + self.nothing[...]
     read = read / (1 + weights.sum(-1, keepdims=True))
     num_picked = picked.sum(-1).astype(scores.dtype)
-    logits = self._logits(scores[:, None], tokens[:, None], read, num_picked)
+    logits = self._logits(scores[:, None], self.own(tokens)[:, None], read, num_picked)
     picked_sum = jnp.einsum("btn,bnc->btc", picked.astype(tokens.dtype), tokens)
     logits = jnp.where(where[:, None] & ~picked, logits, BLOCKED)
     return logits, self._stop(picked_sum, num_picked)
@@ -134,12 +137,12 @@ class RecurrentRanking(nnx.Module):
     (scores, tokens), where = candidates, jnp.asarray(where)
     batch_size, num_objects, channels = tokens.shape
     batch = jnp.arange(batch_size)
-    affinities, values = self._affinities(tokens), self.value(tokens)
+    affinities, values, own = self._affinities(tokens), self.value(tokens), self.own(tokens)
 
     def pick(state, step):
       left, numerator, denominator, picked_sum = state
       num_picked = (where & ~left).sum(-1).astype(scores.dtype)
-      logits = self._logits(scores, tokens, numerator / denominator[..., None], num_picked)
+      logits = self._logits(scores, own, numerator / denominator[..., None], num_picked)
       stop = self._stop(picked_sum, num_picked)
       logits = jnp.where(left & where, logits, BLOCKED)
       wanted = logits if given is None else jnp.where(obey[:, step, None], given, logits)

@@ -7,6 +7,8 @@ is a mean over them.
 Axes: L predictions, B scenes, N objects, Q found queries, D channels of kernels, n points.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -18,9 +20,16 @@ from foir360_jax.models.query_decoder import Queries
 from foir360_jax.types import Terms
 
 
+class Match(NamedTuple):
+  """After the last layer: the found query of each object, `[B, N]`, and the IoU of both masks."""
+
+  query: jax.Array
+  iou: jax.Array
+
+
 def segmentation_terms(
   queries: Queries, measured: Measured, where: jax.Array, category: jax.Array
-) -> tuple[Terms, jax.Array]:
+) -> tuple[Terms, Match]:
   """The terms `object`, `mask_dice`, `mask_entropy`, `category` and `recall`.
 
   Args:
@@ -30,8 +39,10 @@ def segmentation_terms(
     category: `[B, N]`, -1 where unknown.
 
   Returns:
-    the terms, and the found query of each object after the last layer, `[B, N]`.
+    the terms, and the match after the last layer; its IoU is 0 in the padding.
   """
+  # An object that is nowhere among the points says nothing here: it must not be taught as empty.
+  where = where & (measured.masks.max(-1) > 0)
   num_taught = where.shape[1]
   taught, found = (
     Queries(queries.tokens, *(x[:, :, part] for x in queries[1:]))
@@ -65,8 +76,9 @@ def segmentation_terms(
   terms["category"] = category_term(
     category_logits, jnp.broadcast_to(known, category_logits.shape[:-1])
   )
-  terms["recall"] = _recall(logits[-1, :, num_taught:], measured, where)
-  return terms, matched[-1]
+  iou = _overlap(logits[-1, :, num_taught:], measured, where)
+  terms["recall"] = ((iou >= 0.5).sum(), where.sum())
+  return terms, Match(matched[-1], iou)
 
 
 def _match(found: Queries, measured: Measured, where: jax.Array) -> jax.Array:
@@ -79,11 +91,12 @@ def _match(found: Queries, measured: Measured, where: jax.Array) -> jax.Array:
   return matched.reshape(*cost.shape[:3])
 
 
-def _recall(logits, measured: Measured, where) -> tuple[jax.Array, jax.Array]:
+def _overlap(logits: jax.Array, measured: Measured, where: jax.Array) -> jax.Array:
+  """IoU `[B, N]` of found and true masks, by solid angle."""
   found, true = logits > 0, measured.masks >= 0.5
   both = (measured.weights * (found & true)).sum(-1)
   either = (measured.weights * (found | true)).sum(-1)
-  return (where & (both >= 0.5 * jnp.maximum(either, 1e-6))).sum(), where.sum()
+  return jnp.where(where, both / jnp.maximum(either, 1e-6), 0.0)
 
 
 def category_term(logits: jax.Array, category: jax.Array) -> tuple[jax.Array, jax.Array]:

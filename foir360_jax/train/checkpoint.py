@@ -84,6 +84,15 @@ class Checkpoints:
     return state, loaded["progress"]
 
 
+def has_checkpoint(folder: str | pathlib.Path) -> bool:
+  """Whether there is a whole checkpoint; what a killed run left half written is none."""
+  folder = pathlib.Path(folder).absolute()
+  if not folder.is_dir():
+    return False
+  with ocp.training.Checkpointer(folder) as orbax:
+    return orbax.latest is not None
+
+
 def newest_checkpoint(folder: str | pathlib.Path) -> pathlib.Path:
   """The folder of the newest checkpoint; small files of others may lie there, and go with it.
 

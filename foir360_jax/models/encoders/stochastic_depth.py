@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_STREAM = 0xD309  # other things are drawn from an example's seed, too
+from foir360_jax.models.chance import STOCHASTIC_DEPTH, stream
 
 
 def linear_rates(last: float, blocks: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def branch_factors(seed: jax.Array, rates: np.ndarray, branches: int) -> jax.Arr
   """
 
   def draw(one: jax.Array) -> jax.Array:
-    key = jax.random.fold_in(jax.random.key(one), _STREAM)
+    key = stream(one, STOCHASTIC_DEPTH)
     return jax.random.uniform(key, (len(rates), branches))
 
   rates = jnp.asarray(rates, jnp.float32)[:, None, None]
