@@ -6,8 +6,8 @@ python -m foir360_jax.main --config=configs/panoswin.py --workdir=runs/panoswin 
 
 FILE is timm's Swin tiny (`.safetensors` or `.pth`). Without it the encoder starts from random
 parameters; then also give --config.optimizer.layer_decay=1, for its stem has all to learn. The
-learning rates are those of the papers of Swin and PanoSwin. Needs a GPU. Not trained to the end yet: 360Rank could not be had, and no GPU was at
-hand.
+learning rates are those of the papers of Swin and PanoSwin. Needs a GPU. Not trained to the end
+yet: 360Rank could not be had, and no GPU was at hand.
 """
 
 from foir360_jax.config import base_config
