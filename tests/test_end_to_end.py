@@ -10,6 +10,7 @@ import pytest
 
 from foir360_jax import run
 from foir360_jax.evaluation import Ranker
+from foir360_jax.evaluation.decision import Decision
 from foir360_jax.formats import read_rank_file, save_image
 from foir360_jax.train.checkpoint import has_checkpoint
 
@@ -151,7 +152,7 @@ def test_the_ranker_loads_the_averaged_parameters_and_the_decision_of_its_checkp
   workdir, state = trained
   ranker = Ranker.load(workdir)
   report = read_strictly(workdir / "metrics.json")
-  assert ranker.decision == (report["confidence_threshold"], report["stop_margin"])
+  assert ranker.decision == Decision(report["confidence_threshold"], report["stop_margin"], 1)
   assert ranker.height == 48 and ranker.category_names[0] == "disc"
   assert Ranker.load(workdir, confidence_threshold=0.7).decision.confidence_threshold == 0.7
   loaded, averaged = jax.tree.leaves(ranker._state), jax.tree.leaves(state.ema_params)
