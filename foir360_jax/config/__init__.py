@@ -11,7 +11,7 @@ Which entry points, the field `task` says: "ranking" trains PanoRank and starts 
 
 from foir360_jax.config.check import validate
 from foir360_jax.config.fixation import fixation_config
-from foir360_jax.config.ranking import base_config
+from foir360_jax.config.ranking import base_config, full_config
 from foir360_jax.config.weak_labels import weak_labels_config
 
-__all__ = ["base_config", "fixation_config", "validate", "weak_labels_config"]
+__all__ = ["base_config", "fixation_config", "full_config", "validate", "weak_labels_config"]

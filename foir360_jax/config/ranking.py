@@ -112,6 +112,43 @@ def base_config() -> ConfigDict:
   return config.lock()
 
 
+def full_config() -> ConfigDict:
+  """Returns `base_config` at the sizes of published models, on 360Rank: what both recipes share.
+
+  512x1024, up to 128 objects, for a GPU.
+  """
+  config = base_config()
+  config.data.name = "rank360/human"
+  config.data.train_split = "train[:90%]"
+  config.data.validation_split = "train[90%:]"
+  config.data.height = 512
+  config.data.max_objects = 128
+  config.data.num_threads = 16
+
+  config.model.last_stride = 32
+  config.model.mask_stride = 4
+  config.model.feature_channels = 256
+  config.model.mask_channels = 64
+  config.model.pixel_layers = 6
+  config.model.decoder_layers = 9
+  config.model.num_queries = 128
+  config.model.num_categories = 65
+  config.model.compute_dtype = "bfloat16"
+  config.model.remat = True
+  config.loss.points = 12544
+
+  config.optimizer.layer_decay = 0.9
+  config.optimizer.warmup_steps = 500
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.b2 = 0.999
+  config.train.steps = 30000
+  config.train.ema_decay = 0.999
+  config.train.checkpoint_every = 1000
+  config.evaluate.batch_size = 4
+  config.evaluate.turns = 2
+  return config
+
+
 def validate_ranking(config: ConfigDict) -> None:
   """Raises ValueError with one line for the first value that cannot work."""
   data, model = config.data, config.model
