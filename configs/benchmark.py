@@ -15,4 +15,5 @@ def get_config():
   config.model.mask_stride = 4
   config.model.widths = (16, 48, 72, 96)
   config.model.blocks = (0, 1, 1, 1)
+  config.model.decoder_layers = 3
   return config

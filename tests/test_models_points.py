@@ -9,7 +9,7 @@ from foir360_jax.losses import dice_loss, mask_cross_entropy
 from foir360_jax.models import chance
 from foir360_jax.models.cells import flat_directions, flat_weights
 from foir360_jax.models.mask_head import mask_logits
-from foir360_jax.models.points import measure
+from foir360_jax.models.points import measure, measure_coarsely
 
 HEIGHT = 16
 measure_at = jax.jit(measure, static_argnums=3)
@@ -86,3 +86,34 @@ def test_streams_of_a_seed_never_meet():
     parts = jax.random.split(chance.stream(seed, n), 4)
     keys |= {tuple(row) for row in jax.random.key_data(parts).tolist()}
   assert len(numbers) >= 5 and len(keys) == 5 * len(numbers)
+
+
+def test_a_quarter_of_the_cells_has_the_same_areas_and_the_mean_logits():
+  rng = np.random.default_rng(4)
+  pixels, masks = draw(rng)
+  seed = jnp.arange(2, dtype=jnp.uint32)
+  fine, coarse = (look(pixels, masks, seed, 0) for look in (measure, measure_coarsely))
+  assert coarse.masks.shape == (2, 3, HEIGHT * HEIGHT // 2)
+  np.testing.assert_allclose(coarse.weights.sum(), fine.weights.sum(), rtol=1e-6)
+  areas = [(x.masks * x.weights).sum(-1) for x in (fine, coarse)]
+  np.testing.assert_allclose(
+    *areas, rtol=0.05
+  )  # with 16 rows, cells of a block differ by the poles
+  kernels = jnp.asarray(rng.normal(size=(2, 4, 5)), jnp.float32)
+  logits = np.asarray(mask_logits(kernels, fine.pixels))
+  blocks = logits.reshape(2, 4, HEIGHT // 2, 2, HEIGHT, 2).mean((3, 5)).reshape(2, 4, -1)
+  np.testing.assert_allclose(mask_logits(kernels, coarse.pixels), blocks, atol=1e-5)
+
+
+def test_an_object_of_one_cell_is_not_lost_among_a_quarter_of_them():
+  masks = jnp.zeros((1, 1, HEIGHT * 2 * HEIGHT)).at[0, 0, 77].set(1)
+  pixels = jnp.zeros((1, HEIGHT, 2 * HEIGHT, 1))
+  assert measure_coarsely(pixels, masks, jnp.array([0], jnp.uint32), 0).masks.max() == 0.25
+
+
+def test_a_quarter_of_the_points_stand_for_the_whole_sphere():
+  pixels, masks = draw(np.random.default_rng(5))
+  seed = jnp.arange(2, dtype=jnp.uint32)
+  few, many = (look(pixels, masks, seed, 101) for look in (measure_coarsely, measure))
+  assert few.masks.shape == (2, 3, 26)
+  np.testing.assert_allclose(few.weights.sum(), many.weights.sum(), rtol=1e-5)

@@ -28,7 +28,7 @@ from foir360_jax.models.cells import (
 from foir360_jax.models.chance import TAUGHT_PLACES, stream
 from foir360_jax.models.panorank import PanoRank, Scene, confident
 from foir360_jax.models.places import find_peaks, heat_target, object_centres
-from foir360_jax.models.points import measure
+from foir360_jax.models.points import measure, measure_coarsely
 from foir360_jax.models.query_decoder import Queries
 from foir360_jax.models.ranking_terms import Lists, add_found, ranking_terms, true_lists
 from foir360_jax.models.segmentation_terms import segmentation_terms
@@ -48,7 +48,8 @@ class Objective:
 
   Args:
     ranking_loss: one of `foir360_jax.losses`.
-    points: number of points on the sphere at which masks are compared; 0 for all cells.
+    points: number of points on the sphere at which masks are compared, those of predictions before
+      the last one at a quarter of it; 0 for all cells (and their blocks of 2 x 2).
     own_picks: at the end of the run, the share of the REM's steps in training that go on from its
       own pick; it rises linearly from 0.
     finds: whether the model learns to find objects, too; if not, the terms are `rank_true`,
@@ -94,8 +95,10 @@ class Objective:
     terms["foreground"] = ((weights * entropy).sum(), weights.sum() * heat.shape[0])
 
     queries = self._decode(model, scene, masks, centres, where, batch["seed"])
-    measured = measure(scene.pixels, masks, batch["seed"], self.points)
-    of_queries, match = segmentation_terms(queries, measured, where, batch["category"])
+    places = (
+      look(scene.pixels, masks, batch["seed"], self.points) for look in (measure, measure_coarsely)
+    )
+    of_queries, match = segmentation_terms(queries, *places, where, batch["category"])
 
     found = slice(where.shape[1], None)
     kernels, objects = jax.lax.stop_gradient(

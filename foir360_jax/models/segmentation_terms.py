@@ -2,9 +2,9 @@
 
 All predictions count alike, those from the places alone and those after every layer, each with its
 own assignment of queries to objects. Terms are sums over the predictions, counts as well, so a term
-is a mean over them.
+is a mean over them. The masks of the last prediction are compared at more places than the others.
 
-Axes: L predictions, B scenes, N objects, Q found queries, D channels of kernels, n points.
+Axes: L predictions, B scenes, N objects, Q found queries, D channels of kernels, n places.
 """
 
 from typing import NamedTuple
@@ -27,31 +27,82 @@ class Match(NamedTuple):
   iou: jax.Array
 
 
+class _Predictions(NamedTuple):
+  """Some of the predictions, and where their masks are compared.
+
+  Attributes:
+    taught: one query for each of N objects.
+    found: Q queries.
+    measured: the places.
+    where: `[B, N]`, objects. One that is nowhere among the places says nothing: it must not be
+      taught as empty.
+  """
+
+  taught: Queries
+  found: Queries
+  measured: Measured
+  where: jax.Array
+
+
 def segmentation_terms(
-  queries: Queries, measured: Measured, where: jax.Array, category: jax.Array
+  queries: Queries, measured: Measured, coarsely: Measured, where: jax.Array, category: jax.Array
 ) -> tuple[Terms, Match]:
   """The terms `object`, `mask_dice`, `mask_entropy`, `category` and `recall`.
 
   Args:
     queries: one taught query for each of N objects, then the found ones.
-    measured: where masks are compared.
+    measured: where the masks of the last prediction are compared.
+    coarsely: where those before it are.
     where: `[B, N]`.
     category: `[B, N]`, -1 where unknown.
 
   Returns:
     the terms, and the match after the last layer; its IoU is 0 in the padding.
   """
-  # An object that is nowhere among the points says nothing here: it must not be taught as empty.
-  where = where & (measured.masks.max(-1) > 0)
-  num_taught = where.shape[1]
-  taught, found = (
-    Queries(queries.tokens, *(x[:, :, part] for x in queries[1:]))
-    for part in (slice(num_taught), slice(num_taught, None))
-  )
-  num_predictions, batch_size, num_found = found.object_logits.shape
-  num_objects = num_predictions * where.sum()
-  matched = _match(found, measured, where)
+  parts = [_part(queries, slice(-1, None), measured, where)]
+  if len(queries.object_logits) > 1:
+    parts.insert(0, _part(queries, slice(-1), coarsely, where))
+  matched = _match(parts)
 
+  terms: Terms = {}
+  for part, query in zip(parts, matched, strict=True):
+    for name, (total, count) in _terms(part, query, category).items():
+      before = terms.get(name, (0.0, 0))
+      terms[name] = (before[0] + total, before[1] + count)
+  last, query = parts[-1], matched[-1][0]
+  kernels = jnp.take_along_axis(last.found.kernels[0], query[..., None], axis=1)
+  iou = _overlap(mask_logits(kernels, measured.pixels), measured, last.where)
+  terms["recall"] = ((iou >= 0.5).sum(), last.where.sum())
+  return terms, Match(query, iou)
+
+
+def _part(queries: Queries, which: slice, measured: Measured, where: jax.Array) -> _Predictions:
+  taught, found = (
+    Queries(queries.tokens, *(x[which, :, group] for x in queries[1:]))
+    for group in (slice(where.shape[1]), slice(where.shape[1], None))
+  )
+  return _Predictions(taught, found, measured, where & (measured.masks.max(-1) > 0))
+
+
+def _match(parts: list[_Predictions]) -> list[jax.Array]:
+  """The found query of each object, `[L, B, N]`: all predictions and scenes in one call."""
+  with jax.named_scope("matching"):
+    costs = []
+    for _, found, measured, where in jax.lax.stop_gradient(parts):
+      logits = mask_logits(found.kernels, measured.pixels)
+      costs.append(
+        matching_cost(logits, found.object_logits, measured.masks, where, measured.weights)
+      )
+    cost = jnp.concatenate(costs)
+    matched = assign(cost.reshape(-1, *cost.shape[2:])).reshape(cost.shape[:3])
+  return jnp.split(matched, [len(costs[0])]) if len(costs) > 1 else [matched]
+
+
+def _terms(part: _Predictions, matched: jax.Array, category: jax.Array) -> Terms:
+  """The terms of some predictions, whose objects have the found queries `matched [L, B, N]`."""
+  taught, found, measured, where = part
+  num_predictions, batch_size = matched.shape[:2]
+  num_objects = num_predictions * where.sum()
   layers = jnp.arange(num_predictions)[:, None, None]
   rows = jnp.arange(batch_size)[:, None]
   real = jnp.broadcast_to(where, matched.shape)
@@ -76,19 +127,7 @@ def segmentation_terms(
   terms["category"] = category_term(
     category_logits, jnp.broadcast_to(known, category_logits.shape[:-1])
   )
-  iou = _overlap(logits[-1, :, num_taught:], measured, where)
-  terms["recall"] = ((iou >= 0.5).sum(), where.sum())
-  return terms, Match(matched[-1], iou)
-
-
-def _match(found: Queries, measured: Measured, where: jax.Array) -> jax.Array:
-  """The found query of each object, `[L, B, N]`: all predictions and scenes in one call."""
-  kernels, object_logits = jax.lax.stop_gradient((found.kernels, found.object_logits))
-  with jax.named_scope("matching"):
-    logits = mask_logits(kernels, jax.lax.stop_gradient(measured.pixels))
-    cost = matching_cost(logits, object_logits, measured.masks, where, measured.weights)
-    matched = assign(cost.reshape(-1, *cost.shape[2:]))
-  return matched.reshape(*cost.shape[:3])
+  return terms
 
 
 def _overlap(logits: jax.Array, measured: Measured, where: jax.Array) -> jax.Array:
