@@ -13,7 +13,8 @@ from flax import nnx
 from foir360_jax.data import open_source, unpack_masks
 from foir360_jax.evaluation import Ranker, evaluate, predict_folder
 from foir360_jax.evaluation.decision import NEVER, Decision, choose
-from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, mask_measures
+from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, TrueMasks, mask_measures, true_masks
+from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import RANK_FILE_SCHEMA, PanoramaError
 from foir360_jax.metrics import mask_iou
@@ -40,6 +41,7 @@ def draw_example(rng, count):
     "index": 0,
     "log_area": np.where(where, relevance + rng.normal(size=NUM_OBJECTS), -7),
     "horizon": np.zeros(NUM_OBJECTS),
+    "on_seam": np.arange(NUM_OBJECTS) == 1,
     "given": truth,
     "iou": np.eye(NUM_OBJECTS, NUM_QUERIES) * where[:, None],
     "confidence": np.pad(0.9 * where, (0, NUM_QUERIES - NUM_OBJECTS)),
@@ -74,7 +76,7 @@ def run_oracle(monkeypatch):
       np.zeros(area.shape),
     )
     given = GivenMasks(batch["given"], batch["given"])
-    return given, own, (batch["log_area"], batch["horizon"])
+    return given, own, TrueMasks(batch["log_area"], batch["horizon"], batch["on_seam"])
 
   monkeypatch.setattr(module, "_compile", lambda *_: pass_through)
   return lambda validation, test, **more: evaluate(None, validation, test, **OPTIONS, **more)
@@ -120,6 +122,38 @@ def test_missed_objects_lower_recall_and_score(examples, run_oracle):
   expected = np.mean([1 - 1 / example["where"].sum() for example in examples])
   assert report["own_masks"]["recall"] == pytest.approx(expected)
   assert report["own_masks"]["model"]["mean"] < 0.7
+
+
+def test_recall_is_told_by_place(examples, run_oracle):
+  for example in examples:
+    example["horizon"] = -np.deg2rad([0, 10, 40, 59, 61, 90])
+    example["confidence"][[1, 5]] = 0
+  report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
+  places = report["own_masks"]["recall_by_place"]
+  assert {name: (place["recall"], place["objects"]) for name, place in places.items()} == {
+    "within_30_deg": (0.5, 12),
+    "from_30_to_60_deg": (1.0, 11),
+    "beyond_60_deg": (pytest.approx(4 / 7), 7),
+    "on_seam": (0.0, 6),
+  }
+  low, high = places["beyond_60_deg"]["interval_95"]
+  assert 0.5 <= low < 4 / 7 < high <= 1  # by picture: 1/2, 1/2, 1/2, 1
+
+
+def test_a_place_without_objects_has_no_recall():
+  places = recall_by_place([(np.array([True]), np.array([0.1]), np.array([False]))] * 3)
+  assert places["within_30_deg"] == {"recall": 1.0, "interval_95": [1.0, 1.0], "objects": 3}
+  assert places["on_seam"] == {"recall": None, "interval_95": None, "objects": 0}
+
+
+def test_only_masks_on_both_sides_of_the_seam_are_cut_by_it():
+  masks = np.zeros((2, 3, 8, 16), bool)
+  masks[0, 0, 3, :2] = masks[0, 0, 4, -3:] = True
+  masks[0, 1, 3, :2] = True
+  masks[1, 1, :, 5:] = True
+  masks[1, 2, 7] = True
+  measures = true_masks(np.packbits(masks, axis=-1))
+  np.testing.assert_array_equal(measures.on_seam, [[True, False, False], [False, False, True]])
 
 
 def test_the_threshold_is_chosen_on_validation_and_not_on_test(examples, run_oracle):

@@ -16,17 +16,18 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.evaluation.decision import Decision, choose
-from foir360_jax.evaluation.infer import infer, mask_measures
+from foir360_jax.evaluation.infer import infer, true_masks
+from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
   bootstrap_interval,
+  found_at_iou,
   rank_correlation,
   recall_at_iou,
   sa_sor_from_iou,
 )
 from foir360_jax.models import PanoRank
-from foir360_jax.models.cells import cell_masks
 from foir360_jax.types import Batch
 
 
@@ -38,6 +39,7 @@ class ImageResult:
     index: its place in the split.
     relevance: `[n]`.
     given: scores `[n]` for the true masks, by ranker.
+    on_seam: `[n]` bool, whether the true mask is cut by the seam.
     iou: `[n, m]`.
     confidence: `[m]`.
     importance: `[T, m]`.
@@ -50,6 +52,7 @@ class ImageResult:
   index: int
   relevance: np.ndarray
   given: dict[str, np.ndarray]
+  on_seam: np.ndarray
   iou: np.ndarray
   confidence: np.ndarray
   importance: np.ndarray
@@ -106,12 +109,17 @@ def evaluate(
   }
   if not finds:
     return report, results
-  kept = [_kept(result, level, decision).sum() for result in results]
+  kept = [_kept(result, level, decision) for result in results]
+  found = [
+    (found_at_iou(result.iou[:, keep], iou_threshold), result.given["horizon"], result.on_seam)
+    for result, keep in zip(results, kept, strict=True)
+  ]
   own = {
     "iou_threshold": iou_threshold,
     "recall": _mean([result.scores["recall"] for result in results]),
     "objects_per_image": float(np.mean([len(result.relevance) for result in results])),
-    "predictions_per_image": float(np.mean(kept)),
+    "predictions_per_image": float(np.mean([keep.sum() for keep in kept])),
+    "recall_by_place": recall_by_place(found),
   }
   report |= {
     **decision._asdict(),
@@ -124,7 +132,7 @@ def evaluate(
 def _compile(model: PanoRank, thresholds: Sequence[float], turns: int) -> Callable[[Batch], Any]:
   graphdef, state = nnx.split(model)
   infer_batch = jax.jit(functools.partial(infer, graphdef, turns=turns))
-  measure = jax.jit(lambda packed: mask_measures(cell_masks(packed, 1)))
+  measure = jax.jit(true_masks)
 
   def run(batch: Batch):
     given, own = infer_batch(state, batch, jnp.asarray(thresholds))
@@ -135,14 +143,14 @@ def _compile(model: PanoRank, thresholds: Sequence[float], turns: int) -> Callab
 
 def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
   for batch in batches:
-    given, own, (log_area, horizon) = run(batch)
+    given, own, true = run(batch)
     for row in np.flatnonzero(batch["example_where"]):
       real = batch["where"][row]
       given_scores = {
         "model": given.importance[row][real],
         "rank_head_alone": given.head_scores[row][real],
-        "area": log_area[row][real],
-        "horizon": horizon[row][real],
+        "area": true.log_area[row][real],
+        "horizon": true.horizon[row][real],
       }
       own_scores = {"area": own.log_area[row], "horizon": own.horizon[row]}
       iou = own.iou[row][real]
@@ -154,6 +162,7 @@ def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
         index=int(batch["index"][row]),
         relevance=batch["relevance"][row][real],
         given=given_scores,
+        on_seam=true.on_seam[row][real],
         iou=iou,
         confidence=own.confidence[row],
         importance=own.importance[row],

@@ -44,6 +44,14 @@ class OwnMasks(NamedTuple):
   horizon: jax.Array
 
 
+class TrueMasks(NamedTuple):
+  """Of the true objects, `[B, N]` each: `log_area` and `horizon` as above, `on_seam` bool."""
+
+  log_area: jax.Array
+  horizon: jax.Array
+  on_seam: jax.Array
+
+
 def infer(
   graphdef: nnx.GraphDef,
   state: nnx.State,
@@ -76,6 +84,12 @@ def infer(
     horizon=horizon,
   )
   return GivenMasks(given.importance, given.head_scores), own
+
+
+def true_masks(packed: jax.Array) -> TrueMasks:
+  """Measures of bit-packed masks `[B, N, H, W / 8]`."""
+  first, last = jnp.unpackbits(packed[..., [0, -1]], axis=-1)[..., jnp.array([0, 15])].any(2).T
+  return TrueMasks(*mask_measures(cell_masks(packed, 1)), (first & last).T)
 
 
 def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:

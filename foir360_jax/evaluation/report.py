@@ -12,6 +12,7 @@ from foir360_jax.data.transforms import unpack_masks
 from foir360_jax.evaluation.decision import NEVER
 from foir360_jax.evaluation.evaluate import ImageResult
 from foir360_jax.evaluation.ranker import Ranker
+from foir360_jax.evaluation.recall_by_place import PLACES
 from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
 from foir360_jax.formats import save_image, write_atomically
 from foir360_jax.formats.json_file import without_nan
@@ -51,6 +52,12 @@ def table(report: dict[str, Any]) -> str:
     f" recall {own['recall']:.3f}, {own['predictions_per_image']:.1f} objects an image"
     f" for {own['objects_per_image']:.1f} true ones"
   )
+  for name, title in PLACES.items():
+    here = own["recall_by_place"][name]
+    if here["objects"]:
+      low, high = here["interval_95"]
+      share = f"{here['recall']:.3f} [{low:.3f}, {high:.3f}]"
+      lines.append(f"  recall {title:34}{share:>22} of {here['objects']} objects")
   return "\n".join(lines)
 
 

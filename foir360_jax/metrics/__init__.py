@@ -40,7 +40,7 @@ from foir360_jax.metrics.ranking import (
   sa_sor,
   sa_sor_from_iou,
 )
-from foir360_jax.metrics.segmentation import mask_iou, recall_at_iou
+from foir360_jax.metrics.segmentation import found_at_iou, mask_iou, recall_at_iou
 from foir360_jax.metrics.sor import sor, sor_from_iou, sor_from_masks
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
   "cc",
   "crop_masks",
   "fixation_density",
+  "found_at_iou",
   "kendall_tau_b",
   "kl_divergence",
   "mask_iou",

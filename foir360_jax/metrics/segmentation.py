@@ -65,11 +65,22 @@ def recall_at_iou(iou: ArrayLike, iou_threshold: float = 0.5) -> Score:
   >>> recall_at_iou([[0.8, 0.0], [0.6, 0.0]])
   Score(value=0.5, status='used')
   """
-  found = np.asarray(iou) >= iou_threshold
-  if not len(found):
-    return SKIPPED
-  matched = found[linear_sum_assignment(found, maximize=True)]
-  return Score(float(matched.sum() / len(found)), "used")
+  found = found_at_iou(iou, iou_threshold)
+  return Score(float(found.sum() / len(found)), "used") if len(found) else SKIPPED
+
+
+def found_at_iou(iou: ArrayLike, iou_threshold: float = 0.5) -> np.ndarray:
+  """Which of the true objects are found, bool [n]; the arguments are those of `recall_at_iou`.
+
+  >>> found_at_iou([[0.8, 0.0], [0.1, 0.4], [0.0, 0.7]])
+  array([ True, False,  True])
+  """
+  overlaps = np.asarray(iou) >= iou_threshold
+  found = np.zeros(len(overlaps), bool)
+  if len(overlaps):
+    objects, predictions = linear_sum_assignment(overlaps, maximize=True)
+    found[objects] = overlaps[objects, predictions]
+  return found
 
 
 def _weights(pixel_weights: ArrayLike, size: tuple[int, int]) -> np.ndarray:
