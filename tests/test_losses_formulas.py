@@ -268,6 +268,43 @@ def test_unknown_loss_is_refused_with_the_names_of_the_known():
     losses.build_ranking_loss("listml")
 
 
+MEANS_OVER = {
+  "approx_ndcg": lambda labels: 1,
+  "lambdarank": lambda labels: 1,
+  "listmle": len,
+  "pairwise_hinge": lambda labels: sum(a > b for a in labels for b in labels),
+  "pairwise_logistic": lambda labels: sum(a > b for a in labels for b in labels),
+  "plackett_luce": len,
+  "softmax": sum,
+}
+
+
+@pytest.mark.parametrize("name", MEANS_OVER)
+def test_mean_of_a_list_is_its_loss_over_what_the_loss_adds_up(name):
+  scores, labels, where, _ = random_lists(13, 6, 7)
+  where[2] = False
+  means = losses.build_mean_ranking_loss(name)(scores, labels, where=where)
+  sums = losses.build_ranking_loss(name)(scores, labels, where=where, reduce_fn=None)
+  for mean, total, known in zip(
+    means, sums, map(np.compress, where, labels, strict=True), strict=True
+  ):
+    size = MEANS_OVER[name](known.tolist())
+    np.testing.assert_allclose(mean, total / size if size else 0.0, 1e-5, 1e-7)
+
+
+def test_means_of_lists_of_all_lengths_are_of_one_size():
+  """Scores of chance cost about as much in a short list as in a long one."""
+  rng = np.random.default_rng(3)
+  for name in ("pairwise_logistic", "pairwise_hinge"):
+    short, long = (
+      losses.build_mean_ranking_loss(name)(
+        *rng.normal(size=(2, 64, n)).astype(np.float32), where=np.ones((64, n), bool)
+      ).mean()
+      for n in (4, 40)
+    )
+    assert 0.7 < long / short < 1.4
+
+
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.losses import listmle_loss
+from foir360_jax.losses import build_mean_ranking_loss
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.ranking_terms import add_found, ranking_terms, true_lists
 from foir360_jax.models.recurrent_ranking import Candidates
 
 CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
+LISTMLE = build_mean_ranking_loss("listmle")
 WHERE = np.array([[True, True, False, True], [True, True, True, True], [False] * 4])
 FOUND = np.where(WHERE, 0.9, 0.0)  # IoU with the matched candidates
 
@@ -61,7 +62,7 @@ def terms_of(decoder):
       nnx.merge(graphdef, state),
       tokens,
       lists,
-      ranking_loss=listmle_loss,
+      ranking_loss=LISTMLE,
       num_objects=OBJECTS,
       seed=seed,
       own_picks=own_picks,
@@ -158,7 +159,7 @@ def test_without_second_lists_there_is_nothing_found(decoder):
     decoder,
     tokens,
     true_lists(WHERE, relevance, category),
-    ranking_loss=listmle_loss,
+    ranking_loss=LISTMLE,
     num_objects=OBJECTS,
     seed=jnp.arange(3, dtype=jnp.uint32),
     own_picks=None,
@@ -179,7 +180,7 @@ def test_only_true_masks_are_told_their_categories(decoder):
       nnx.merge(graphdef, state),
       tokens,
       add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence),
-      ranking_loss=listmle_loss,
+      ranking_loss=LISTMLE,
       num_objects=OBJECTS,
       seed=jnp.arange(3, dtype=jnp.uint32),
       own_picks=None,

@@ -1,7 +1,7 @@
 """Losses over padded lists of objects: ranking losses and mask losses, all with one epilogue."""
 
 from foir360_jax.losses.approx_ndcg import approx_ndcg_loss
-from foir360_jax.losses.build import build_ranking_loss
+from foir360_jax.losses.build import build_mean_ranking_loss, build_ranking_loss
 from foir360_jax.losses.listwise import softmax_loss
 from foir360_jax.losses.masking import safe_reduce
 from foir360_jax.losses.pairwise import (
@@ -14,6 +14,7 @@ from foir360_jax.losses.segmentation import dice_loss, focal_heatmap_loss, mask_
 
 __all__ = [
   "approx_ndcg_loss",
+  "build_mean_ranking_loss",
   "build_ranking_loss",
   "dice_loss",
   "focal_heatmap_loss",

@@ -5,7 +5,7 @@ from typing import Any
 
 from flax import nnx
 
-from foir360_jax.losses import build_ranking_loss
+from foir360_jax.losses import build_mean_ranking_loss
 from foir360_jax.models.objective import Objective
 from foir360_jax.models.panorank import PanoRank
 
@@ -32,7 +32,7 @@ def build_objective(config: Mapping[str, Any]) -> tuple[Objective, dict[str, flo
   """
   weights = dict(config["loss"])
   objective = Objective(
-    build_ranking_loss(weights.pop("ranking")),
+    build_mean_ranking_loss(weights.pop("ranking")),
     points=weights.pop("points"),
     own_picks=weights.pop("own_picks"),
     finds=learns_to_find(weights),

@@ -47,7 +47,7 @@ class Objective:
   0.5.
 
   Args:
-    ranking_loss: one of `foir360_jax.losses`.
+    ranking_loss: of `losses.build_mean_ranking_loss`.
     points: number of points on the sphere at which masks are compared, those of predictions before
       the last one at a quarter of it; 0 for all cells (and their blocks of 2 x 2).
     own_picks: at the end of the run, the share of the REM's steps in training that go on from its

@@ -108,7 +108,7 @@ def ranking_terms(
     decoder: scores and picks.
     tokens: `[R, L, C]` of its `describe`.
     lists: of the same places.
-    ranking_loss: one of `foir360_jax.losses`, for the scores.
+    ranking_loss: of `losses.build_mean_ranking_loss`, for the scores.
     num_objects: the most objects that a list may have, N.
     seed: `[B]`.
     own_picks: share of the steps at which the recurrent module goes on from its own pick rather
@@ -119,11 +119,8 @@ def ranking_terms(
   """
   told = _told(lists, seed) if tell_categories else None
   ranking = decoder.compare(tokens, lists.where, told)
-  counts = lists.is_object.sum(-1)
-  real = counts > 0
-  losses = ranking_loss(
-    ranking.scores, lists.relevance, where=lists.is_object, reduce_fn=None
-  ) / jnp.maximum(counts, 1)
+  real = lists.is_object.any(-1)
+  losses = ranking_loss(ranking.scores, lists.relevance, where=lists.is_object)
   batch_size = len(seed)
   terms = {"rank_true": (losses[:batch_size].sum(), real[:batch_size].sum())}
   if len(losses) > batch_size:
