@@ -285,10 +285,8 @@ def test_mean_of_a_list_is_its_loss_over_what_the_loss_adds_up(name):
   where[2] = False
   means = losses.build_mean_ranking_loss(name)(scores, labels, where=where)
   sums = losses.build_ranking_loss(name)(scores, labels, where=where, reduce_fn=None)
-  for mean, total, known in zip(
-    means, sums, map(np.compress, where, labels, strict=True), strict=True
-  ):
-    size = MEANS_OVER[name](known.tolist())
+  for mean, total, row, real in zip(means, sums, labels, where, strict=True):
+    size = MEANS_OVER[name](row[real].tolist())
     np.testing.assert_allclose(mean, total / size if size else 0.0, 1e-5, 1e-7)
 
 
