@@ -457,6 +457,9 @@ def test_names_of_given_masks_are_told_to_the_model_by_number(tiny_model, draw_b
   ranker.rank_masks(batch["image"][0], masks)
   assert told == [[1, -1, -1, -1], [-1, -1, -1, -1]]
   assert sorted(ranked.categories) == ["", "box", "cat"]  # the names stay
+  assert ranker.unknown_names(["box", "", "cat"]) == set()  # this one goes by looks anyway
+  ranker._is_told = True
+  assert ranker.unknown_names(["box", "", "cat"]) == {"cat"}
 
 
 def test_a_model_that_ranks_given_masks_alone_is_asked_for_nothing_else(

@@ -11,6 +11,14 @@ from foir360_jax.formats import RankedObjects, read_rank_file
 class ByArea:
   """A ranker that knows nothing but the size of a mask."""
 
+  category_names = ("box", "", "disc")
+
+  def __init__(self, unknown=()):
+    self.unknown = set(unknown)
+
+  def unknown_names(self, categories):
+    return self.unknown
+
   def rank_masks(self, panorama, masks, **names):
     share = masks.mean((1, 2)) if len(masks) else np.zeros(0)
     return RankedObjects.from_masks(panorama, masks, share.astype(np.float32), **names)
@@ -46,6 +54,15 @@ def test_every_scene_gets_the_ranks_of_its_masks_and_bad_ones_a_line(scenes, tmp
     assert ranked.masks[0, 2:6, 1:9].all() and ranked.masks[0].sum() == 32
     assert (output / "overlays" / f"{scene_id}.png").is_file()
   assert not (output / "ranks" / "flat.json").exists()
+
+
+def test_categories_that_say_nothing_to_the_model_are_told_at_the_end(scenes, tmp_path):
+  lines = []
+  rank_given_masks(ByArea({"sofa", "cat"}), scenes, tmp_path / "out", say=lines.append)
+  assert len(lines) == 5
+  assert lines[-1] == (
+    "the model does not know cat, sofa and ranked these by their looks; it knows box, disc"
+  )
 
 
 def test_results_are_only_replaced_when_asked(scenes, tmp_path):

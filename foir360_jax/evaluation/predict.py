@@ -65,6 +65,8 @@ def rank_given_masks(
 ) -> int:
   """Ranks the objects whose masks a folder brings, and tells one line about each panorama.
 
+  The last line names the categories that a model does not know which is told them.
+
   Args:
     ranker: the model.
     input_path: a folder of any format of `formats.open_scenes` that has pictures and masks; ranks
@@ -87,6 +89,7 @@ def rank_given_masks(
   if output.resolve() == folder.path.resolve():
     raise ValueError(f"{output} is the folder of the panoramas; give another --output")
   _check_free(output, folder.ids, overwrite)
+  unknown: set[str] = set()
 
   def rank(scene_id: str) -> RankedObjects:
     scene = folder.read(scene_id)
@@ -94,16 +97,24 @@ def rank_given_masks(
       raise SceneError(
         f"{folder.path}: {scene_id}: there is no picture; put it where the layout has it"
       )
+    categories = [item.category for item in scene.objects]
+    unknown.update(ranker.unknown_names(categories))
     return ranker.rank_masks(
       read_panorama(scene.image_file),
       scene.masks(),
-      categories=[item.category for item in scene.objects],
+      categories=categories,
       ids=[item.id for item in scene.objects],
       image=scene.image_file.name,
     )
 
   scenes = [(scene_id, scene_id, f"{folder.path}: {scene_id}") for scene_id in folder.ids]
-  return _rank_each(scenes, rank, output, say)
+  failed = _rank_each(scenes, rank, output, say)
+  if unknown:
+    say(
+      f"the model does not know {', '.join(sorted(unknown))} and ranked these by their looks; it"
+      f" knows {', '.join(filter(None, ranker.category_names)) or 'no names'}"
+    )
+  return failed
 
 
 def _check_free(output: pathlib.Path, names: Sequence[str], overwrite: bool) -> None:

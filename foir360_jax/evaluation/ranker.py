@@ -58,6 +58,7 @@ class Ranker:
       lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, turns=turns)
     )
     self._mask_stride = model.mask_stride
+    self._is_told = model.told_categories
     self.height = height
     self.category_names = tuple(category_names)
     self.decision = decision
@@ -189,6 +190,10 @@ class Ranker:
     return RankedObjects.from_masks(
       panorama, masks, order.importance[0, : len(masks)], categories, ids=ids, image=image
     )
+
+  def unknown_names(self, categories: Sequence[str]) -> set[str]:
+    """Of the names of given masks those that say nothing to a model that ranks by them."""
+    return set(categories) - set(self.category_names) - {""} if self._is_told else set()
 
   def _small(self, panorama: np.ndarray) -> jax.Array:
     return jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)
