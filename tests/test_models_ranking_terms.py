@@ -80,7 +80,7 @@ def step_by_step(decoder, tokens, lists, follow_own):
     objects = {index for index in left if lists.is_object[row, index]}
     picked, costs = [], []
     while objects or lists.ends[row]:
-      candidates = Candidates(ranking.scores[row : row + 1], ranking.tokens[row : row + 1])
+      candidates = Candidates(*(x[row : row + 1] for x in ranking.candidates))
       picks = decoder.recurrent(
         candidates,
         lists.where[row : row + 1],

@@ -8,7 +8,7 @@ from flax import nnx
 
 from foir360_jax.models.recurrent_ranking import Candidates, RecurrentRanking, stop_margins
 
-CHANNELS = 8
+CHANNELS, CATEGORIES = 8, 3
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,11 @@ def run(recurrent):
 
 def draw(rng, where):
   where = np.asarray(where)
+  kinds = rng.dirichlet(np.full(CATEGORIES, 0.3), where.shape)
   return Candidates(
     jnp.asarray(rng.normal(size=where.shape), jnp.float32),
     jnp.asarray(rng.normal(size=(*where.shape, CHANNELS)), jnp.float32),
+    jnp.asarray(kinds, jnp.float32),
   )
 
 
@@ -60,9 +62,9 @@ def perceptron(mlp, x):
   return in_float64(last, np.maximum(in_float64(first, x), 0))[0]
 
 
-def written_out(recurrent, scores, tokens, left, picked):
+def written_out(recurrent, candidates, example, left, picked):
   """Logits of those left, and of stopping, by the formulas of the module."""
-  scores, tokens = np.asarray(scores, np.float64), np.asarray(tokens, np.float64)
+  scores, tokens, kinds = (np.asarray(x[example], np.float64) for x in candidates)
   progress = np.log(1 + len(picked))
   logits = {}
   for i in left:
@@ -73,18 +75,20 @@ def written_out(recurrent, scores, tokens, left, picked):
       numerator = numerator + affinity * in_float64(recurrent.value, tokens[j])
       denominator += affinity
     hidden = in_float64(recurrent.own, tokens[i]) + numerator / denominator
-    hidden = np.maximum(hidden + progress * np.asarray(recurrent.progress[...], np.float64), 0)
+    hidden = hidden + progress * np.asarray(recurrent.progress[...], np.float64)
+    kin = sum(kinds[i] @ kinds[j] for j in picked)
+    hidden = np.maximum(hidden + np.log(1 + kin) * np.asarray(recurrent.kin[...], np.float64), 0)
     logits[i] = scores[i] + (hidden @ np.asarray(recurrent.correct.kernel[...], np.float64))[0]
   mean = tokens[picked].mean(0) if picked else np.zeros(CHANNELS)
   return logits, perceptron(recurrent.stop, np.append(mean, progress))
 
 
 def test_the_picks_and_their_logits_are_those_of_the_formulas(recurrent, picked):
-  (scores, tokens), picks, _ = picked
+  candidates, picks, _ = picked
   for example in range(2):
     left, before = set(np.flatnonzero(WHERE[example]).tolist()), []
     for step in range(WHERE[example].sum()):
-      logits, stop = written_out(recurrent, scores[example], tokens[example], left, before)
+      logits, stop = written_out(recurrent, candidates, example, left, before)
       for index, value in logits.items():
         assert picks.logits[example, step, index] == pytest.approx(value, rel=1e-4, abs=1e-4)
       assert picks.stop[example, step] == pytest.approx(stop, rel=1e-4, abs=1e-4)
@@ -92,13 +96,13 @@ def test_the_picks_and_their_logits_are_those_of_the_formulas(recurrent, picked)
       assert picks.order[example, step] == best
       left.remove(best)
       before.append(best)
-    _, stop = written_out(recurrent, scores[example], tokens[example], left, before)
+    _, stop = written_out(recurrent, candidates, example, left, before)
     at_once = picked[2][1]  # of stopping after the last object, which training asks for
     assert at_once[example, len(before)] == pytest.approx(stop, rel=1e-4, abs=1e-4)
 
 
 def test_what_was_picked_changes_the_order_of_the_rest(picked):
-  (scores, _), picks, _ = picked
+  (scores, *_), picks, _ = picked
   corrections = picks.logits[0] - np.asarray(scores[0])
   possible = picks.logits[0] > -1e8
   last = corrections[4][possible[4]] - corrections[0][possible[4]]
@@ -127,8 +131,8 @@ def test_the_picks_are_a_permutation_with_the_padding_last(picked):
 def test_nothing_is_picked_twice_however_large_the_numbers(run, scale):
   rng = np.random.default_rng(7)
   where = rng.random((4, 128)) < 0.8
-  scores, tokens = draw(rng, where)
-  picks, (logits, stop) = run(Candidates(scores * scale, tokens * scale), where)
+  scores, tokens, kinds = draw(rng, where)
+  picks, (logits, stop) = run(Candidates(scores * scale, tokens * scale, kinds), where)
   for example in range(4):
     assert sorted(picks.order[example].tolist()) == list(range(128))
     count = where[example].sum()
@@ -137,12 +141,13 @@ def test_nothing_is_picked_twice_however_large_the_numbers(run, scale):
 
 
 def test_garbage_in_the_padding_changes_no_pick(run, picked):
-  (scores, tokens), picks, _ = picked
+  (scores, tokens, kinds), picks, _ = picked
   padding = ~WHERE
   rng = np.random.default_rng(8)
   garbage = Candidates(
     np.where(padding, 50.0, scores).astype(np.float32),
     np.where(padding[..., None], rng.normal(size=tokens.shape) * 9, tokens).astype(np.float32),
+    np.where(padding[..., None], 5.0, kinds).astype(np.float32),
   )
   again, _ = run(garbage, WHERE)
   for example, count in enumerate(WHERE.sum(-1)):
@@ -182,6 +187,19 @@ def test_gradients_reach_scores_and_tokens_through_what_was_read(recurrent):
   assert (np.abs(third.tokens[0]).max(-1) > 0).tolist() == [True, True, True, False, False, True]
 
 
+def test_picks_of_its_own_kind_count_for_an_object_and_others_do_not(recurrent):
+  """All alike but for their kinds: only those of the kind that was picked change."""
+  module = nnx.clone(recurrent)
+  module.value.kernel[...] *= 0  # nothing is read but the number
+  tokens = jnp.ones((1, 6, CHANNELS))
+  kinds = jax.nn.one_hot(jnp.array([[0, 1, 0, 1, 2, 0]]), CATEGORIES)
+  where, order = jnp.ones((1, 6), bool), jnp.array([[0, 2]])
+  logits, _ = module.forced(Candidates(jnp.zeros((1, 6)), tokens, kinds), where, order, 3)
+  _, one, two = np.asarray(logits[0]).round(4)
+  assert one[1] == one[3] == one[4] != one[2] == one[5]
+  assert two[1] == two[3] == two[4] != two[5] != one[5]
+
+
 def test_untrained_it_picks_by_score():
   module = RecurrentRanking(CHANNELS, rngs=nnx.Rngs(3))
   candidates = draw(np.random.default_rng(12), np.ones((2, 9), bool))
@@ -205,7 +223,7 @@ def test_it_obeys_a_given_order_where_it_is_told_to(recurrent):
     left.remove(int(picks.order[0, step]))
 
 
-@pytest.mark.parametrize("margin", [-0.5, 0.0, 0.3])
+@pytest.mark.parametrize("margin", [-0.5, 0.0, 1.2])
 def test_margins_leave_the_objects_before_the_first_stop(picked, margin):
   _, picks, _ = picked
   margins = np.asarray(stop_margins(picks))
@@ -218,4 +236,4 @@ def test_margins_leave_the_objects_before_the_first_stop(picked, margin):
       kept.append(index)
     found = np.flatnonzero((margins[example] > margin) & WHERE[example])
     assert sorted(kept) == found.tolist()
-  assert 0 < (margins[WHERE] > 0.0).sum() < WHERE.sum() or margin != 0.0
+  assert 0 < (margins[WHERE] > 1.2).sum() < WHERE.sum(), "this margin must divide them"

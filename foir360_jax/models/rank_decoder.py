@@ -17,16 +17,24 @@ from foir360_jax.models.sphere_attention import BLOCKED
 
 
 class Ranking(NamedTuple):
-  """`scores [B, N]` (before the sigmoid), `category_logits [B, N, K]`, `tokens [B, N, C]`."""
+  """What the rank decoder says of objects.
+
+  Attributes:
+    scores: `[B, N]`, before the sigmoid.
+    category_logits: `[B, N, K]`.
+    tokens: `[B, N, C]`.
+    kinds: `[B, N, K]`, probabilities of categories: what was told, or what an object looks like.
+  """
 
   scores: jax.Array
   category_logits: jax.Array
   tokens: jax.Array
+  kinds: jax.Array
 
   @property
   def candidates(self) -> Candidates:
     """What the recurrent module picks from."""
-    return Candidates(self.scores, self.tokens)
+    return Candidates(self.scores, self.tokens, jax.lax.stop_gradient(self.kinds))
 
 
 class RankDecoder(nnx.Module):
@@ -79,7 +87,7 @@ class RankDecoder(nnx.Module):
     for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
       tokens = feed_forward(attention(tokens, bias=bias))
     tokens = self.norm(tokens)
-    return Ranking(self.score_head(tokens)[..., 0], category_logits, tokens)
+    return Ranking(self.score_head(tokens)[..., 0], category_logits, tokens, categories)
 
 
 def _commonness(categories: jax.Array, where: jax.Array) -> jax.Array:

@@ -6,18 +6,19 @@ masks hold of the scene):
 
   read(i, S) = (e0 + sum over j in S of exp(a_ij) value(j)) / (1 + sum over j in S of exp(a_ij))
   a_ij       = c tanh(query(i) . key(j) / (c sqrt(C))),  c = 8
-  logit(i|S) = score(i) + correct(relu(own(i) + read(i, S) + e1 log(1 + |S|)))
+  kin(i, S)  = sum over j in S of kind(i) . kind(j)
+  logit(i|S) = score(i) + correct(relu(own(i) + read(i, S) + e1 log(1 + |S|) + e2 log(1 + kin)))
   stop(S)    = stop(mean of the tokens in S, log(1 + |S|))
 
-Each object reads those picked that matter to it, e.g. others of its kind, or the learnt e0 where
-there is none; what it reads is added within the hidden layer of a perceptron. Numerator and
-denominator are sums over picks, so a step costs a few sums over the objects, however many were
-picked.
+Each object reads those picked that matter to it, or the learnt e0 where there is none, and knows
+how many of its kind were picked (means over picks, as attention makes them, cannot count). What it
+reads is added within the hidden layer of a perceptron. All are sums over picks, so a step costs a
+few sums over the objects, however many were picked.
 
 (FOIR-360's figure shows the REM between decoder memory and rank head; its code is not public, so
 this recurrence is our reading, close to SeqRank's sequential module: Guan and Lau, AAAI 2024.)
 
-Axes: B examples, N objects, T steps, C channels.
+Axes: B examples, N objects, T steps, C channels, K categories.
 """
 
 from typing import NamedTuple
@@ -33,10 +34,22 @@ _LARGEST_AFFINITY = 8.0  # |a_ij|: its exponential neither overflows nor drowns 
 
 
 class Candidates(NamedTuple):
-  """Objects to pick from: `scores [B, N]` and `tokens [B, N, C]` of the rank decoder."""
+  """Objects to pick from.
+
+  Attributes:
+    scores: `[B, N]` of the rank decoder.
+    tokens: `[B, N, C]` of the rank decoder.
+    kinds: `[B, N, K]`, shares of the categories that an object may be of; they sum to 1.
+  """
 
   scores: jax.Array
   tokens: jax.Array
+  kinds: jax.Array
+
+  @property
+  def alike(self) -> jax.Array:
+    """`[B, N, N]`: the likelihood that two objects are of one category."""
+    return jnp.einsum("bik,bjk->bij", self.kinds, self.kinds)
 
 
 class Picks(NamedTuple):
@@ -64,6 +77,7 @@ class RecurrentRanking(nnx.Module):
     self.own = nnx.Linear(channels, channels, rngs=rngs)
     self.nothing = nnx.Param(jnp.zeros(channels, jnp.float32))  # e0
     self.progress = nnx.Param(jnp.zeros(channels, jnp.float32))  # e1
+    self.kin = nnx.Param(jnp.zeros(channels, jnp.float32))  # e2
     # Zeros: without training it picks by score, so a model that never trains it has no noise of it.
     zeros = nnx.initializers.zeros
     self.correct = nnx.Linear(channels, 1, use_bias=False, kernel_init=zeros, rngs=rngs)
@@ -75,10 +89,11 @@ class RecurrentRanking(nnx.Module):
     scaled = products / (_LARGEST_AFFINITY * jnp.sqrt(tokens.shape[-1]))
     return jnp.exp(_LARGEST_AFFINITY * jnp.tanh(scaled))
 
-  def _logits(self, scores, own, read, num_picked) -> jax.Array:
-    """`scores [..., N]`, `own` and `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
+  def _logits(self, scores, own, read, num_picked, kin) -> jax.Array:
+    """`scores`, `kin [..., N]`, `own`, `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
     progress = jnp.log1p(num_picked)[..., None, None] * self.progress[...]
-    return scores + self.correct(nnx.relu(own + read + progress))[..., 0]
+    kin = jnp.log1p(kin)[..., None] * self.kin[...]
+    return scores + self.correct(nnx.relu(own + read + progress + kin))[..., 0]
 
   def _stop(self, picked_sum, num_picked) -> jax.Array:
     """`picked_sum [..., C]`, `num_picked [...]` -> `[...]`."""
@@ -101,7 +116,7 @@ class RecurrentRanking(nnx.Module):
       `[B, T, N]` logits, objects in their given places, `BLOCKED` for padding and for what was
       picked before; and `[B, T]`, the logits of stopping.
     """
-    scores, tokens = candidates
+    scores, tokens, _ = candidates
     rows = jnp.arange(order.shape[0])[:, None]
     place = jnp.full(scores.shape, scores.shape[-1]).at[rows, order].set(jnp.arange(order.shape[1]))
     steps = jnp.arange(num_steps)
@@ -111,8 +126,10 @@ class RecurrentRanking(nnx.Module):
     read = jnp.einsum("btij,bjc->btic", weights, self.value(tokens)) + self.nothing[...]
     read = read / (1 + weights.sum(-1, keepdims=True))
     num_picked = picked.sum(-1).astype(scores.dtype)
-    logits = self._logits(scores[:, None], self.own(tokens)[:, None], read, num_picked)
-    picked_sum = jnp.einsum("btn,bnc->btc", picked.astype(tokens.dtype), tokens)
+    chosen = picked.astype(tokens.dtype)
+    kin = jnp.einsum("btj,bij->bti", chosen, candidates.alike)
+    logits = self._logits(scores[:, None], self.own(tokens)[:, None], read, num_picked, kin)
+    picked_sum = jnp.einsum("btn,bnc->btc", chosen, tokens)
     logits = jnp.where(where[:, None] & ~picked, logits, BLOCKED)
     return logits, self._stop(picked_sum, num_picked)
 
@@ -134,15 +151,16 @@ class RecurrentRanking(nnx.Module):
       given: `[B, N]`: in training, a preference among those left, in place of the logits ...
       obey: `[B, T]`: ... at those steps at which this is True.
     """
-    (scores, tokens), where = candidates, jnp.asarray(where)
+    (scores, tokens, _), where = candidates, jnp.asarray(where)
     batch_size, num_objects, channels = tokens.shape
     batch = jnp.arange(batch_size)
     affinities, values, own = self._affinities(tokens), self.value(tokens), self.own(tokens)
+    alike = candidates.alike
 
     def pick(state, step):
-      left, numerator, denominator, picked_sum = state
+      left, numerator, denominator, kin, picked_sum = state
       num_picked = (where & ~left).sum(-1).astype(scores.dtype)
-      logits = self._logits(scores, own, numerator / denominator[..., None], num_picked)
+      logits = self._logits(scores, own, numerator / denominator[..., None], num_picked, kin)
       stop = self._stop(picked_sum, num_picked)
       logits = jnp.where(left & where, logits, BLOCKED)
       wanted = logits if given is None else jnp.where(obey[:, step, None], given, logits)
@@ -155,6 +173,7 @@ class RecurrentRanking(nnx.Module):
         left.at[batch, chosen].set(False),
         numerator + weight[..., None] * values[batch, chosen][:, None],
         denominator + weight,
+        kin + jnp.where(real[:, None], alike[batch, :, chosen], 0),
         picked_sum + jnp.where(real[:, None], tokens[batch, chosen], 0),
       )
       return state, (chosen, logits, stop)
@@ -163,6 +182,7 @@ class RecurrentRanking(nnx.Module):
       jnp.ones((batch_size, num_objects), bool),
       jnp.broadcast_to(self.nothing[...], tokens.shape),
       jnp.ones((batch_size, num_objects), tokens.dtype),
+      jnp.zeros((batch_size, num_objects), tokens.dtype),
       jnp.zeros((batch_size, channels), tokens.dtype),
     )
     _, (order, logits, stop) = jax.lax.scan(pick, start, jnp.arange(num_steps or num_objects))
