@@ -96,9 +96,10 @@ def step_by_step(decoder, tokens, lists, follow_own):
       if not objects:
         costs.append(everything - stop)
         break
-      best = max(objects, key=lambda index, row=row: lists.relevance[row, index])
-      costs.append(everything - logits[best])
-      chosen = best
+      highest = max(lists.relevance[row, index] for index in objects)
+      best = [index for index in sorted(objects) if lists.relevance[row, index] == highest]
+      costs.append(everything - np.log(np.sum(np.exp(logits[best]))))
+      chosen = best[0]
       if follow_own(row, len(picked)):
         chosen = max(objects, key=lambda index, logits=logits: logits[index])
       picked.append(chosen)
@@ -109,10 +110,13 @@ def step_by_step(decoder, tokens, lists, follow_own):
   return total
 
 
-@pytest.mark.parametrize("own_picks", [0.0, 1.0])
-def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks):
+@pytest.mark.parametrize(("own_picks", "levels"), [(0.0, None), (1.0, None), (0.0, 2)])
+def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks, levels):
+  """With few levels of relevance several objects are the best, and any of them may be picked."""
   rng = np.random.default_rng(1)
   relevance, category, matched, confidence = draw(rng)
+  if levels:
+    relevance = np.ceil(relevance * levels)
   lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   terms = terms_of(tokens, lists, jnp.arange(3, dtype=jnp.uint32), jnp.float32(own_picks))

@@ -144,8 +144,8 @@ def _step_costs(
   decoder, ranking: Ranking, lists: Lists, num_objects: int, seed, own_picks
 ) -> tuple[jax.Array, jax.Array]:
   """Negative log likelihood `[R]` of the best pick at every step, and the number of steps."""
-  # Best first, everything else behind: the place of each object in the true order. Of equals the
-  # first is wanted before the others.
+  # Best first, everything else behind: the place of each object in the true order, which goes on
+  # from the first of equals; any of them is a right pick.
   order = jnp.lexsort((-lists.relevance, ~lists.is_object), axis=-1)
   place = jnp.argsort(order, axis=-1)
   if own_picks is not None:
@@ -158,8 +158,9 @@ def _step_costs(
   picked_at = jnp.full(place.shape, num_steps).at[rows, order].set(jnp.arange(num_objects))
   steps = jnp.arange(num_steps)
   left = lists.is_object[:, None] & (picked_at[:, None] >= steps[:, None])
-  best = jnp.where(left, place[:, None], place.shape[-1]).argmin(-1)  # [R, T]
-  wanted = jnp.take_along_axis(logits, best[..., None], axis=-1)[..., 0]
+  relevance = jnp.where(left, lists.relevance[:, None], -jnp.inf)
+  is_best = left & (relevance == relevance.max(-1, keepdims=True))  # [R, T, L]
+  wanted = jax.nn.logsumexp(jnp.where(is_best, logits, BLOCKED), axis=-1)
 
   ends = lists.ends[:, None]
   stop = jnp.where(ends, stop, BLOCKED)
