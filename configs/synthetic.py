@@ -16,7 +16,7 @@ def get_config():
   # The finest level only feeds the next one here, and costs the most.
   config.model.widths = (16, 48, 72, 96)
   config.model.blocks = (0, 1, 1, 1)
-  config.model.decoder_layers = 3  # each looks at another of the three scales
+  config.model.decoder_layers = 3
   config.train.steps = 30000
   config.train.minutes = 60.0
   config.train.checkpoint_every = 1000

@@ -88,6 +88,8 @@ def test_there_is_a_configuration():
     ("data.max_objects", 0, "config.data.max_objects must be at least 1, not 0"),
     ("train.mode", "pjit", "config.train.mode must be one of jit, .*pmap, not 'pjit'"),
     ("model.mask_stride", 8, "config.model.mask_stride must be 2 or 4, not 8"),
+    ("model.mask_detail", 3, "config.model.mask_detail must be 1, 2 or 4 and at most 2 .*, not 3"),
+    ("model.mask_detail", 4, "config.model.mask_detail must be 1, 2 or 4 and at most 2 .*, not 4"),
     ("model.encoder", "resnet", "config.model.encoder must be one of sphere_small.*, not 'resnet'"),
     ("model.encoder", "sphere_resnet50", "config.model.mask_stride must be 4 with sphere_resnet50"),
     ("model.encoder", "panoswin_tiny", "config.model.mask_stride must be 4 with panoswin_tiny"),

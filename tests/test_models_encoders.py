@@ -69,7 +69,7 @@ def test_panorank_ranks_with_every_encoder(make_tiny_config, name, last_stride):
   config.model.sphere_from_stride = 64
   image = jax.ShapeDtypeStruct((2, 96, 192, 3), np.uint8)
   ranked = jax.eval_shape(lambda image: build_model(config)(image), image)
-  assert ranked.mask_logits.shape == (2, 8, 24 * 48)
+  assert ranked.mask_logits.shape == (2, 8, 48 * 96)
   strides = nnx.eval_shape(lambda: build_model(config)).pixel_decoder.strides
   assert strides == tuple(s for s in (4, 8, 16, 32) if s <= last_stride)
 

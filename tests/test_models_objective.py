@@ -23,7 +23,6 @@ from foir360_jax.train import (
 )
 
 COUNTS = (6, 3, 1, 4)
-PREDICTIONS = 2  # of the tiny model
 OBJECTIVE, WEIGHTS = build_objective(base_config())
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
 
@@ -77,8 +76,8 @@ def test_every_weight_names_a_term_and_every_term_counts_something(terms):
     assert count > 0 or name == "rank_found", name  # it need not have found anything yet
   num_objects = sum(COUNTS)
   assert terms["heat"][1] == terms["recall"][1] == num_objects
-  assert terms["object"][1] == PREDICTIONS * num_objects
-  assert terms["mask_dice"][1] == terms["category"][1] == 2 * PREDICTIONS * num_objects
+  assert terms["object"][1] == num_objects
+  assert terms["mask_dice"][1] == terms["category"][1] == 2 * num_objects
   assert terms["rank_true"][1] == len(COUNTS) and terms["recurrent"][1] == 2 * len(COUNTS)
 
 

@@ -10,8 +10,8 @@ from flax import nnx
 
 from foir360_jax.models import PanoRank, build_model, panorank
 from foir360_jax.models.cells import cell_masks
+from foir360_jax.models.confidence import confident
 from foir360_jax.models.layers import turn_map
-from foir360_jax.models.panorank import confident
 from foir360_jax.models.places import find_peaks
 
 TURN = 16  # columns: one cell of the coarsest map
@@ -64,7 +64,8 @@ def test_a_turn_of_the_panorama_turns_every_map(seen, turned):
     assert_close(rolled, np.roll(plain, TURN * plain.shape[2] // 96, axis=2))
   channels = [index for index in range(scene.pixels.shape[-1]) if index not in (20, 21, 22)]
   pixels = scene.pixels[..., channels]  # all but the directions, which tell where a cell is
-  assert_close(turned_scene.pixels[..., channels], np.roll(pixels, TURN // 2, axis=2))
+  assert scene.pixels.shape[1:3] == (48, 96)  # twice as fine as the fine map
+  assert_close(turned_scene.pixels[..., channels], np.roll(pixels, TURN, axis=2))
 
 
 def test_a_turn_of_the_panorama_turns_the_places_and_the_masks_of_the_queries(seen, turned):
@@ -72,9 +73,10 @@ def test_a_turn_of_the_panorama_turns_the_places_and_the_masks_of_the_queries(se
   height, width = scene.heat.shape[1:]
   row, column = np.divmod(places, width)
   assert turned_places.tolist() == (row * width + (column + TURN * width // 96) % width).tolist()
-  masks = segmentation.mask_logits.reshape(2, -1, height, width)
-  rolled = np.roll(masks, TURN * width // 96, axis=-1)
-  assert_close(turned_segmentation.mask_logits, rolled.reshape(segmentation.mask_logits.shape))
+  for name, size in (("mask_logits", 96), ("covered", width)):
+    masks = getattr(segmentation, name)
+    rolled = np.roll(masks.reshape(2, -1, size // 2, size), TURN * size // 96, axis=-1)
+    assert_close(getattr(turned_segmentation, name), rolled.reshape(masks.shape))
   assert_close(turned_segmentation.confidence, segmentation.confidence)
   assert (segmentation.confidence > 0).any()
 
@@ -141,7 +143,7 @@ def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model)
     ranking = model.rank_decoder.compare(tokens, where)
     return (
       model.order(tokens, where),
-      model.rank_decoder.recurrent(ranking.candidates, where).order,
+      model.rank_decoder.recurrent(ranking.candidates(), where).order,
       ranking,
     )
 
@@ -169,7 +171,7 @@ def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw
     model = nnx.merge(graphdef, state)
     scene = model.encode(image)
     segmentation = model.segment(scene)
-    tokens = model.describe(scene, jax.nn.sigmoid(segmentation.mask_logits))
+    tokens = model.describe(scene, segmentation.covered)
     order = model.order(tokens, segmentation.confidence > 0.05)
     return model(image, 0.05, margin).importance[0], order.stop_margin[0]
 

@@ -7,12 +7,12 @@ import pytest
 
 from foir360_jax.losses import dice_loss, mask_cross_entropy
 from foir360_jax.models import chance
-from foir360_jax.models.cells import flat_directions, flat_weights
+from foir360_jax.models.cells import flat_directions, flat_weights, pool_cells
 from foir360_jax.models.mask_head import mask_logits
 from foir360_jax.models.points import measure, measure_coarsely
 
 HEIGHT = 16
-measure_at = jax.jit(measure, static_argnums=3)
+measure_at = jax.jit(measure, static_argnums=(3, 4))
 
 
 def draw(rng, batch_size=2, num_objects=3, channels=5):
@@ -117,3 +117,38 @@ def test_a_quarter_of_the_points_stand_for_the_whole_sphere():
   few, many = (look(pixels, masks, seed, 101) for look in (measure_coarsely, measure))
   assert few.masks.shape == (2, 3, 26)
   np.testing.assert_allclose(few.weights.sum(), many.weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 300])
+def test_fine_masks_are_compared_at_as_many_places_of_the_same_weight(count):
+  """With detail 2 the map of 16 rows has cells as coarse as a map of 8."""
+  pixels, masks = draw(np.random.default_rng(6))
+  seed = jnp.arange(2, dtype=jnp.uint32)
+  for look, number in ((measure, count or 8 * 16), (measure_coarsely, (count or 8 * 16) // 4)):
+    measured = look(pixels, masks, seed, count, 2)
+    assert measured.pixels.shape == (2, number, 5)
+    assert measured.masks.shape == (2, 3, number)
+    np.testing.assert_allclose(measured.weights.sum(), flat_weights(8).sum(), rtol=0.03)
+
+
+def test_every_cell_gives_the_same_one_of_its_pixels_and_each_in_its_turn():
+  pixels, masks = draw(np.random.default_rng(7))
+  pixels, masks = (jnp.broadcast_to(x[:1], (64, *x.shape[1:])) for x in (pixels, masks))
+  measured = measure_at(pixels, masks, jnp.arange(64, dtype=jnp.uint32), 0, 2)
+  maps = np.asarray(pixels[0])
+  parts = {(i, j): maps[i::2, j::2].reshape(-1, 5) for i in (0, 1) for j in (0, 1)}
+  seen = set()
+  for places, true in zip(measured.pixels, measured.masks, strict=True):
+    (part,) = (part for part, expected in parts.items() if np.array_equal(places, expected))
+    expected = np.asarray(masks[0]).reshape(3, HEIGHT, -1)[:, part[0] :: 2, part[1] :: 2]
+    np.testing.assert_array_equal(true, expected.reshape(3, -1))
+    seen.add(part)
+  assert seen == set(parts)
+
+
+def test_blocks_of_fine_cells_are_means_of_all_their_pixels():
+  pixels, masks = draw(np.random.default_rng(8))
+  coarse = measure_coarsely(pixels, masks, jnp.arange(2, dtype=jnp.uint32), 0, 2)
+  blocks = np.asarray(pixels).reshape(2, HEIGHT // 4, 4, HEIGHT // 2, 4, 5).mean((2, 4))
+  np.testing.assert_allclose(coarse.pixels, blocks.reshape(2, -1, 5), atol=1e-6)
+  np.testing.assert_allclose(coarse.masks, pool_cells(masks, 4), atol=1e-6)

@@ -10,6 +10,7 @@ from foir360_jax.models.cells import flat_directions
 from foir360_jax.models.layers import mean_pool
 from foir360_jax.models.mask_head import MaskHead, mask_logits
 from foir360_jax.models.query_decoder import QueryDecoder
+from foir360_jax.sphere import pixel_directions
 
 HEIGHT, CHANNELS, MASK_CHANNELS, QUERIES = 16, 16, 20, 5
 SCALES = (4, 8, 16)
@@ -21,7 +22,7 @@ def head(draw_parameters):
 
 
 def build(num_layers, remat=False):
-  return QueryDecoder(CHANNELS, MASK_CHANNELS, num_layers, 3, remat=remat, rngs=nnx.Rngs(0))
+  return QueryDecoder(CHANNELS, MASK_CHANNELS, 1, num_layers, 3, remat=remat, rngs=nnx.Rngs(0))
 
 
 def draw_scene(rng, batch_size=2):
@@ -165,3 +166,17 @@ def test_computing_layers_again_changes_no_gradient(draw_parameters):
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
   for expected, found in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6 * largest)
+
+
+def test_a_cell_gives_masks_several_pixels_with_features_and_directions_of_their_own():
+  head = MaskHead(6, 20, 2, rngs=nnx.Rngs(3))
+  fine = jnp.asarray(np.random.default_rng(9).normal(size=(2, 4, 8, 6)), jnp.float32)
+  pixels = head.pixels(fine)
+  assert pixels.shape == (2, 8, 16, 25)
+  features = np.asarray(head.features(fine)).reshape(2, 4, 8, 2, 2, 20)
+  for row, column in ((0, 0), (3, 7), (2, 5)):
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+      pixel = pixels[1, 2 * row + i, 2 * column + j]
+      np.testing.assert_allclose(pixel[:20], features[1, row, column, i, j], rtol=1e-6)
+      direction = pixel_directions(8)[2 * row + i, 2 * column + j]
+      np.testing.assert_allclose(pixel[20:23], direction, atol=1e-6)

@@ -37,7 +37,7 @@ def rank(tiny_model):
   def rank(state, appearance, masks, where):
     decoder = nnx.merge(graphdef, state)
     ranking = decoder(appearance, masks, where)
-    return ranking, decoder.recurrent(ranking.candidates, where).order
+    return ranking, decoder.recurrent(ranking.candidates(), where).order
 
   return lambda *arguments: jax.device_get(rank(state, *arguments))
 

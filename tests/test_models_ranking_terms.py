@@ -43,12 +43,14 @@ def test_candidates_take_the_place_of_the_objects_that_they_found():
       assert lists.where[b, place] == lists.is_object[b, place] == real
       assert lists.relevance[b, place] == (relevance[b, place] if real else 0)
       assert lists.category[b, place] == (category[b, place] if real else -1)
+      assert lists.confidence[b, place] == 1
       owners = [n for n in range(OBJECTS) if iou[b, n] > 0.3 and matched[b, n] == place]
       row = len(WHERE) + b
       assert lists.is_object[row, place] == bool(owners)
       assert lists.where[row, place] == (bool(owners) or confidence[b, place] > 0.1)
       assert lists.relevance[row, place] == (relevance[b, owners[0]] if owners else 0)
       assert lists.category[row, place] == (category[b, owners[0]] if owners else -1)
+      assert lists.confidence[row, place] == confidence[b, place]
   assert lists.ends.tolist() == [False] * 3 + [True] * 3
 
 
@@ -80,7 +82,8 @@ def step_by_step(decoder, tokens, lists, follow_own):
     objects = {index for index in left if lists.is_object[row, index]}
     picked, costs = [], []
     while objects or lists.ends[row]:
-      candidates = Candidates(*(x[row : row + 1] for x in ranking.candidates))
+      candidates = ranking.candidates(lists.confidence)
+      candidates = Candidates(*(x[row : row + 1] for x in candidates))
       picks = decoder.recurrent(
         candidates,
         lists.where[row : row + 1],

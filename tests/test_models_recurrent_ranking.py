@@ -41,6 +41,7 @@ def draw(rng, where):
     jnp.asarray(rng.normal(size=where.shape), jnp.float32),
     jnp.asarray(rng.normal(size=(*where.shape, CHANNELS)), jnp.float32),
     jnp.asarray(kinds, jnp.float32),
+    jnp.asarray(rng.exponential(size=where.shape), jnp.float32),
   )
 
 
@@ -64,20 +65,24 @@ def perceptron(mlp, x):
 
 def written_out(recurrent, candidates, example, left, picked):
   """Logits of those left, and of stopping, by the formulas of the module."""
-  scores, tokens, kinds = (np.asarray(x[example], np.float64) for x in candidates)
+  scores, tokens, kinds, doubt = (np.asarray(x[example], np.float64) for x in candidates)
+  scores = scores - float(recurrent.trust[...]) * doubt
+  nothing = np.asarray(recurrent.nothing[...], np.float64)
   progress = np.log(1 + len(picked))
   logits = {}
   for i in left:
-    numerator, denominator = np.asarray(recurrent.nothing[...], np.float64), 1.0
+    numerator, denominator = nothing, 1.0
     for j in picked:
       product = in_float64(recurrent.query, tokens[i]) @ in_float64(recurrent.key, tokens[j])
       affinity = np.exp(8 * np.tanh(product / (8 * np.sqrt(CHANNELS))))
       numerator = numerator + affinity * in_float64(recurrent.value, tokens[j])
       denominator += affinity
-    hidden = in_float64(recurrent.own, tokens[i]) + numerator / denominator
+    own = in_float64(recurrent.own, tokens[i])
+    hidden = own + numerator / denominator
     hidden = hidden + progress * np.asarray(recurrent.progress[...], np.float64)
     kin = sum(kinds[i] @ kinds[j] for j in picked)
     hidden = np.maximum(hidden + np.log(1 + kin) * np.asarray(recurrent.kin[...], np.float64), 0)
+    hidden = hidden - np.maximum(own + nothing, 0)
     logits[i] = scores[i] + (hidden @ np.asarray(recurrent.correct.kernel[...], np.float64))[0]
   mean = tokens[picked].mean(0) if picked else np.zeros(CHANNELS)
   return logits, perceptron(recurrent.stop, np.append(mean, progress))
@@ -131,8 +136,11 @@ def test_the_picks_are_a_permutation_with_the_padding_last(picked):
 def test_nothing_is_picked_twice_however_large_the_numbers(run, scale):
   rng = np.random.default_rng(7)
   where = rng.random((4, 128)) < 0.8
-  scores, tokens, kinds = draw(rng, where)
-  picks, (logits, stop) = run(Candidates(scores * scale, tokens * scale, kinds), where)
+  drawn = draw(rng, where)
+  large = drawn._replace(
+    scores=drawn.scores * scale, tokens=drawn.tokens * scale, doubt=drawn.doubt * scale
+  )
+  picks, (logits, stop) = run(large, where)
   for example in range(4):
     assert sorted(picks.order[example].tolist()) == list(range(128))
     count = where[example].sum()
@@ -141,13 +149,14 @@ def test_nothing_is_picked_twice_however_large_the_numbers(run, scale):
 
 
 def test_garbage_in_the_padding_changes_no_pick(run, picked):
-  (scores, tokens, kinds), picks, _ = picked
+  (scores, tokens, kinds, doubt), picks, _ = picked
   padding = ~WHERE
   rng = np.random.default_rng(8)
   garbage = Candidates(
     np.where(padding, 50.0, scores).astype(np.float32),
     np.where(padding[..., None], rng.normal(size=tokens.shape) * 9, tokens).astype(np.float32),
     np.where(padding[..., None], 5.0, kinds).astype(np.float32),
+    np.where(padding, 7.0, doubt).astype(np.float32),
   )
   again, _ = run(garbage, WHERE)
   for example, count in enumerate(WHERE.sum(-1)):
@@ -160,14 +169,15 @@ def test_garbage_in_the_padding_changes_no_pick(run, picked):
     np.testing.assert_allclose(again.stop[example, :count], picks.stop[example, :count], atol=1e-5)
 
 
-def test_without_corrections_it_picks_by_score(recurrent):
+def test_without_corrections_it_picks_by_score_less_what_is_doubted(recurrent):
   plain = nnx.clone(recurrent)
   plain.correct.kernel[...] *= 0
   where = jnp.asarray(np.random.default_rng(5).random((3, 6)) < 0.7)
   candidates = draw(np.random.default_rng(6), where)
   order = np.asarray(plain(candidates, where).order)
   for example, count in enumerate(where.sum(-1)):
-    scores = np.where(where[example], candidates.scores[example], -np.inf)
+    scores = candidates.scores[example] - recurrent.trust[...] * candidates.doubt[example]
+    scores = np.where(where[example], scores, -np.inf)
     assert order[example, :count].tolist() == np.argsort(-scores)[:count].tolist()
 
 
@@ -182,7 +192,7 @@ def test_gradients_reach_scores_and_tokens_through_what_was_read(recurrent):
 
   first = jax.grad(wanted)(candidates, 0)
   assert first.scores[0, 5] == 1 and np.abs(first.scores[0, :5]).max() == 0
-  assert np.abs(first.tokens[0, 5]).max() > 0 and np.abs(first.tokens[0, :5]).max() == 0
+  assert np.abs(first.tokens).max() == 0  # the first pick goes by score alone
   third = jax.grad(wanted)(candidates, 3)
   assert (np.abs(third.tokens[0]).max(-1) > 0).tolist() == [True, True, True, False, False, True]
 
@@ -194,7 +204,8 @@ def test_picks_of_its_own_kind_count_for_an_object_and_others_do_not(recurrent):
   tokens = jnp.ones((1, 6, CHANNELS))
   kinds = jax.nn.one_hot(jnp.array([[0, 1, 0, 1, 2, 0]]), CATEGORIES)
   where, order = jnp.ones((1, 6), bool), jnp.array([[0, 2]])
-  logits, _ = module.forced(Candidates(jnp.zeros((1, 6)), tokens, kinds), where, order, 3)
+  nothing = jnp.zeros((1, 6))
+  logits, _ = module.forced(Candidates(nothing, tokens, kinds, nothing), where, order, 3)
   _, one, two = np.asarray(logits[0]).round(4)
   assert one[1] == one[3] == one[4] != one[2] == one[5]
   assert two[1] == two[3] == two[4] != two[5] != one[5]
@@ -203,6 +214,7 @@ def test_picks_of_its_own_kind_count_for_an_object_and_others_do_not(recurrent):
 def test_untrained_it_picks_by_score():
   module = RecurrentRanking(CHANNELS, rngs=nnx.Rngs(3))
   candidates = draw(np.random.default_rng(12), np.ones((2, 9), bool))
+  candidates = candidates._replace(doubt=jnp.zeros((2, 9)))
   order = module(candidates, jnp.ones((2, 9), bool)).order
   np.testing.assert_array_equal(order, np.argsort(-np.asarray(candidates.scores), axis=-1))
 

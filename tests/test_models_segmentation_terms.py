@@ -39,10 +39,14 @@ def draw(rng, num_predictions):
 
 
 def plain_terms(queries, measured, coarsely, where, category):
-  """Sums over predictions, scenes and objects, by loops."""
+  """Sums over scenes and objects: of the last prediction, plus the mean of those before."""
   sums = dict.fromkeys(("object", "mask_dice", "mask_entropy", "category"), 0.0)
   last = len(queries.object_logits) - 1
   recalled = 0
+
+  def add(name, value, index):
+    sums[name] += value if index == last else value / last
+
   for index in range(last + 1):
     places = measured if index == last else coarsely
     for scene in range(SCENES):
@@ -56,18 +60,20 @@ def plain_terms(queries, measured, coarsely, where, category):
       rows, queries_of = linear_sum_assignment(np.asarray(cost)[real])
       wanted = np.zeros(FOUND)
       wanted[queries_of] = 1
-      sums["object"] += (np.log1p(np.exp(objects)) - objects * wanted).sum()
+      add("object", (np.log1p(np.exp(objects)) - objects * wanted).sum(), index)
       for n, query in zip(real[rows], queries_of, strict=True):
         target, weight = np.asarray(masks[n], np.float64), np.asarray(weights, np.float64)
         for which in (n, TAUGHT + query):
           p = 1 / (1 + np.exp(-logits[which]))
           shared = 2 * (weight * p * target).sum() + 1
-          sums["mask_dice"] += 1 - shared / ((weight * p).sum() + (weight * target).sum() + 1)
+          dice = 1 - shared / ((weight * p).sum() + (weight * target).sum() + 1)
+          add("mask_dice", dice, index)
           entropy = np.log1p(np.exp(logits[which])) - logits[which] * target
-          sums["mask_entropy"] += (weight * entropy).sum() / (2 * (weight * target).sum() + 5)
+          add("mask_entropy", (weight * entropy).sum() / (2 * (weight * target).sum() + 5), index)
           if category[scene, n] >= 0:
             of_query = np.asarray(queries.category_logits[index, scene, which], np.float64)
-            sums["category"] += np.log(np.exp(of_query).sum()) - of_query[category[scene, n]]
+            likelihood = of_query[category[scene, n]] - np.log(np.exp(of_query).sum())
+            add("category", -likelihood, index)
         if index == last:
           shown, true = logits[TAUGHT + query] > 0, target >= 0.5
           recalled += (weight * (shown & true)).sum() >= 0.5 * (weight * (shown | true)).sum()
@@ -81,9 +87,9 @@ def test_terms_are_those_of_loops(num_predictions, seed):
   terms, match = jax.jit(segmentation_terms)(*drawn)
   for name, expected in plain_terms(*drawn).items():
     np.testing.assert_allclose(terms[name][0], expected, rtol=1e-4, err_msg=name)
-  assert terms["object"][1] == 5 * num_predictions
-  assert terms["mask_dice"][1] == 2 * 5 * num_predictions
-  assert terms["category"][1] == 2 * 4 * num_predictions
+  assert terms["object"][1] == 5
+  assert terms["mask_dice"][1] == 2 * 5
+  assert terms["category"][1] == 2 * 4
   assert match.iou[1, 2] == 0
 
 
@@ -91,5 +97,5 @@ def test_what_the_points_of_early_predictions_miss_is_still_asked_of_the_last():
   queries, measured, coarsely, where, category = draw(np.random.default_rng(2), 3)
   missed = coarsely._replace(masks=coarsely.masks.at[0, 1].set(0))
   terms, _ = segmentation_terms(queries, measured, missed, where, category)
-  assert terms["object"][1] == 4 + 4 + 5
+  assert terms["mask_dice"][1] == 2 * 5
   assert terms["recall"][1] == 5

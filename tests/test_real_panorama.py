@@ -45,7 +45,7 @@ def test_the_full_model_with_public_weights_ranks_a_real_panorama(shared):
     f" in {compiled - start:.0f} s, {min(times):.2f} s a panorama"
   )
 
-  cells = (config.data.height // config.model.mask_stride) ** 2 * 2
+  cells = (config.data.height // config.model.mask_stride * config.model.mask_detail) ** 2 * 2
   assert found.mask_logits.shape == (1, config.model.num_queries, cells)
   assert all(np.isfinite(leaf).all() for leaf in found)
   shown = np.asarray(found.importance[0])

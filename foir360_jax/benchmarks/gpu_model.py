@@ -20,6 +20,7 @@ MODEL = {
     "decoder_layers": 3,
     "num_categories": 12,
     "mask_stride": 4,
+    "mask_detail": 2,
     "surround": True,
     "told_categories": False,
     "compute_dtype": "float32",
@@ -28,7 +29,7 @@ MODEL = {
   "loss": {
     "ranking": "listmle",
     "points": 0,
-    "own_picks": 0.25,
+    "own_picks": 1.0,
     "heat": 1.0,
     "foreground": 2.0,
     "object": 0.5,

@@ -71,11 +71,11 @@ def compare(num_objects: int, batch_size: int, *, rounds: int) -> list[dict[str,
 
   def picks(state):
     decoder = nnx.merge(graphdef, state)
-    return decoder.recurrent(decoder.compare(tokens, where).candidates, where)
+    return decoder.recurrent(decoder.compare(tokens, where).candidates(), where)
 
   def at_once(state, order):
     decoder = nnx.merge(graphdef, state)
-    candidates = decoder.compare(tokens, where).candidates
+    candidates = decoder.compare(tokens, where).candidates()
     return decoder.recurrent.forced(candidates, where, order, num_objects)[0]
 
   def likelihood(state, order):

@@ -49,9 +49,10 @@ def base_config() -> ConfigDict:
   config.model.pixel_layers = 1  # of the transformer on the coarsest level
   config.model.mask_channels = 32
   config.model.num_queries = 48
-  config.model.decoder_layers = 1  # rounds in which queries look at the scene, at three scales
+  config.model.decoder_layers = 1  # in which queries look at the scene, each at another scale
   config.model.num_categories = 12
-  config.model.mask_stride = 2
+  config.model.mask_stride = 2  # of the fine map, on which objects are found and described
+  config.model.mask_detail = 2  # masks have as many pixels along each side of its cells
   config.model.surround = True  # the rank head also pools around each mask
   config.model.told_categories = False  # given masks bring their categories, and it ranks by them
   config.model.compute_dtype = "float32"  # of encoder and pixel decoder; or "bfloat16"
@@ -67,7 +68,7 @@ def base_config() -> ConfigDict:
   config.loss.ranking = "listmle"
   config.loss.points = 0  # on the sphere at which masks are compared; 0: all cells
   # Share of the steps of the recurrent module that go on from its own pick, at the end of training.
-  config.loss.own_picks = 0.25
+  config.loss.own_picks = 1.0
   config.loss.heat = 1.0
   config.loss.foreground = 2.0
   config.loss.object = 0.5
@@ -127,6 +128,7 @@ def full_config() -> ConfigDict:
 
   config.model.last_stride = 32
   config.model.mask_stride = 4
+  config.model.mask_detail = 1
   config.model.feature_channels = 256
   config.model.mask_channels = 64
   config.model.pixel_layers = 6
@@ -163,6 +165,11 @@ def validate_ranking(config: ConfigDict) -> None:
   Augmentation(**data.augment)  # checks its values itself
   if config.model.mask_stride not in (2, 4):
     raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
+  if model.mask_detail not in (1, 2, 4) or model.mask_detail > model.mask_stride:
+    raise ValueError(
+      f"config.model.mask_detail must be 1, 2 or 4 and at most {model.mask_stride}"
+      f" (config.model.mask_stride), not {model.mask_detail}"
+    )
   if config.model.mask_channels <= AFFINITY_CHANNELS:
     raise ValueError(
       f"config.model.mask_channels must be above {AFFINITY_CHANNELS} (the channels of likeness and"

@@ -67,10 +67,11 @@ def infer(
   given = model.order(model.describe(scene, masks), batch["where"], batch["category"])
 
   segmentation = model.segment(scene)
-  own_masks = jax.nn.sigmoid(segmentation.mask_logits)
-  tokens = model.describe(scene, own_masks)
+  tokens = model.describe(scene, segmentation.covered)
   keep = segmentation.confidence[:, None] > thresholds[:, None]
-  order = jax.vmap(model.order, in_axes=(None, 1), out_axes=1)(tokens, keep)
+  order = jax.vmap(model.order, in_axes=(None, 1, None, None), out_axes=1)(
+    tokens, keep, None, segmentation.confidence
+  )
 
   height = batch["image"].shape[1]
   full = picture_masks(segmentation.mask_logits, height)
@@ -93,7 +94,7 @@ def true_masks(packed: jax.Array) -> TrueMasks:
 
 
 def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
-  """Mask logits on the fine map `[B, Q, P]` -> bool masks `[B, Q, height, 2 height]`."""
+  """Mask logits on any map `[B, Q, P]` -> bool masks `[B, Q, height, 2 height]`."""
   maps = einops.rearrange(
     mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1])
   )

@@ -48,6 +48,13 @@ def centroids(masks: jax.Array) -> jax.Array:
   return total * jax.lax.rsqrt(jnp.maximum((total**2).sum(-1, keepdims=True), 1e-12))
 
 
+def pool_cells(maps: jax.Array, factor: int) -> jax.Array:
+  """Means of blocks of `factor` x `factor` cells: `[..., P factor^2]` -> `[..., P]`."""
+  height = map_height(maps.shape[-1]) // factor
+  pattern = "... (h i w j) -> ... (h w)"
+  return einops.reduce(maps, pattern, "mean", h=height, i=factor, w=2 * height, j=factor)
+
+
 def cell_masks(packed: jax.Array, stride: int) -> jax.Array:
   """Bit-packed masks `[B, N, H, W / 8]` -> covered share of each coarser cell, `[B, N, P]`."""
   bits = jnp.unpackbits(packed, axis=-1)

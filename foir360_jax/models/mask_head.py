@@ -1,12 +1,17 @@
 """Masks as dot products: a map of stacked pixel features, and a kernel for each query.
 
+The map may be finer than the fine map of the model: every cell of that gives `detail` x `detail`
+pixels (sub-pixel convolution: Shi et al., CVPR 2016), so that small objects have outlines without a
+finer and much more costly pyramid.
+
 A mask's logit at any place of the sphere is `kernel . pixel`, so it may be had on the whole map, on
 a coarser one (the mean of the pixels gives the mean of the logits) or at single points, at the cost
 of what is asked for.
 
-Axes: B examples, Q queries, D = M + 5 stacked channels.
+Axes: B examples, Q queries, D = M + 5 stacked channels, k = detail.
 """
 
+import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -30,18 +35,23 @@ class MaskHead(nnx.Module):
   disc; without them random masks cost the first hundreds of steps.
   """
 
-  def __init__(self, channels: int, mask_channels: int, *, rngs: nnx.Rngs):
-    self.features = nnx.Linear(channels, mask_channels, rngs=rngs)
+  def __init__(self, channels: int, mask_channels: int, detail: int = 1, *, rngs: nnx.Rngs):
+    self.features = nnx.Linear(channels, detail**2 * mask_channels, rngs=rngs)
     self.embed = Mlp((channels, channels, mask_channels + 2), last_scale=0.1, rngs=rngs)
     # Typed: a weak type would not survive a checkpoint, and a resumed run would compile anew.
     self.foreground_gain = nnx.Param(jnp.array(0.5, jnp.float32))
     self.mask_channels = mask_channels
+    self.detail = detail
 
   def pixels(self, fine: jax.Array) -> jax.Array:
-    """`[B, h, w, C]` -> `[B, h, w, D]`: F (channel 0 is the foreground logit), direction, E, 1."""
-    features = self.features(fine)
+    """`[B, h, w, C]` -> `[B, k h, k w, D]`: F, direction, -0.3 |E|^2, 1.
+
+    Channel 0 of F is the foreground logit.
+    """
+    pattern = "b h w (i j m) -> b (h i) (w j) m"
+    features = einops.rearrange(self.features(fine), pattern, i=self.detail, j=self.detail)
     likeness = features[..., 1 : 1 + AFFINITY_CHANNELS]
-    directions = jnp.broadcast_to(pixel_directions(fine.shape[1]), (*fine.shape[:3], 3))
+    directions = jnp.broadcast_to(pixel_directions(features.shape[1]), (*features.shape[:3], 3))
     constant = -0.3 * (likeness**2).sum(-1, keepdims=True)
     return jnp.concatenate([features, directions, constant, jnp.ones_like(constant)], axis=-1)
 

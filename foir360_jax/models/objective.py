@@ -26,7 +26,8 @@ from foir360_jax.models.cells import (
   map_height,
 )
 from foir360_jax.models.chance import TAUGHT_PLACES, stream
-from foir360_jax.models.panorank import PanoRank, Scene, confident
+from foir360_jax.models.layers import mean_pool
+from foir360_jax.models.panorank import PanoRank, Scene
 from foir360_jax.models.places import find_peaks, heat_target, object_centres
 from foir360_jax.models.points import measure, measure_coarsely
 from foir360_jax.models.query_decoder import Queries
@@ -49,7 +50,7 @@ class Objective:
   Args:
     ranking_loss: of `losses.build_mean_ranking_loss`.
     points: number of points on the sphere at which masks are compared, those of predictions before
-      the last one at a quarter of it; 0 for all cells (and their blocks of 2 x 2).
+      the last one at a quarter of it; 0 for a pixel in every cell (and blocks of 2 x 2 cells).
     own_picks: at the end of the run, the share of the REM's steps in training that go on from its
       own pick; it rises linearly from 0.
     finds: whether the model learns to find objects, too; if not, the terms are `rank_true`,
@@ -82,7 +83,7 @@ class Objective:
     return terms | self._order(model, scene, masks, lists, batch, found)
 
   def _find(self, model: PanoRank, scene: Scene, masks, where, batch: Batch):
-    """The terms of queries; the found masks `[B, Q, P]`, their confidence, the match."""
+    """The terms of queries; what the found masks cover, their confidence, the match."""
     weights = flat_weights(scene.fine.shape[1])
     centres = object_centres(masks)
     terms = {}
@@ -90,13 +91,16 @@ class Objective:
     heat = einops.rearrange(scene.heat, "b h w -> b (h w)")
     terms["heat"] = (focal_heatmap_loss(heat, target, reduce_fn=jnp.sum), where.sum())
     covered = jnp.where(where[..., None], masks, 0.0).max(1)
-    foreground = einops.rearrange(scene.pixels[..., 0], "b h w -> b (h w)")
+    foreground = mean_pool(scene.pixels[..., :1], model.mask_detail)
+    foreground = einops.rearrange(foreground, "b h w 1 -> b (h w)")
     entropy = jax.nn.softplus(foreground) - foreground * covered
     terms["foreground"] = ((weights * entropy).sum(), weights.sum() * heat.shape[0])
 
     queries = self._decode(model, scene, masks, centres, where, batch["seed"])
+    detailed = cell_masks(batch["masks"], model.mask_stride // model.mask_detail)
     places = (
-      look(scene.pixels, masks, batch["seed"], self.points) for look in (measure, measure_coarsely)
+      look(scene.pixels, detailed, batch["seed"], self.points, model.mask_detail)
+      for look in (measure, measure_coarsely)
     )
     of_queries, match = segmentation_terms(queries, *places, where, batch["category"])
 
@@ -104,8 +108,8 @@ class Objective:
     kernels, objects = jax.lax.stop_gradient(
       (queries.kernels[-1, :, found], queries.object_logits[-1, :, found])
     )
-    logits = jax.lax.stop_gradient(model.masks(scene, kernels))
-    return terms | of_queries, jax.nn.sigmoid(logits), confident(logits, objects), match
+    covered, confidence = jax.lax.stop_gradient(model.candidates(scene, kernels, objects))
+    return terms | of_queries, covered, confidence, match
 
   def _order(self, model: PanoRank, scene: Scene, masks, lists: Lists, batch, found=None) -> Terms:
     """The terms of the order of the true masks, and of the found ones if there are any."""

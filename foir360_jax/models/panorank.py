@@ -6,8 +6,9 @@
                                           |                                |
                                           +---- rank decoder  <------------+ -> scores, REM: order
 
-Axes: images [B, H, W, 3], the fine map [B, h, w, C] with h = H / mask_stride, cells P = h w,
-queries Q, objects N. Encoder and pixel decoder may compute in bfloat16; the rest is float32.
+Axes: images [B, H, W, 3], the fine map [B, h, w, C] with h = H / mask_stride, cells P = h w, each
+of k x k pixels of masks with k = mask_detail, queries Q, objects N. Encoder and pixel decoder may
+compute in bfloat16; the rest is float32.
 """
 
 from typing import NamedTuple
@@ -17,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.cells import flat_weights, map_height
+from foir360_jax.models.confidence import confident
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import build_encoder
-from foir360_jax.models.layers import turn_map
+from foir360_jax.models.layers import mean_pool, turn_map
 from foir360_jax.models.mask_head import mask_logits
 from foir360_jax.models.pixel_decoder import PixelDecoder
 from foir360_jax.models.places import Objectness, find_peaks
@@ -29,8 +30,6 @@ from foir360_jax.models.query_decoder import Queries, QueryDecoder
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.recurrent_ranking import stop_margins
 
-_DUPLICATE_IOU = 0.5
-
 
 class Scene(NamedTuple):
   """What the decoders know of the panoramas.
@@ -38,7 +37,7 @@ class Scene(NamedTuple):
   Attributes:
     fine: `[B, h, w, C]`.
     memories: `[B, h', w', C]` each, from coarse to fine; what queries look at.
-    pixels: `[B, h, w, D]`, from which masks are made; see `mask_head`.
+    pixels: `[B, k h, k w, D]`, from which masks are made; see `mask_head`.
     heat: `[B, h, w]` logits of objects' places.
     appearance: what the rank decoder pools over.
   """
@@ -51,9 +50,16 @@ class Scene(NamedTuple):
 
 
 class Segmentation(NamedTuple):
-  """Candidate objects: `mask_logits [B, Q, P]`, `confidence [B, Q]` in [0, 1]; 0 for duplicates."""
+  """Candidate objects.
+
+  Attributes:
+    mask_logits: `[B, Q, k^2 P]`.
+    covered: `[B, Q, P]` in [0, 1], the share of each cell that a mask covers, for `describe`.
+    confidence: `[B, Q]` in [0, 1]; 0 for duplicates.
+  """
 
   mask_logits: jax.Array
+  covered: jax.Array
   confidence: jax.Array
 
 
@@ -79,7 +85,7 @@ class RankedCandidates(NamedTuple):
   """What the model says of a panorama; `Q` candidates, in no order.
 
   Attributes:
-    mask_logits: `[B, Q, P]` on the fine map.
+    mask_logits: `[B, Q, k^2 P]`.
     importance: `[B, Q]` in [0, 1]; 0 for candidates that are no object.
     category_logits: `[B, Q, K]`.
   """
@@ -112,6 +118,7 @@ class PanoRank(nnx.Module):
     decoder_layers: int,
     num_categories: int,
     mask_stride: int,
+    mask_detail: int,
     surround: bool,
     told_categories: bool,
     compute_dtype: str,
@@ -131,13 +138,20 @@ class PanoRank(nnx.Module):
     self.pixel_decoder = PixelDecoder(used, feature_channels, pixel_layers, rngs=rngs)
     self.objectness = Objectness(feature_channels, rngs=rngs)
     self.query_decoder = QueryDecoder(
-      feature_channels, mask_channels, decoder_layers, num_categories, remat=remat, rngs=rngs
+      feature_channels,
+      mask_channels,
+      mask_detail,
+      decoder_layers,
+      num_categories,
+      remat=remat,
+      rngs=rngs,
     )
     self.rank_decoder = RankDecoder(
       feature_channels, 64, num_categories, surround=surround, rngs=rngs
     )
     self.num_queries = num_queries
     self.mask_stride = mask_stride
+    self.mask_detail = mask_detail
     self.told_categories = told_categories
     self.compute_dtype = jnp.dtype(compute_dtype)
 
@@ -159,8 +173,9 @@ class PanoRank(nnx.Module):
     """
     scene = self.encode(image, turns=turns)
     segmentation = self.segment(scene)
-    tokens = self.describe(scene, jax.nn.sigmoid(segmentation.mask_logits))
-    order = self.order(tokens, segmentation.confidence > confidence_threshold)
+    tokens = self.describe(scene, segmentation.covered)
+    confidence = segmentation.confidence
+    order = self.order(tokens, confidence > confidence_threshold, confidence=confidence)
     importance = jnp.where(order.stop_margin > stop_margin, order.importance, 0.0)
     return RankedCandidates(segmentation.mask_logits, importance, order.category_logits)
 
@@ -223,24 +238,37 @@ class PanoRank(nnx.Module):
       fine, memories, pixels, heat, _ = scene
       return self.query_decoder(fine, memories, pixels, heat, places, where, group)
 
-  def masks(self, scene: Scene, kernels: jax.Array) -> jax.Array:
-    """Logits `[B, Q, P]` on the whole fine map of the masks of `kernels [B, Q, D]`."""
-    return mask_logits(kernels, einops.rearrange(scene.pixels, "b h w d -> b (h w) d"))
+  def candidates(
+    self, scene: Scene, kernels: jax.Array, object_logits: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """What the rank decoder is told of the masks of `kernels [B, Q, D]`: covered, confidence."""
+    cells = mean_pool(scene.pixels, self.mask_detail)
+    logits = mask_logits(kernels, einops.rearrange(cells, "b h w d -> b (h w) d"))
+    return jax.nn.sigmoid(logits), confident(logits, object_logits)
 
   def segment(self, scene: Scene) -> Segmentation:
     """Finds candidate objects at the peaks of the heat map."""
     places, _ = find_peaks(scene.heat, self.num_queries)
     where = jnp.ones(places.shape, bool)
     queries = self.decode(scene, places, where, jnp.zeros(self.num_queries, jnp.int32))
-    found = self.masks(scene, queries.kernels[-1])
-    return Segmentation(found, confident(found, queries.object_logits[-1]))
+    kernels, object_logits = queries.kernels[-1], queries.object_logits[-1]
+    pixels = einops.rearrange(scene.pixels, "b h w d -> b (h w) d")
+    return Segmentation(
+      mask_logits(kernels, pixels), *self.candidates(scene, kernels, object_logits)
+    )
 
   def describe(self, scene: Scene, masks: jax.Array) -> jax.Array:
     """One token `[B, N, C]` for each object given by `masks [B, N, P]` in [0, 1]."""
     with jax.named_scope("rank_decoder"):
       return self.rank_decoder.describe(scene.appearance, masks)
 
-  def order(self, tokens: jax.Array, where: jax.Array, category: jax.Array | None = None) -> Order:
+  def order(
+    self,
+    tokens: jax.Array,
+    where: jax.Array,
+    category: jax.Array | None = None,
+    confidence: jax.Array | None = None,
+  ) -> Order:
     """Ranks objects, the REM picking one after the other.
 
     Args:
@@ -248,11 +276,12 @@ class PanoRank(nnx.Module):
       where: `[B, N]`.
       category: `[B, N]`, -1 where unknown: for a model that learnt with `told_categories`; others
         go by what objects look like.
+      confidence: `[B, N]` of a `Segmentation`; None: all are objects for certain.
     """
     told = category if self.told_categories else None
     with jax.named_scope("rank_decoder"):
       ranking = self.rank_decoder.compare(tokens, where, told)
-      picks = self.rank_decoder.recurrent(ranking.candidates, where)
+      picks = self.rank_decoder.recurrent(ranking.candidates(confidence), where)
     scores = jnp.where(where, ranking.scores, -jnp.inf)
     falling = -jnp.sort(-scores, axis=-1)
     rows = jnp.arange(scores.shape[0])[:, None]
@@ -260,20 +289,3 @@ class PanoRank(nnx.Module):
     return Order(
       jax.nn.sigmoid(scores), stop_margins(picks), ranking.scores, ranking.category_logits
     )
-
-
-def confident(mask_logits: jax.Array, object_logits: jax.Array) -> jax.Array:
-  """Confidence `[B, Q]` in [0, 1], 0 for duplicates, of `[B, Q, P]` and `[B, Q]` logits."""
-  confidence = jax.nn.sigmoid(object_logits)
-  return jnp.where(_is_duplicate(mask_logits > 0, confidence), 0.0, confidence)
-
-
-def _is_duplicate(masks: jax.Array, confidence: jax.Array) -> jax.Array:
-  """`masks [B, Q, P]` bool -> `[B, Q]`: empty, or mostly the mask of a more confident query."""
-  weighted = masks * flat_weights(map_height(masks.shape[-1]))
-  both = jnp.einsum("bqp,bkp->bqk", weighted, masks.astype(weighted.dtype))
-  area = weighted.sum(-1)
-  overlap = both / jnp.maximum(area[:, None] + area[..., None] - both, 1e-6)
-  rank = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)  # ties: the first one wins
-  better = rank[:, None] < rank[..., None]
-  return ((overlap > _DUPLICATE_IOU) & better).any(-1) | (area < 0.5)

@@ -19,7 +19,7 @@ from foir360_jax.models.layers import Attention, ConvNorm, FeedForward, WrapConv
 from foir360_jax.models.sphere_attention import PositionBias
 
 SCALES = 3
-"""Number of levels, from the coarsest on, that queries look at."""
+"""Number of levels, from the coarsest on, that queries look at, if so many are above the finest."""
 
 _SMOOTH_BELOW = 8  # levels of a finer stride than this are smoothed after they were enlarged
 _GAINS = (0.5, 2.0, 8.0, 30.0)
@@ -64,7 +64,7 @@ class PixelDecoder(nnx.Module):
     self.smooth = nnx.List(ConvNorm(WrapConv, channels, channels, rngs=rngs) for _ in range(finer))
 
   def __call__(self, levels: Mapping[int, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Returns the fine map `[B, H/s, W/s, C]` and the scene at `SCALES` scales, coarsest first."""
+    """Returns the fine map `[B, H/s, W/s, C]` and the scene at coarser scales, coarsest first."""
     x = self.lateral[-1](levels[self.strides[-1]])
     for layer in self.layers:
       x = layer(x)
@@ -73,4 +73,4 @@ class PixelDecoder(nnx.Module):
       x = self.lateral[index](levels[stride]) + upsample(x, 2)
       x = nnx.relu(self.smooth[index](x) if index < len(self.smooth) else x)
       scene.append(x)
-    return x, tuple(scene[:SCALES])
+    return x, tuple(scene[:-1][:SCALES])

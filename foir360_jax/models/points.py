@@ -1,9 +1,10 @@
-"""Where masks are compared: all cells of the fine map, or points drawn on the sphere.
+"""Where masks are compared: in every cell of the fine map, or at points drawn on the sphere.
 
 Predictions before the last one may be compared at a quarter of the places: they are soon followed
 by better ones, and there are several of them.
 
-Axes: B examples, N objects, n points or cells, P cells of the fine map [h, w], D channels.
+Axes: B examples, N objects, n points or cells, P cells of the fine map [h, w], k x k pixels in a
+cell, D channels.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
-from foir360_jax.models.cells import flat_weights
+from foir360_jax.models.cells import flat_weights, pool_cells
 from foir360_jax.models.chance import POINTS, stream
 from foir360_jax.models.layers import mean_pool
 from foir360_jax.sphere import pixels_from_directions, sample
@@ -32,27 +33,35 @@ class Measured(NamedTuple):
   weights: jax.Array
 
 
-def measure(pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int) -> Measured:
-  """Reads pixels and masks at points drawn uniformly on the sphere, other ones for each example.
+def measure(
+  pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int, detail: int = 1
+) -> Measured:
+  """Reads pixels and masks at places of the sphere.
 
-  Every point stands for the same solid angle, so that sums over points have the same expectation as
-  over all cells. An object that no point hits has an empty mask here. Source:
-  Kirillov et al., PointRend, CVPR 2020, whose points are uniform in the picture.
+  Points are drawn uniformly, other ones for each example, and every one stands for the same solid
+  angle, so that sums over points have the same expectation as over all pixels. An object that no
+  point hits has an empty mask here. Source: Kirillov et al., PointRend, CVPR 2020, whose points are
+  uniform in the picture.
+
+  Cells give one of their pixels each: the same one of every cell, so that this is a picture as
+  coarse as the cells, but drawn anew for each example. It costs what coarse masks cost and teaches
+  fine ones.
 
   Args:
-    pixels: `[B, h, w, D]`.
-    masks: `[B, N, P]`.
+    pixels: `[B, k h, k w, D]` with k = detail.
+    masks: `[B, N, k^2 P]`.
     seed: `[B]`, of each example's points.
-    count: number of points; 0 for all cells instead.
+    count: number of points; 0 for the cells instead.
+    detail: number of pixels along each side of a cell.
   """
   height = pixels.shape[1]
   if not count:
-    return Measured(_flat(pixels), masks, flat_weights(height))
+    return _one_of_each_cell(pixels, masks, seed, detail)
   directions = jax.vmap(lambda one: _directions(one, count))(seed)
   row, column = pixels_from_directions(directions, height)
   read = jax.vmap(sample)
   maps = _maps(masks, height)
-  sphere = 4 * height**2 / jnp.pi  # its cells, each as large as one on the horizon
+  sphere = 4 * (height // detail) ** 2 / jnp.pi  # its cells, each as large as one on the horizon
   return Measured(
     read(pixels, row, column),
     einops.rearrange(read(maps, row, column), "b p n -> b n p"),
@@ -60,22 +69,29 @@ def measure(pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int) ->
   )
 
 
-def measure_coarsely(pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int) -> Measured:
+def measure_coarsely(
+  pixels: jax.Array, masks: jax.Array, seed: jax.Array, count: int, detail: int = 1
+) -> Measured:
   """The same at a quarter of the places, each of which stands for four times the solid angle.
 
   Blocks of 2 x 2 cells take the mean of their pixels, which gives the mean of their logits, and of
   their masks, so that no object is lost; of points the first quarter is taken.
   """
-  height = pixels.shape[1]
   if count:
-    return measure(pixels, masks, seed, -(-count // 4))
-  maps = mean_pool(_maps(masks, height), 2)
-  weights = einops.reduce(
-    flat_weights(height), "(h i w j) -> (h w)", "sum", h=height // 2, i=2, w=height, j=2
-  )
-  return Measured(
-    _flat(mean_pool(pixels, 2)), einops.rearrange(maps, "b h w n -> b n (h w)"), weights
-  )
+    return measure(pixels, masks, seed, -(-count // 4), detail)
+  height = pixels.shape[1] // detail
+  weights = 4 * pool_cells(flat_weights(height), 2)
+  return Measured(_flat(mean_pool(pixels, 2 * detail)), pool_cells(masks, 2 * detail), weights)
+
+
+def _one_of_each_cell(pixels, masks, seed, detail) -> Measured:
+  height = pixels.shape[1] // detail
+  parts = einops.rearrange(pixels, "b (h i) (w j) d -> b (i j) (h w) d", i=detail, j=detail)
+  pattern = "b n (h i w j) -> b (i j) n (h w)"
+  of_masks = einops.rearrange(masks, pattern, h=height, i=detail, w=2 * height, j=detail)
+  chosen = jax.vmap(lambda one: jax.random.randint(stream(one, POINTS), (), 0, detail**2))(seed)
+  rows = jnp.arange(len(chosen))
+  return Measured(parts[rows, chosen], of_masks[rows, chosen], flat_weights(height))
 
 
 def _flat(maps: jax.Array) -> jax.Array:

@@ -82,6 +82,7 @@ class QueryDecoder(nnx.Module):
   Args:
     channels: of the fine map, the memories and the tokens.
     mask_channels: of the map from which masks are made.
+    mask_detail: pixels of that map along each side of a cell of the fine map.
     num_layers: rounds of looking and predicting anew; 0 to predict from the places alone.
     num_categories: number of categories.
     remat: whether the backward pass computes each layer again, instead of keeping what is in it.
@@ -89,12 +90,20 @@ class QueryDecoder(nnx.Module):
   """
 
   def __init__(
-    self, channels, mask_channels, num_layers, num_categories, *, remat: bool, rngs: nnx.Rngs
+    self,
+    channels,
+    mask_channels,
+    mask_detail,
+    num_layers,
+    num_categories,
+    *,
+    remat: bool,
+    rngs: nnx.Rngs,
   ):
     self.start = Mlp((channels + 2, 2 * channels, channels), rngs=rngs)
     self.layers = nnx.List(DecoderLayer(channels, rngs=rngs) for _ in range(num_layers))
     self.norm = nnx.LayerNorm(channels, rngs=rngs)
-    self.mask_head = MaskHead(channels, mask_channels, rngs=rngs)
+    self.mask_head = MaskHead(channels, mask_channels, mask_detail, rngs=rngs)
     self.object_head = Mlp((channels, channels, 1), last_scale=0.1, rngs=rngs)
     self.category_head = nnx.Linear(channels, num_categories, rngs=rngs)
     self.remat = remat
@@ -114,7 +123,7 @@ class QueryDecoder(nnx.Module):
     Args:
       fine: `[B, h, w, C]`.
       memories: the scene at several scales, `[B, h', w', C]` each, in the order of looking.
-      pixels: `[B, h, w, D]` of the mask head.
+      pixels: `[B, k h, k w, D]` of the mask head.
       heat: `[B, h, w]` object logits, the start of the object logit.
       places: `[B, Q]` cells.
       where: `[B, Q]`; nothing looks at a query that is only padding.
@@ -122,7 +131,7 @@ class QueryDecoder(nnx.Module):
     """
     directions = flat_directions(fine.shape[1])[places]
     sine = directions[..., 2:]
-    at_place = _at(pixels, places)
+    at_place = _at(mean_pool(pixels, pixels.shape[1] // fine.shape[1]), places)
     heat_there = jax.lax.stop_gradient(_at(heat[..., None], places))[..., 0]
     tokens = self.start(jnp.concatenate([_at(fine, places), sine, jnp.abs(sine)], axis=-1))
     allowed = ((group[:, None] == group[None]) & where[:, None])[:, None]  # one for all heads

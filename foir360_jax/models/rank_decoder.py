@@ -15,6 +15,8 @@ from foir360_jax.models.layers import Attention, FeedForward, Mlp
 from foir360_jax.models.recurrent_ranking import Candidates, RecurrentRanking
 from foir360_jax.models.sphere_attention import BLOCKED
 
+_LEAST_CONFIDENCE = 0.01  # keeps doubt finite
+
 
 class Ranking(NamedTuple):
   """What the rank decoder says of objects.
@@ -31,10 +33,12 @@ class Ranking(NamedTuple):
   tokens: jax.Array
   kinds: jax.Array
 
-  @property
-  def candidates(self) -> Candidates:
-    """What the recurrent module picks from."""
-    return Candidates(self.scores, self.tokens, jax.lax.stop_gradient(self.kinds))
+  def candidates(self, confidence: jax.Array | None = None) -> Candidates:
+    """What the recurrent module picks from; `confidence [B, N]`, None where masks are given."""
+    if confidence is None:
+      confidence = jnp.ones_like(self.scores)
+    doubt = -jnp.log(jnp.maximum(confidence, _LEAST_CONFIDENCE))
+    return Candidates(self.scores, self.tokens, *jax.lax.stop_gradient((self.kinds, doubt)))
 
 
 class RankDecoder(nnx.Module):

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.models.chance import OWN_PICKS, TOLD_CATEGORIES, stream
-from foir360_jax.models.rank_decoder import RankDecoder, Ranking
+from foir360_jax.models.rank_decoder import RankDecoder
+from foir360_jax.models.recurrent_ranking import Candidates
 from foir360_jax.models.segmentation_terms import category_term
 from foir360_jax.models.sphere_attention import BLOCKED
 from foir360_jax.types import Terms
@@ -34,6 +35,7 @@ class Lists(NamedTuple):
     is_object: `[R, L]`.
     relevance: `[R, L]`; 0 for what is no object.
     category: `[R, L]`; -1 where unknown, and for what is no object.
+    confidence: `[R, L]`; 1 for true objects.
     ends: `[R]`: is stopping to be learnt after the objects?
   """
 
@@ -41,6 +43,7 @@ class Lists(NamedTuple):
   is_object: jax.Array
   relevance: jax.Array
   category: jax.Array
+  confidence: jax.Array
   ends: jax.Array
 
 
@@ -51,6 +54,7 @@ def true_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> L
     is_object=where,
     relevance=jnp.where(where, relevance, 0.0),
     category=jnp.where(where, category, -1),
+    confidence=jnp.ones(where.shape),
     ends=jnp.zeros(len(where), bool),
   )
 
@@ -79,10 +83,11 @@ def add_found(true: Lists, matched: jax.Array, iou: jax.Array, confidence: jax.A
     is_object=is_object,
     relevance=dealt(true.relevance),
     category=dealt(true.category + 1) - 1,
+    confidence=confidence,
     ends=jnp.ones(batch_size, bool),
   )
   longer = ((0, 0), (0, confidence.shape[1] - num_objects))
-  nothing = Lists(False, False, 0.0, -1, None)
+  nothing = Lists(False, False, 0.0, -1, 1.0, None)
   return Lists(
     *(
       jnp.concatenate([x if x.ndim == 1 else jnp.pad(x, longer, constant_values=fill), y])
@@ -119,6 +124,7 @@ def ranking_terms(
   """
   told = _told(lists, seed) if tell_categories else None
   ranking = decoder.compare(tokens, lists.where, told)
+  candidates = ranking.candidates(lists.confidence)
   real = lists.is_object.any(-1)
   losses = ranking_loss(ranking.scores, lists.relevance, where=lists.is_object)
   batch_size = len(seed)
@@ -126,7 +132,7 @@ def ranking_terms(
   if len(losses) > batch_size:
     terms["rank_found"] = (losses[batch_size:].sum(), real[batch_size:].sum())
 
-  cost, num_steps = _step_costs(decoder, ranking, lists, num_objects, seed, own_picks)
+  cost, num_steps = _step_costs(decoder, candidates, lists, num_objects, seed, own_picks)
   terms["recurrent"] = ((cost / jnp.maximum(num_steps, 1)).sum(), (num_steps > 0).sum())
   terms["rank_category"] = category_term(ranking.category_logits, lists.category)
   return terms
@@ -141,7 +147,7 @@ def _told(lists: Lists, seed: jax.Array) -> jax.Array:
 
 
 def _step_costs(
-  decoder, ranking: Ranking, lists: Lists, num_objects: int, seed, own_picks
+  decoder, candidates: Candidates, lists: Lists, num_objects: int, seed, own_picks
 ) -> tuple[jax.Array, jax.Array]:
   """Negative log likelihood `[R]` of the best pick at every step, and the number of steps."""
   # Best first, everything else behind: the place of each object in the true order, which goes on
@@ -149,11 +155,11 @@ def _step_costs(
   order = jnp.lexsort((-lists.relevance, ~lists.is_object), axis=-1)
   place = jnp.argsort(order, axis=-1)
   if own_picks is not None:
-    order = _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks)
+    order = _mixed_order(decoder, candidates, lists, place, num_objects, seed, own_picks)
   order = order[:, :num_objects]
 
   num_steps = num_objects + 1
-  logits, stop = decoder.recurrent.forced(ranking.candidates, lists.where, order, num_steps)
+  logits, stop = decoder.recurrent.forced(candidates, lists.where, order, num_steps)
   rows = jnp.arange(order.shape[0])[:, None]
   picked_at = jnp.full(place.shape, num_steps).at[rows, order].set(jnp.arange(num_objects))
   steps = jnp.arange(num_steps)
@@ -172,7 +178,7 @@ def _step_costs(
   return jnp.where(asked, cost, 0.0).sum(-1), asked.sum(-1)
 
 
-def _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks) -> jax.Array:
+def _mixed_order(decoder, candidates, lists, place, num_objects, seed, own_picks) -> jax.Array:
   """An order `[R, N]` that at some steps goes on from the module's own pick among the objects."""
   lists_each = len(place) // len(seed)
 
@@ -181,10 +187,10 @@ def _mixed_order(decoder, ranking, lists, place, num_objects, seed, own_picks) -
 
   obey = jnp.moveaxis(jax.vmap(obeys)(seed), 1, 0).reshape(-1, num_objects)
   picks = decoder.recurrent(
-    jax.lax.stop_gradient(ranking.candidates),
+    jax.lax.stop_gradient(candidates),
     lists.is_object,
     num_steps=num_objects,
-    given=-place.astype(ranking.scores.dtype),
+    given=-place.astype(candidates.scores.dtype),
     obey=obey,
   )
   return picks.order

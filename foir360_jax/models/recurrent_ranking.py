@@ -7,12 +7,16 @@ masks hold of the scene):
   read(i, S) = (e0 + sum over j in S of exp(a_ij) value(j)) / (1 + sum over j in S of exp(a_ij))
   a_ij       = c tanh(query(i) . key(j) / (c sqrt(C))),  c = 8
   kin(i, S)  = sum over j in S of kind(i) . kind(j)
-  logit(i|S) = score(i) + correct(relu(own(i) + read(i, S) + e1 log(1 + |S|) + e2 log(1 + kin)))
+  logit(i|S) = score(i) + e3 log(confidence(i)) + correct(hidden(i, S) - hidden(i, nothing))
+  hidden     = relu(own(i) + read(i, S) + e1 log(1 + |S|) + e2 log(1 + kin(i, S)))
   stop(S)    = stop(mean of the tokens in S, log(1 + |S|))
 
 Each object reads those picked that matter to it, or the learnt e0 where there is none, and knows
 how many of its kind were picked (means over picks, as attention makes them, cannot count). What it
-reads is added within the hidden layer of a perceptron. All are sums over picks, so a step costs a
+reads is added within the hidden layer of a perceptron, whose output counts from where nothing was
+picked: the first pick goes by score, and only picks change that. (Otherwise the perceptron becomes
+a second, noisier score.) What the query decoder doubts to be an object comes later; given masks are
+not doubted. All are sums over picks, so a step costs a
 few sums over the objects, however many were picked.
 
 (FOIR-360's figure shows the REM between decoder memory and rank head; its code is not public, so
@@ -40,11 +44,13 @@ class Candidates(NamedTuple):
     scores: `[B, N]` of the rank decoder.
     tokens: `[B, N, C]` of the rank decoder.
     kinds: `[B, N, K]`, shares of the categories that an object may be of; they sum to 1.
+    doubt: `[B, N]`, minus the logarithm of the confidence that it is an object; 0 for given masks.
   """
 
   scores: jax.Array
   tokens: jax.Array
   kinds: jax.Array
+  doubt: jax.Array
 
   @property
   def alike(self) -> jax.Array:
@@ -78,6 +84,7 @@ class RecurrentRanking(nnx.Module):
     self.nothing = nnx.Param(jnp.zeros(channels, jnp.float32))  # e0
     self.progress = nnx.Param(jnp.zeros(channels, jnp.float32))  # e1
     self.kin = nnx.Param(jnp.zeros(channels, jnp.float32))  # e2
+    self.trust = nnx.Param(jnp.array(1.0, jnp.float32))  # e3
     # Zeros: without training it picks by score, so a model that never trains it has no noise of it.
     zeros = nnx.initializers.zeros
     self.correct = nnx.Linear(channels, 1, use_bias=False, kernel_init=zeros, rngs=rngs)
@@ -89,11 +96,16 @@ class RecurrentRanking(nnx.Module):
     scaled = products / (_LARGEST_AFFINITY * jnp.sqrt(tokens.shape[-1]))
     return jnp.exp(_LARGEST_AFFINITY * jnp.tanh(scaled))
 
+  def _trusted(self, candidates: Candidates) -> jax.Array:
+    """`[B, N]`: scores, less what is doubted."""
+    return candidates.scores - self.trust[...] * candidates.doubt
+
   def _logits(self, scores, own, read, num_picked, kin) -> jax.Array:
     """`scores`, `kin [..., N]`, `own`, `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
     progress = jnp.log1p(num_picked)[..., None, None] * self.progress[...]
     kin = jnp.log1p(kin)[..., None] * self.kin[...]
-    return scores + self.correct(nnx.relu(own + read + progress + kin))[..., 0]
+    hidden = nnx.relu(own + read + progress + kin) - nnx.relu(own + self.nothing[...])
+    return scores + self.correct(hidden)[..., 0]
 
   def _stop(self, picked_sum, num_picked) -> jax.Array:
     """`picked_sum [..., C]`, `num_picked [...]` -> `[...]`."""
@@ -116,7 +128,7 @@ class RecurrentRanking(nnx.Module):
       `[B, T, N]` logits, objects in their given places, `BLOCKED` for padding and for what was
       picked before; and `[B, T]`, the logits of stopping.
     """
-    scores, tokens, _ = candidates
+    scores, tokens = self._trusted(candidates), candidates.tokens
     rows = jnp.arange(order.shape[0])[:, None]
     place = jnp.full(scores.shape, scores.shape[-1]).at[rows, order].set(jnp.arange(order.shape[1]))
     steps = jnp.arange(num_steps)
@@ -151,7 +163,7 @@ class RecurrentRanking(nnx.Module):
       given: `[B, N]`: in training, a preference among those left, in place of the logits ...
       obey: `[B, T]`: ... at those steps at which this is True.
     """
-    (scores, tokens, _), where = candidates, jnp.asarray(where)
+    scores, tokens, where = self._trusted(candidates), candidates.tokens, jnp.asarray(where)
     batch_size, num_objects, channels = tokens.shape
     batch = jnp.arange(batch_size)
     affinities, values, own = self._affinities(tokens), self.value(tokens), self.own(tokens)

@@ -1,8 +1,9 @@
 """What training asks of the queries: masks, categories, and which of them are objects.
 
-All predictions count alike, those from the places alone and those after every layer, each with its
-own assignment of queries to objects. Terms are sums over the predictions, counts as well, so a term
-is a mean over them. The masks of the last prediction are compared at more places than the others.
+Predictions are made from the places alone and after every layer, each with its own assignment of
+queries to objects. The last one, which is used, counts as much as all before it together, and its
+masks are compared at more places: a term is the mean over objects of the last prediction, plus that
+of the mean prediction before.
 
 Axes: L predictions, B scenes, N objects, Q found queries, D channels of kernels, n places.
 """
@@ -64,11 +65,10 @@ def segmentation_terms(
     parts.insert(0, _part(queries, slice(-1), coarsely, where))
   matched = _match(parts)
 
-  terms: Terms = {}
-  for part, query in zip(parts, matched, strict=True):
-    for name, (total, count) in _terms(part, query, category).items():
-      before = terms.get(name, (0.0, 0))
-      terms[name] = (before[0] + total, before[1] + count)
+  terms = _terms(parts[-1], matched[-1], category)
+  for part, query in zip(parts[:-1], matched[:-1], strict=True):
+    for name, (total, _) in _terms(part, query, category).items():
+      terms[name] = (terms[name][0] + total / len(query), terms[name][1])
   last, query = parts[-1], matched[-1][0]
   kernels = jnp.take_along_axis(last.found.kernels[0], query[..., None], axis=1)
   iou = _overlap(mask_logits(kernels, measured.pixels), measured, last.where)
