@@ -3,8 +3,9 @@
 python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data
 python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
 
-Reached on the test split after 1,176 steps in 6 minutes on two CPU cores, beside other work: SA-SOR
-0.763 on given masks, 0.501 on the model's own. The first version, in 2,153 steps: 0.775 and 0.531.
+Earlier versions of the model reached, in 6 minutes on two CPU cores, an SA-SOR of 0.775 on given
+masks and 0.531 on the model's own (test split; the first version, 2,153 steps); what its parts are
+worth is in docs/choices.md.
 """
 
 from foir360_jax.config import base_config

@@ -13,13 +13,12 @@ find = jax.jit(find_peaks, static_argnums=1)
 
 
 def neighbours(row, column, height):
-  """The 3x3 cells around a cell: longitude wraps, beyond a pole lies its row half a turn on."""
-  for dy in (-1, 0, 1):
-    for dx in (-1, 0, 1):
-      r, c = row + dy, column + dx
-      if r < 0 or r >= height:
-        r, c = min(max(r, 0), height - 1), c + height
-      yield r, c % (2 * height)
+  """The four cells beside a cell: longitude wraps, beyond a pole lies its row half a turn on."""
+  for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+    r, c = row + dy, column + dx
+    if r < 0 or r >= height:
+      r, c = min(max(r, 0), height - 1), c + height
+    yield r, c % (2 * height)
 
 
 def peaks_by_hand(heat):
@@ -46,11 +45,10 @@ def test_peaks_are_the_highest_local_maxima_around_the_seam_and_across_the_poles
   "peak, beside",
   [
     ((5, 0), (5, 2 * HEIGHT - 1)),  # the seam
-    ((5, 2 * HEIGHT - 1), (4, 0)),
+    ((5, 2 * HEIGHT - 1), (5, 0)),
     ((0, 3), (0, 3 + HEIGHT)),  # across the north pole
-    ((0, 3), (0, 4 + HEIGHT)),
     ((HEIGHT - 1, 20), (HEIGHT - 1, 20 - HEIGHT)),  # across the south pole
-    ((HEIGHT - 1, 0), (HEIGHT - 1, HEIGHT - 1)),  # a pole at the seam
+    ((HEIGHT - 1, 0), (HEIGHT - 1, HEIGHT)),  # a pole at the seam
   ],
 )
 def test_a_lower_cell_next_to_a_peak_is_none_even_over_the_edge_of_the_map(peak, beside):
@@ -59,6 +57,14 @@ def test_a_lower_cell_next_to_a_peak_is_none_even_over_the_edge_of_the_map(peak,
   index, logits = find(heat, 16)
   assert index[0, 0] == peak[0] * 2 * HEIGHT + peak[1]
   assert 1.0 not in logits[0].tolist()
+
+
+def test_cells_that_touch_at_a_corner_are_both_peaks():
+  heat = np.full((1, HEIGHT, 2 * HEIGHT), -5.0, np.float32)
+  heat[0, 5, 0], heat[0, 6, 2 * HEIGHT - 1] = 2.0, 1.0
+  index, logits = find(heat, 16)
+  assert logits[0, :2].tolist() == [2.0, 1.0]
+  assert index[0, :2].tolist() == [5 * 2 * HEIGHT, 7 * 2 * HEIGHT - 1]
 
 
 def test_where_peaks_are_fewer_the_list_is_filled_with_the_lowest_logit():
