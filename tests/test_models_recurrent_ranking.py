@@ -192,7 +192,7 @@ def test_gradients_reach_scores_and_tokens_through_what_was_read(recurrent):
 
   first = jax.grad(wanted)(candidates, 0)
   assert first.scores[0, 5] == 1 and np.abs(first.scores[0, :5]).max() == 0
-  assert np.abs(first.tokens).max() == 0  # the first pick goes by score alone
+  assert np.abs(first.tokens).max() < 1e-6  # the first pick goes by score alone
   third = jax.grad(wanted)(candidates, 3)
   assert (np.abs(third.tokens[0]).max(-1) > 0).tolist() == [True, True, True, False, False, True]
 

@@ -66,7 +66,7 @@ def base_config() -> ConfigDict:
 
   config.loss = ConfigDict()  # the ranking loss and the weights of the terms of models/objective.py
   config.loss.ranking = "listmle"
-  config.loss.points = 0  # on the sphere at which masks are compared; 0: all cells
+  config.loss.points = 0  # on the sphere at which masks are compared; 0: in every cell
   # Share of the steps of the recurrent module that go on from its own pick, at the end of training.
   config.loss.own_picks = 1.0
   config.loss.heat = 1.0

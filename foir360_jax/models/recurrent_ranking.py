@@ -16,8 +16,8 @@ how many of its kind were picked (means over picks, as attention makes them, can
 reads is added within the hidden layer of a perceptron, whose output counts from where nothing was
 picked: the first pick goes by score, and only picks change that. (Otherwise the perceptron becomes
 a second, noisier score.) What the query decoder doubts to be an object comes later; given masks are
-not doubted. All are sums over picks, so a step costs a
-few sums over the objects, however many were picked.
+not doubted. All are sums over picks, so a step costs a few sums over the objects, however many were
+picked.
 
 (FOIR-360's figure shows the REM between decoder memory and rank head; its code is not public, so
 this recurrence is our reading, close to SeqRank's sequential module: Guan and Lau, AAAI 2024.)
@@ -96,16 +96,16 @@ class RecurrentRanking(nnx.Module):
     scaled = products / (_LARGEST_AFFINITY * jnp.sqrt(tokens.shape[-1]))
     return jnp.exp(_LARGEST_AFFINITY * jnp.tanh(scaled))
 
-  def _trusted(self, candidates: Candidates) -> jax.Array:
-    """`[B, N]`: scores, less what is doubted."""
-    return candidates.scores - self.trust[...] * candidates.doubt
+  def _base(self, candidates: Candidates, own: jax.Array) -> jax.Array:
+    """`[B, N]`: what no pick changes, so that corrections are 0 before the first one."""
+    before = self.correct(nnx.relu(own + self.nothing[...]))[..., 0]
+    return candidates.scores - self.trust[...] * candidates.doubt - before
 
-  def _logits(self, scores, own, read, num_picked, kin) -> jax.Array:
-    """`scores`, `kin [..., N]`, `own`, `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
+  def _logits(self, base, own, read, num_picked, kin) -> jax.Array:
+    """`base`, `kin [..., N]`, `own`, `read [..., N, C]`, `num_picked [...]` -> `[..., N]`."""
     progress = jnp.log1p(num_picked)[..., None, None] * self.progress[...]
     kin = jnp.log1p(kin)[..., None] * self.kin[...]
-    hidden = nnx.relu(own + read + progress + kin) - nnx.relu(own + self.nothing[...])
-    return scores + self.correct(hidden)[..., 0]
+    return base + self.correct(nnx.relu(own + read + progress + kin))[..., 0]
 
   def _stop(self, picked_sum, num_picked) -> jax.Array:
     """`picked_sum [..., C]`, `num_picked [...]` -> `[...]`."""
@@ -128,7 +128,8 @@ class RecurrentRanking(nnx.Module):
       `[B, T, N]` logits, objects in their given places, `BLOCKED` for padding and for what was
       picked before; and `[B, T]`, the logits of stopping.
     """
-    scores, tokens = self._trusted(candidates), candidates.tokens
+    scores, tokens, own = candidates.scores, candidates.tokens, self.own(candidates.tokens)
+    base = self._base(candidates, own)
     rows = jnp.arange(order.shape[0])[:, None]
     place = jnp.full(scores.shape, scores.shape[-1]).at[rows, order].set(jnp.arange(order.shape[1]))
     steps = jnp.arange(num_steps)
@@ -140,7 +141,7 @@ class RecurrentRanking(nnx.Module):
     num_picked = picked.sum(-1).astype(scores.dtype)
     chosen = picked.astype(tokens.dtype)
     kin = jnp.einsum("btj,bij->bti", chosen, candidates.alike)
-    logits = self._logits(scores[:, None], self.own(tokens)[:, None], read, num_picked, kin)
+    logits = self._logits(base[:, None], own[:, None], read, num_picked, kin)
     picked_sum = jnp.einsum("btn,bnc->btc", chosen, tokens)
     logits = jnp.where(where[:, None] & ~picked, logits, BLOCKED)
     return logits, self._stop(picked_sum, num_picked)
@@ -163,16 +164,16 @@ class RecurrentRanking(nnx.Module):
       given: `[B, N]`: in training, a preference among those left, in place of the logits ...
       obey: `[B, T]`: ... at those steps at which this is True.
     """
-    scores, tokens, where = self._trusted(candidates), candidates.tokens, jnp.asarray(where)
+    scores, tokens, where = candidates.scores, candidates.tokens, jnp.asarray(where)
     batch_size, num_objects, channels = tokens.shape
     batch = jnp.arange(batch_size)
     affinities, values, own = self._affinities(tokens), self.value(tokens), self.own(tokens)
-    alike = candidates.alike
+    base, alike = self._base(candidates, own), candidates.alike
 
     def pick(state, step):
       left, numerator, denominator, kin, picked_sum = state
       num_picked = (where & ~left).sum(-1).astype(scores.dtype)
-      logits = self._logits(scores, own, numerator / denominator[..., None], num_picked, kin)
+      logits = self._logits(base, own, numerator / denominator[..., None], num_picked, kin)
       stop = self._stop(picked_sum, num_picked)
       logits = jnp.where(left & where, logits, BLOCKED)
       wanted = logits if given is None else jnp.where(obey[:, step, None], given, logits)
