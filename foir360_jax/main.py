@@ -7,6 +7,11 @@ trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workd
 `--mode=weak_labels --input=SCENES --output=OUT` does so untrained; `--mode=benchmark` times.
 """
 
+from foir360_jax.allocator import restart_with_huge_pages
+
+if __name__ == "__main__":
+  restart_with_huge_pages()
+
 import sys
 
 from absl import app, flags, logging

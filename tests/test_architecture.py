@@ -14,7 +14,7 @@ MAX_LINES = 300
 
 # A module imports only from rows above its own, or from its own package.
 LEVELS = (
-  {"sphere", "losses", "metrics", "types"},
+  {"sphere", "losses", "metrics", "types", "allocator"},
   {"formats"},
   {"models", "data"},
   {"saliency"},
