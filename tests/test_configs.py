@@ -81,6 +81,7 @@ def test_there_is_a_configuration():
     ("evaluate.turns", 0, "config.evaluate.turns must be at least 1, not 0"),
     ("loss.points", -1, "config.loss.points must be 0 .all cells. or more, not -1"),
     ("loss.own_picks", 1.5, "config.loss.own_picks must be in .0, 1., not 1.5"),
+    ("loss.told_share", 0.0, "config.loss.told_share must be in .0, 1., not 0.0"),
     ("model.compute_dtype", "float16", "config.model.compute_dtype must be .*not 'float16'"),
     ("model.drop_path", 1.0, "config.model.drop_path must be in .0, 1., not 1.0"),
     ("data.height", 32, "config.data.height must be .*at least 48"),

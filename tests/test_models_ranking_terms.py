@@ -8,7 +8,7 @@ from flax import nnx
 
 from foir360_jax.losses import build_mean_ranking_loss
 from foir360_jax.models.rank_decoder import RankDecoder
-from foir360_jax.models.ranking_terms import add_found, ranking_terms, true_lists
+from foir360_jax.models.ranking_terms import _told, add_found, ranking_terms, true_lists
 from foir360_jax.models.recurrent_ranking import Candidates
 
 CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
@@ -175,7 +175,8 @@ def test_without_second_lists_there_is_nothing_found(decoder):
   assert terms["recurrent"][1] == 2
 
 
-def test_only_true_masks_are_told_their_categories(decoder):
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_only_true_masks_are_told_their_categories(decoder, share):
   rng = np.random.default_rng(5)
   relevance, category, matched, confidence = draw(rng)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
@@ -191,9 +192,17 @@ def test_only_true_masks_are_told_their_categories(decoder):
       num_objects=OBJECTS,
       seed=jnp.arange(3, dtype=jnp.uint32),
       own_picks=None,
-      tell_categories=True,
+      told_share=share,
     )
 
   first, second = terms(state, category), terms(state, (category + 1) % 5)
   assert abs(first["rank_true"][0] - second["rank_true"][0]) > 1e-3
   np.testing.assert_allclose(first["rank_found"], second["rank_found"], rtol=1e-6)
+
+
+def test_the_told_share_is_the_share_of_objects_that_are_told():
+  category = np.zeros((200, OBJECTS), np.int32)
+  lists = true_lists(np.ones((200, OBJECTS), bool), np.zeros((200, OBJECTS)), category)
+  for share in (0.3, 1.0):
+    told = _told(lists, jnp.arange(200, dtype=jnp.uint32), share) >= 0
+    assert abs(told.mean() - share) < 0.05

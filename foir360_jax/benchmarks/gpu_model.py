@@ -30,6 +30,7 @@ MODEL = {
     "ranking": "listmle",
     "points": 0,
     "own_picks": 1.0,
+    "told_share": 0.8,
     "heat": 1.0,
     "foreground": 2.0,
     "object": 0.5,

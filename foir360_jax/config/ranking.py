@@ -69,6 +69,8 @@ def base_config() -> ConfigDict:
   config.loss.points = 0  # on the sphere at which masks are compared; 0: in every cell
   # Share of the steps of the recurrent module that go on from its own pick, at the end of training.
   config.loss.own_picks = 1.0
+  # Share of the true masks whose categories a model with told_categories is told in training.
+  config.loss.told_share = 0.8
   config.loss.heat = 1.0
   config.loss.foreground = 2.0
   config.loss.object = 0.5
@@ -217,6 +219,8 @@ def validate_ranking(config: ConfigDict) -> None:
     )
   if not 0 <= config.loss.own_picks <= 1:
     raise ValueError(f"config.loss.own_picks must be in [0, 1], not {config.loss.own_picks}")
+  if not 0 < config.loss.told_share <= 1:
+    raise ValueError(f"config.loss.told_share must be in (0, 1], not {config.loss.told_share}")
 
 
 def _validate_encoder(config: ConfigDict) -> None:

@@ -35,6 +35,7 @@ def build_objective(config: Mapping[str, Any]) -> tuple[Objective, dict[str, flo
     build_mean_ranking_loss(weights.pop("ranking")),
     points=weights.pop("points"),
     own_picks=weights.pop("own_picks"),
+    told_share=weights.pop("told_share"),
     finds=learns_to_find(weights),
   )
   return objective, weights

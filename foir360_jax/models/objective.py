@@ -53,6 +53,7 @@ class Objective:
       the last one at a quarter of it; 0 for a pixel in every cell (and blocks of 2 x 2 cells).
     own_picks: at the end of the run, the share of the REM's steps in training that go on from its
       own pick; it rises linearly from 0.
+    told_share: share of the true masks whose categories a model with `told_categories` is told.
     finds: whether the model learns to find objects, too; if not, the terms are `rank_true`,
       `recurrent` and `rank_category`, and a step takes less than half the time.
   """
@@ -63,12 +64,14 @@ class Objective:
     *,
     points: int,
     own_picks: float,
+    told_share: float,
     finds: bool = True,
   ):
     self.ranking_loss = ranking_loss
     self.finds = finds
     self.points = points
     self.own_picks = own_picks
+    self.told_share = told_share
 
   def __call__(self, model: PanoRank, batch: Batch) -> Terms:
     """Returns the sums and counts over `batch`."""
@@ -130,7 +133,7 @@ class Objective:
         num_objects=masks.shape[1],
         seed=batch["seed"],
         own_picks=self.own_picks * batch["progress"] if self.own_picks else None,
-        tell_categories=model.told_categories,
+        told_share=self.told_share if model.told_categories else 0.0,
       )
 
   def _decode(self, model: PanoRank, scene: Scene, masks, centres, where, seed) -> Queries:

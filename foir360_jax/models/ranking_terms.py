@@ -24,7 +24,6 @@ from foir360_jax.types import Terms
 
 _CANDIDATE = 0.1  # confidence of a candidate that training shows to the rank decoder
 _FOUND_IOU = 0.3  # a candidate that covers its object less than this is none
-_TOLD = 0.8  # share of the true masks whose categories are told, where any are
 
 
 class Lists(NamedTuple):
@@ -105,7 +104,7 @@ def ranking_terms(
   num_objects: int,
   seed: jax.Array,
   own_picks: jax.Array | None,
-  tell_categories: bool = False,
+  told_share: float = 0.0,
 ) -> Terms:
   """The terms `rank_true`, `recurrent`, `rank_category` and, with second lists, `rank_found`.
 
@@ -119,10 +118,10 @@ def ranking_terms(
     own_picks: share of the steps at which the recurrent module goes on from its own pick rather
       than from the true one (scheduled sampling: Bengio et al., NeurIPS 2015), in [0, 1]; None:
       none does, which costs less.
-    tell_categories: whether the decoder is told the categories of true masks, of most but not all,
-      as in use those of given masks.
+    told_share: share of the true masks whose categories the decoder is told, in [0, 1]; below 1,
+      so that it learns to do without, as with given masks whose category it does not know.
   """
-  told = _told(lists, seed) if tell_categories else None
+  told = _told(lists, seed, told_share) if told_share else None
   ranking = decoder.compare(tokens, lists.where, told)
   candidates = ranking.candidates(lists.confidence)
   real = lists.is_object.any(-1)
@@ -138,12 +137,12 @@ def ranking_terms(
   return terms
 
 
-def _told(lists: Lists, seed: jax.Array) -> jax.Array:
-  """The categories `[R, L]` of most of the true masks; -1 for the rest and for what was found."""
+def _told(lists: Lists, seed: jax.Array, share: float) -> jax.Array:
+  """The categories `[R, L]` of a share of the true masks; -1 for the rest and what was found."""
   places = lists.category.shape[1]
   chance = jax.vmap(lambda one: jax.random.uniform(stream(one, TOLD_CATEGORIES), (places,)))(seed)
   chance = jnp.tile(chance, (len(lists.category) // len(seed), 1))
-  return jnp.where(lists.ends[:, None] | (chance > _TOLD), -1, lists.category)
+  return jnp.where(lists.ends[:, None] | (chance > share), -1, lists.category)
 
 
 def _step_costs(

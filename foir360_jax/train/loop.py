@@ -7,6 +7,7 @@ or checked.
 
 import contextlib
 import functools
+import gc
 import json
 import pathlib
 import signal
@@ -125,6 +126,9 @@ def train(
     start = time.monotonic() - elapsed_s
     programs.compile(state, stream.batch(), put_scalar(progress, mode, mesh))
 
+    # What is there now stays: the collector need not look at a million objects again and again.
+    gc.freeze()
+    stack.callback(gc.unfreeze)
     received = stack.enter_context(_stop_signals())
     window_start = step, elapsed_s
     unchecked, window = [], []
