@@ -1,4 +1,4 @@
-"""Huge pages and a heap that is kept: a quarter of a training step on CPUs (docs/performance.md).
+"""Huge pages and a heap that is kept: quicker training on CPUs (see docs/performance.md).
 
 XLA's CPU backend allocates the memory that a program needs for the time of one call. The C library
 asks the system for such large blocks and gives them back each time, and the system then clears them
