@@ -1,4 +1,4 @@
-"""Huge pages and a heap that is kept: quicker training on CPUs (see docs/performance.md).
+"""Huge pages and a heap that is kept: a quicker training step on CPUs (docs/performance.md).
 
 XLA's CPU backend allocates the memory that a program needs for the time of one call. The C library
 asks the system for such large blocks and gives them back each time, and the system then clears them
@@ -12,7 +12,7 @@ import sys
 _VARIABLE = "GLIBC_TUNABLES"
 _SETTINGS = {
   "hugetlb": 1,  # transparent huge pages, where the system offers them (glibc 2.35 or newer)
-  "mmap_max": 0,  # large blocks, too, come from the heap...
+  "mmap_max": 0,  # large blocks, too, come from the heap, where it has room for them...
   "trim_threshold": 2**33,  # ... whose free end is kept up to 8 GiB
 }
 

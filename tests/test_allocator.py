@@ -36,6 +36,25 @@ def test_a_process_is_restarted_once_with_the_same_command():
   assert end == "went on ['one argument', '--two=2'] True"
 
 
+@needs_glibc
+def test_the_command_line_starts_with_the_settings(tmp_path):
+  (tmp_path / "sitecustomize.py").write_text(
+    "import os, sys\nsys.stderr.write(f'started {os.environ.get(\"GLIBC_TUNABLES\")}\\n')\n"
+  )
+  environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+  result = subprocess.run(
+    [sys.executable, "-m", "foir360_jax.main", "--help"],
+    env=environment | {"PYTHONPATH": str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  starts = [line for line in result.stderr.splitlines() if line.startswith("started")]
+  assert starts[0] == "started None"
+  assert len(starts) == 2 and "hugetlb=1" in starts[1]
+  assert "--config" in result.stdout
+
+
 def test_settings_of_the_user_are_kept():
   setting = "glibc.malloc.hugetlb=0"
   assert run(GLIBC_TUNABLES=setting) == [

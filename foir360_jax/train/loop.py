@@ -126,7 +126,7 @@ def train(
     start = time.monotonic() - elapsed_s
     programs.compile(state, stream.batch(), put_scalar(progress, mode, mesh))
 
-    # What is there now stays: the collector need not look at a million objects again and again.
+    # What is there now stays: the collector need not look at all of it again and again.
     gc.freeze()
     stack.callback(gc.unfreeze)
     received = stack.enter_context(_stop_signals())
