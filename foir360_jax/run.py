@@ -106,6 +106,7 @@ def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     build_evaluation_batches(config, config.data.test_split),
     thresholds=config.evaluate.score_thresholds,
     stop_margins=config.evaluate.stop_margins,
+    choose_by=config.evaluate.choose_by,
     turns=config.evaluate.turns,
     finds=learns_to_find(config.loss),
     iou_threshold=config.evaluate.iou_threshold,

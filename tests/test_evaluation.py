@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.config import validate
 from foir360_jax.data import open_source, unpack_masks
 from foir360_jax.evaluation import Ranker, evaluate, predict_folder
 from foir360_jax.evaluation.decision import NEVER, Decision, choose
+from foir360_jax.evaluation.evaluate import CRITERIA
 from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, TrueMasks, mask_measures, true_masks
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
@@ -165,10 +167,44 @@ def test_the_threshold_is_chosen_on_validation_and_not_on_test(examples, run_ora
     example["importance"][1] *= -1
   report, _ = run_oracle([batch_of(validation)], [batch_of(examples)])
   assert report["confidence_threshold"] == 0.3 and report["stop_margin"] == NEVER
-  curves = report["validation_sa_sor_by_stop_margin_and_threshold"]
+  curves = report["validation_by_stop_margin_and_threshold"]["sa_sor"]
   curve = {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
   assert curves == {"-100": curve, "0": curve}
   assert report["own_masks"]["model"]["mean"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+  "choose_by, threshold, f1, sa_sor", [("sa_sor", 0.3, 10 / 11, 1), ("f1", 0.05, 1, -1)]
+)
+def test_the_decision_is_for_the_best_order_or_for_finding_all(
+  run_oracle, choose_by, threshold, f1, sa_sor
+):
+  rng = np.random.default_rng(14)
+  validation, test = ([draw_example(rng, 6) for _ in range(3)] for _ in range(2))
+  for example in validation + test:
+    # The least important object is doubtful, and with it the order is the wrong way round.
+    example["confidence"][np.argmin(example["relevance"])] = 0.1
+    example["importance"][0] *= -1
+  report, results = run_oracle([batch_of(validation)], [batch_of(test)], choose_by=choose_by)
+  assert (report["confidence_threshold"], report["chosen_by"]) == (threshold, choose_by)
+  curves = report["validation_by_stop_margin_and_threshold"]
+  assert curves["f1"]["0"] == {"0.05": 1, "0.3": pytest.approx(10 / 11)}
+  assert curves["sa_sor"]["0"] == {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
+  assert report["own_masks"]["f1"] == pytest.approx(f1)
+  assert report["own_masks"]["model"]["mean"] == pytest.approx(sa_sor)
+  assert [result.scores["f1"].value for result in results] == pytest.approx([f1] * 3)
+  assert f"chosen on validation by {dict(sa_sor='SA-SOR', f1='F1')[choose_by]})" in table(
+    report | {"validation_split": "validation"}
+  )
+
+
+def test_what_the_configuration_allows_to_choose_by_is_what_there_is(tiny_config):
+  for criterion in CRITERIA:
+    tiny_config.evaluate.choose_by = criterion
+    validate(tiny_config)
+  tiny_config.evaluate.choose_by = "recall"
+  with pytest.raises(ValueError, match="choose_by must be sa_sor or f1, not 'recall'"):
+    validate(tiny_config)
 
 
 def test_a_stop_before_false_objects_is_chosen_with_the_threshold(examples, run_oracle):

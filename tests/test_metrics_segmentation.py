@@ -100,3 +100,19 @@ def test_recall_counts_objects_with_a_prediction_of_their_own(iou, expected):
 def test_recall_without_objects_is_skipped():
   value, status = metrics.recall_at_iou(np.zeros((0, 4)))
   assert np.isnan(value) and status == "skipped"
+
+
+def test_f1_is_the_harmonic_mean_of_recall_and_precision():
+  rng = np.random.default_rng(0)
+  for _ in range(50):
+    iou = rng.random(rng.integers(1, 7, 2)) ** 3
+    recall, precision = (metrics.recall_at_iou(m, 0.3).value for m in (iou, iou.T))
+    expected = 2 * recall * precision / (recall + precision) if recall else 0.0
+    assert metrics.f1_at_iou(iou, 0.3) == (pytest.approx(expected), "used")
+
+
+def test_f1_without_objects_counts_what_was_predicted():
+  for nothing_right in (np.zeros((0, 4)), np.zeros((4, 0))):
+    assert metrics.f1_at_iou(nothing_right) == (0.0, "used")
+  value, status = metrics.f1_at_iou(np.zeros((0, 0)))
+  assert np.isnan(value) and status == "skipped"

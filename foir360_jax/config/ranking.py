@@ -106,6 +106,7 @@ def base_config() -> ConfigDict:
   config.evaluate.score_thresholds = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
   # By how much the recurrent module must prefer an object to stopping; -100: it never stops.
   config.evaluate.stop_margins = (-100.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0)
+  config.evaluate.choose_by = "sa_sor"  # of validation; "f1": what finds every object best
   config.evaluate.turns = 1  # mean over this number of copies of a picture, each turned further
   config.evaluate.sheet_images = 8
 
@@ -201,6 +202,10 @@ def validate_ranking(config: ConfigDict) -> None:
     )
   if not config.evaluate.stop_margins:
     raise ValueError("config.evaluate.stop_margins must be one or more numbers, -100 for no stop")
+  if config.evaluate.choose_by not in ("sa_sor", "f1"):
+    raise ValueError(
+      f"config.evaluate.choose_by must be sa_sor or f1, not {config.evaluate.choose_by!r}"
+    )
   if config.evaluate.turns < 1:
     raise ValueError(f"config.evaluate.turns must be at least 1, not {config.evaluate.turns}")
   if config.loss.points < 0:

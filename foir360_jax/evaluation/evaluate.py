@@ -22,6 +22,7 @@ from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
   bootstrap_interval,
+  f1_at_iou,
   found_at_iou,
   rank_correlation,
   recall_at_iou,
@@ -45,8 +46,8 @@ class ImageResult:
     importance: `[T, m]`.
     stop_margin: `[T, m]`, see `models.Order`.
     own: scores `[m]` for the candidates, by baseline.
-    scores: what the picture contributes to the report, by "given_masks/RANKER", "own_masks/RANKER"
-      and "recall"; empty before the threshold is chosen.
+    scores: what the picture contributes to the report, by "given_masks/RANKER",
+      "own_masks/RANKER", "recall" and "f1"; empty before the threshold is chosen.
   """
 
   index: int
@@ -69,6 +70,7 @@ def evaluate(
   thresholds: Sequence[float],
   stop_margins: Sequence[float],
   iou_threshold: float,
+  choose_by: str = "sa_sor",
   turns: int = 1,
   finds: bool = True,
 ) -> tuple[dict[str, Any], list[ImageResult]]:
@@ -81,6 +83,7 @@ def evaluate(
     thresholds: confidence thresholds to choose from.
     stop_margins: margins of the recurrent module to choose from; see `Decision`.
     iou_threshold: least overlap of a match, see `metrics.sa_sor`.
+    choose_by: of `CRITERIA`, whose mean over `validation` the decision is to make the largest.
     turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`.
     finds: False for a model that ranks given masks alone: nothing is said of masks of its own.
 
@@ -91,11 +94,15 @@ def evaluate(
   tuning = list(_results(run, validation))
   coefficients = _fit_area_and_horizon(tuning)
 
-  def score(level: int, stop_margin: float) -> float:
+  def score(criterion: str, level: int, stop_margin: float) -> float:
     decision = Decision(thresholds[level], stop_margin)
-    return _mean([_own_score(r, level, decision, "model", iou_threshold) for r in tuning])
+    return _mean([CRITERIA[criterion](r, level, decision, iou_threshold) for r in tuning])
 
-  level, stop_margin, curves = choose(thresholds, stop_margins, score)
+  choices = {
+    criterion: choose(thresholds, stop_margins, functools.partial(score, criterion))
+    for criterion in CRITERIA
+  }
+  level, stop_margin, _ = choices[choose_by]
   decision = Decision(float(thresholds[level]), stop_margin, turns)
   results = [
     _scored(_with_linear(result, coefficients), level, decision, iou_threshold)
@@ -117,13 +124,17 @@ def evaluate(
   own = {
     "iou_threshold": iou_threshold,
     "recall": _mean([result.scores["recall"] for result in results]),
+    "f1": _mean([result.scores["f1"] for result in results]),
     "objects_per_image": float(np.mean([len(result.relevance) for result in results])),
     "predictions_per_image": float(np.mean([keep.sum() for keep in kept])),
     "recall_by_place": recall_by_place(found),
   }
   report |= {
     **decision._asdict(),
-    "validation_sa_sor_by_stop_margin_and_threshold": curves,
+    "chosen_by": choose_by,
+    "validation_by_stop_margin_and_threshold": {
+      criterion: curves for criterion, (_, _, curves) in choices.items()
+    },
     "own_masks": _summary(results, "own_masks") | own,
   }
   return report, results
@@ -189,16 +200,19 @@ def _scored(
   result: ImageResult, level: int, decision: Decision, iou_threshold: float
 ) -> ImageResult:
   keep = _kept(result, level, decision)
-  scores = {"recall": recall_at_iou(result.iou[:, keep], iou_threshold)}
+  scores = {
+    "recall": recall_at_iou(result.iou[:, keep], iou_threshold),
+    "f1": _found(result, level, decision, iou_threshold),
+  }
   for name, values in result.given.items():
     scores[f"given_masks/{name}"] = rank_correlation(result.relevance, values)
   for name in ("model", *result.own):
-    scores[f"own_masks/{name}"] = _own_score(result, level, decision, name, iou_threshold)
+    scores[f"own_masks/{name}"] = _ranked(result, level, decision, iou_threshold, name)
   return dataclasses.replace(result, scores=scores)
 
 
-def _own_score(
-  result: ImageResult, level: int, decision: Decision, ranker: str, iou_threshold: float
+def _ranked(
+  result: ImageResult, level: int, decision: Decision, iou_threshold: float, ranker: str = "model"
 ) -> Score:
   """SA-SOR of the candidates that are objects, by one of their rankers."""
   keep = _kept(result, level, decision)
@@ -206,6 +220,15 @@ def _own_score(
   return sa_sor_from_iou(
     result.iou[:, keep], result.relevance, scores[keep], iou_threshold=iou_threshold
   )
+
+
+def _found(result: ImageResult, level: int, decision: Decision, iou_threshold: float) -> Score:
+  """F1 of the candidates that are objects."""
+  return f1_at_iou(result.iou[:, _kept(result, level, decision)], iou_threshold)
+
+
+CRITERIA = {"sa_sor": _ranked, "f1": _found}
+"""What the decision may be chosen by: how well the model's own masks are ranked, or found."""
 
 
 def _fit_area_and_horizon(results: list[ImageResult]) -> np.ndarray:

@@ -26,6 +26,7 @@ _ROWS = (
   ("area_and_horizon", "by both, fitted on validation"),
   ("ceiling", "ceiling (noiseless importance)"),
 )
+_CRITERIA = {"sa_sor": "SA-SOR", "f1": "F1"}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -48,9 +49,10 @@ def table(report: dict[str, Any]) -> str:
     f" skipped {counts['images_skipped']}, undefined {counts['images_undefined']},"
     f" counted as zero {counts['images_counted_zero']}\n"
     f"confidence above {report['confidence_threshold']:g}, {_stop(report['stop_margin'])}"
-    f" (chosen on {report['validation_split']}), IoU {own['iou_threshold']:g}:"
-    f" recall {own['recall']:.3f}, {own['predictions_per_image']:.1f} objects an image"
-    f" for {own['objects_per_image']:.1f} true ones"
+    f" (chosen on {report['validation_split']} by {_CRITERIA[report['chosen_by']]}),"
+    f" IoU {own['iou_threshold']:g}: recall {own['recall']:.3f}, F1 {own['f1']:.3f},"
+    f" {own['predictions_per_image']:.1f} objects an image for {own['objects_per_image']:.1f}"
+    " true ones"
   )
   for name, title in PLACES.items():
     here = own["recall_by_place"][name]

@@ -40,7 +40,7 @@ from foir360_jax.metrics.ranking import (
   sa_sor,
   sa_sor_from_iou,
 )
-from foir360_jax.metrics.segmentation import found_at_iou, mask_iou, recall_at_iou
+from foir360_jax.metrics.segmentation import f1_at_iou, found_at_iou, mask_iou, recall_at_iou
 from foir360_jax.metrics.sor import sor, sor_from_iou, sor_from_masks
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
   "bootstrap_interval",
   "cc",
   "crop_masks",
+  "f1_at_iou",
   "fixation_density",
   "found_at_iou",
   "kendall_tau_b",

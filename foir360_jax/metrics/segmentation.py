@@ -69,6 +69,22 @@ def recall_at_iou(iou: ArrayLike, iou_threshold: float = 0.5) -> Score:
   return Score(float(found.sum() / len(found)), "used") if len(found) else SKIPPED
 
 
+def f1_at_iou(iou: ArrayLike, iou_threshold: float = 0.5) -> Score:
+  """Harmonic mean of recall and precision: 2 found / (n + m), the arguments as of `recall_at_iou`.
+
+  Unlike SA-SOR it punishes each missed object as much as each false one, however unimportant.
+
+  Returns:
+    F1 in [0, 1]; skipped if there are neither true objects nor predictions.
+
+  >>> f1_at_iou([[0.8, 0.0, 0.0], [0.6, 0.0, 0.0]])
+  Score(value=0.4, status='used')
+  """
+  iou = np.asarray(iou)
+  found = found_at_iou(iou, iou_threshold).sum()
+  return Score(float(2 * found / sum(iou.shape)), "used") if sum(iou.shape) else SKIPPED
+
+
 def found_at_iou(iou: ArrayLike, iou_threshold: float = 0.5) -> np.ndarray:
   """Which of the true objects are found, bool [n]; the arguments are those of `recall_at_iou`.
 
