@@ -1,12 +1,19 @@
 """The ablation: what it runs, that it goes on where it was stopped, what its table claims."""
 
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from foir360_jax.benchmarks import ablate
 from foir360_jax.benchmarks.ablate import DEFAULT, SETTINGS, read_record, summarize
 from foir360_jax.config import base_config, validate
+from foir360_jax.formats import sole_writer
 
 
 class Runs:
@@ -123,3 +130,47 @@ def test_unknown_settings_are_one_line(run_command):
   result = run_command("-m", "foir360_jax.benchmarks.ablate", "--folder=x", "--settings=base,nope")
   assert result.returncode == 2
   assert "'nope' is none of base, planar" in result.stderr and "Traceback" not in result.stderr
+
+
+STOPPED_ABLATION = """
+import signal, sys
+from foir360_jax.benchmarks import ablate
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+TRAINING = '''
+import signal, sys, time
+def save(*_):
+  time.sleep(1)
+  print("saved", flush=True)
+  sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+'''
+run = ablate._run
+ablate._run = lambda command, log: run([sys.executable, "-c", TRAINING], log)
+sys.exit(ablate.main([f"--folder={sys.argv[1]}"]))
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_ablation_lets_its_run_save(tmp_path, signum):
+  command = [sys.executable, "-c", STOPPED_ABLATION, str(tmp_path)]
+  environment = os.environ | {"PYTHONPATH": str(pathlib.Path(ablate.__file__).parents[2])}
+  log = tmp_path / "base/0/output.txt"
+  with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    _wait_for(lambda: log.is_file() and "ready" in log.read_text())
+    with pytest.raises(ValueError, match=f"is being written by process {process.pid}: wait"):
+      sole_writer(tmp_path).__enter__()
+    process.send_signal(signum)
+    _, errors = process.communicate()
+  assert process.returncode == 128 + signal.SIGINT
+  assert errors == "stopped; the same command goes on\n"
+  assert log.read_text() == "ready\nsaved\n"
+  assert not (tmp_path / "ablation.json").exists()
+
+
+def _wait_for(condition):
+  deadline = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from foir360_jax.formats import sole_writer
 from foir360_jax.train import build_optimizer, create_state
 from foir360_jax.train.checkpoint import restore_model
 from foir360_jax.train.loop import train
@@ -153,6 +154,12 @@ def test_sharded_training_matches_one_device(tmp_path, uninterrupted):
   for name in ("kernel", "bias"):
     expected = uninterrupted[1].params[name][...]
     np.testing.assert_allclose(state.params[name][...], expected, atol=1e-5)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
+  with sole_writer(tmp_path), pytest.raises(ValueError, match="is being written by process"):
+    run(tmp_path)
+  assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
 def with_nan_at(index):

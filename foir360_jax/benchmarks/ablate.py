@@ -17,6 +17,7 @@ are bounded by time.
 import argparse
 import json
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 
 from foir360_jax.benchmarks.options import comma_separated, one_of
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
+from foir360_jax.formats import sole_writer
 
 Row = dict[str, Any]
 Record = dict[str, dict[str, dict[str, Any]]]
@@ -94,11 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   }
   about = environment()
   print(describe(about), flush=True)
+  signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
   try:
-    failed = ablate(flags.folder, flags.settings, flags.seeds, base, about)
+    with sole_writer(flags.folder):
+      failed = ablate(flags.folder, flags.settings, flags.seeds, base, about)
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print("stopped; the same command goes on", file=sys.stderr)
+    return 128 + signal.SIGINT
   record = read_record(flags.folder)
   rows = summarize(record, flags.settings, flags.seeds)
   print(f"\n{text_table(rows, _COLUMNS)}")
@@ -197,9 +204,16 @@ def summarize(record: Record, settings: Sequence[str], seeds: Sequence[int]) -> 
 
 
 def _run(command: Sequence[str], log: pathlib.Path) -> int:
+  """Runs a command to its end; one that is to stop gets the time to save."""
   log.parent.mkdir(parents=True, exist_ok=True)
   with log.open("a") as output:
-    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+      return child.wait()
+    except KeyboardInterrupt:
+      child.terminate()  # subprocess.run would kill it
+      child.wait()
+      raise
 
 
 def _figures(workdir: pathlib.Path) -> dict[str, float | int]:

@@ -1,6 +1,7 @@
 """The files that go in and out: panoramas, rank files, overlays, and the field's annotations."""
 
 from foir360_jax.formats.atomic_file import write_atomically
+from foir360_jax.formats.folder_lock import sole_writer
 from foir360_jax.formats.overlay import draw_overlay
 from foir360_jax.formats.panorama_file import (
   PanoramaError,
@@ -38,6 +39,7 @@ __all__ = [
   "read_rank_file",
   "recognise",
   "save_image",
+  "sole_writer",
   "write_atomically",
   "write_rank_file",
   "write_scenes",

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from foir360_jax.formats import write_atomically
+from foir360_jax.formats import sole_writer, write_atomically
 from foir360_jax.train.checkpoint import Checkpoints
 from foir360_jax.train.cost import StepCost, device_memory
 from foir360_jax.train.logging import MetricsLog, progress_line, summarize
@@ -87,7 +87,8 @@ def train(
   Raises:
     FloatingPointError: if the loss or the parameters are not finite; no such state is ever saved.
     SystemExit: after SIGINT or SIGTERM, with 128 + the signal's number; the state is saved first.
-    ValueError: if an argument cannot work or a checkpoint does not fit.
+    ValueError: if an argument cannot work, a checkpoint does not fit, or another process trains in
+      this folder.
   """
   intervals = dict(steps=steps, log_every=log_every, checkpoint_every=checkpoint_every)
   for name, value in (intervals | dict(keep_checkpoints=keep_checkpoints)).items():
@@ -107,6 +108,8 @@ def train(
     return max(step / steps, elapsed_s / (60 * minutes) if minutes > 0 else 0.0)
 
   with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      stack.enter_context(sole_writer(workdir))  # two runs would take each other's files away
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep_checkpoints))
     step, elapsed_s = 0, 0.0
     if checkpoints.latest_step is not None:
