@@ -156,6 +156,14 @@ def _prepare(name: str, builder_class: type[tfds.core.DatasetBuilder], config: s
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(manual_dir=_MANUAL_DIR.value)
   )
+  if kept:
+    given = [f"--{name}" for name in ("manual_dir", *FOR_BUILDER) if flags.FLAGS[name].present]
+    if given:
+      print(
+        f"{' and '.join(given)} had no effect: the data set is there already; remove its folder, or"
+        " give another --data_dir, to make it anew",
+        file=sys.stderr,
+      )
   sizes = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
   print(
     f"{builder.info.full_name} in {builder.data_path}: {sizes}"

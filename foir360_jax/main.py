@@ -4,7 +4,7 @@
 
 trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workdir=runs/tiny
 --input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas, `--given_masks` masks of them;
-`--mode=weak_labels --input=SCENES --output=OUT` does so untrained; `--mode=benchmark` times.
+`--mode=weak_labels --input=FOLDER --output=OUT` does so untrained; `--mode=benchmark` times.
 """
 
 from foir360_jax.allocator import restart_with_huge_pages
@@ -21,6 +21,12 @@ from foir360_jax import run
 from foir360_jax.saliency.build import NAMES as SALIENCY_NAMES
 
 _MODES = ("train", "evaluate", "predict", "weak_labels", "benchmark")
+_OF_MODES = {  # flags that say nothing to the other modes
+  **dict.fromkeys(("input", "output", "overwrite"), ("predict", "weak_labels")),
+  **dict.fromkeys(("given_masks", "skip_done"), ("predict",)),
+  **dict.fromkeys(("confidence_threshold", "stop_margin", "turns"), ("predict",)),
+  "saliency": ("weak_labels",),
+}
 _NEEDED = {"predict": ("workdir", "input", "output"), "weak_labels": ("input", "output")}
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs, reports.")
@@ -30,9 +36,21 @@ _INPUT = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The folder for ranks/ and overlays/.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace results that are there already.")
+_SKIP_DONE = flags.DEFINE_bool(
+  "skip_done", False, "predict: leave out panoramas whose results are there already."
+)
 _GIVEN_MASKS = flags.DEFINE_bool(
   "given_masks", False, "predict: rank the masks that the folder of --input brings."
 )
+_LIMITS = {
+  "confidence_threshold": flags.DEFINE_float(
+    "confidence_threshold", None, "predict: in place of the one that evaluation chose; as the next."
+  ),
+  "stop_margin": flags.DEFINE_float("stop_margin", None, "predict: -100 for no stop."),
+  "turns": flags.DEFINE_integer(
+    "turns", None, "predict: the mean over this number of turned copies.", lower_bound=1
+  ),
+}
 _SALIENCY = flags.DEFINE_enum(
   "saliency", None, SALIENCY_NAMES, "weak_labels: in place of the config's."
 )
@@ -51,10 +69,11 @@ def main(argv):
   missing = [f"--{name}" for name in needed if not flags.FLAGS[name].value]
   if missing:
     raise app.UsageError(f"--mode={_MODE.value} needs {', '.join(missing)}")
-  if _SALIENCY.value and _MODE.value != "weak_labels":
-    raise app.UsageError("--saliency is for --mode=weak_labels; leave it out")
-  if _GIVEN_MASKS.value and _MODE.value != "predict":
-    raise app.UsageError("--given_masks is for --mode=predict; leave it out")
+  for name, modes in _OF_MODES.items():
+    if flags.FLAGS[name].present and _MODE.value not in modes:
+      raise app.UsageError(f"--{name} is for --mode={' and '.join(modes)}; leave it out")
+  if _OVERWRITE.value and _SKIP_DONE.value:
+    raise app.UsageError("--overwrite and --skip_done contradict each other; leave one out")
   try:
     sys.exit(_run())
   except (ValueError, FloatingPointError, OSError) as error:
@@ -74,8 +93,15 @@ def _run() -> int:
   elif _MODE.value == "evaluate":
     run.evaluate_run(_CONFIG.value, _WORKDIR.value)
   elif _MODE.value == "predict":
-    given = _GIVEN_MASKS.value
-    failed = run.predict(_WORKDIR.value, *folders, given_masks=given, overwrite=overwrite)
+    failed = run.predict(
+      _CONFIG.value,
+      _WORKDIR.value,
+      *folders,
+      given_masks=_GIVEN_MASKS.value,
+      overwrite=overwrite,
+      skip_done=_SKIP_DONE.value,
+      limits={name: flag.value for name, flag in _LIMITS.items()},
+    )
   elif _MODE.value == "weak_labels":
     saliency = _SALIENCY.value
     failed = run.weak_labels(_CONFIG.value, *folders, saliency=saliency, overwrite=overwrite)

@@ -1,6 +1,6 @@
 """The entry points behind the command line: a configuration in, a trained and evaluated run out.
 
-Those of the task "ranking" are here; for the task "fixation" they call `run_fixation`.
+What they do for the tasks "ranking" and "fixation" is in `run_ranking` and `run_fixation`.
 """
 
 import functools
@@ -8,26 +8,17 @@ import json
 import os
 import pathlib
 import signal
+from collections.abc import Mapping
 
 import jax
-from flax import nnx
 from ml_collections import ConfigDict
 
 from foir360_jax.benchmarks.throughput import throughput
 from foir360_jax.config import validate, weak_labels_config
-from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
-from foir360_jax.evaluation.decision import Decision
-from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.predict import predict_folder, rank_given_masks
-from foir360_jax.evaluation.ranker import Ranker
-from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import write_atomically
-from foir360_jax.models import build_model, build_objective, learns_to_find
-from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.run_fixation import evaluate_fixation, train_fixation
-from foir360_jax.train import build_optimizer, create_state
-from foir360_jax.train.checkpoint import has_checkpoint, restore_model, start_from
-from foir360_jax.train.loop import train
+from foir360_jax.run_ranking import check_same_model, evaluate_ranking, load_ranker, train_ranking
 from foir360_jax.weak_labels.folder import label_folder
 from foir360_jax.weak_labels.program import Strategy
 from foir360_jax.weak_labels.rank import WeakRanker
@@ -41,47 +32,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
     train_fixation(config, workdir)
   else:
     _need_task(config, "ranking")
-    _train_ranking(config, workdir)
+    train_ranking(config, workdir)
   evaluate_run(config, workdir)
-
-
-def _train_ranking(config: ConfigDict, workdir: str) -> None:
-  data = config.data
-  category_names = open_source(data.name, data.data_dir, data.train_split).category_names
-  if len(category_names) > config.model.num_categories:
-    raise ValueError(
-      f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at"
-      f" least that, not {config.model.num_categories}"
-    )
-  optimizer = build_optimizer(**config.optimizer)
-  model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
-  if not has_checkpoint(pathlib.Path(workdir) / "checkpoints"):  # else the run goes on from there
-    _initialise(model, config)
-  graphdef, state = create_state(model, optimizer)
-  objective, weights = build_objective(config)
-  train(
-    graphdef=graphdef,
-    state=state,
-    optimizer=optimizer,
-    objective=objective,
-    weights=weights,
-    batches=build_training_batches(config),
-    workdir=workdir,
-    batch_size=data.batch_size,
-    config=config.to_dict() | {"category_names": list(category_names)},
-    **config.train,
-  )
-
-
-def _initialise(model: nnx.Module, config: ConfigDict) -> None:
-  """Replaces random parameters by those that the configuration names; says which stay random."""
-  if config.encoder_weights:
-    report = load_encoder_weights(model.encoder, config.encoder_weights)
-    print(f"encoder, {config.encoder_weights}: {report}", flush=True)
-  if config.init_from:
-    copied, new = start_from(pathlib.Path(config.init_from) / "checkpoints", model)
-    kept = f"; new are {', '.join(new)}" if new else ""
-    print(f"{len(copied)} parameters of {config.init_from}{kept}", flush=True)
 
 
 def evaluate_run(config: ConfigDict, workdir: str) -> None:
@@ -92,87 +44,40 @@ def evaluate_run(config: ConfigDict, workdir: str) -> None:
     evaluate_fixation(config, workdir)
   else:
     _need_task(config, "ranking")
-    _evaluate_ranking(config, workdir)
-
-
-def _evaluate_ranking(config: ConfigDict, workdir: str) -> None:
-  """Evaluates the newest checkpoint: a table, and the files of `write_report`."""
-  folder = pathlib.Path(workdir)
-  _check_same_size(config, folder / "config.json")
-  model = restore_model(folder / "checkpoints", nnx.eval_shape(lambda: build_model(config)))
-  report, results = evaluate(
-    model,
-    build_evaluation_batches(config, config.data.validation_split),
-    build_evaluation_batches(config, config.data.test_split),
-    thresholds=config.evaluate.score_thresholds,
-    stop_margins=config.evaluate.stop_margins,
-    choose_by=config.evaluate.choose_by,
-    turns=config.evaluate.turns,
-    finds=learns_to_find(config.loss),
-    iou_threshold=config.evaluate.iou_threshold,
-  )
-  report = {
-    "data": config.data.name,
-    "split": config.data.test_split,
-    "validation_split": config.data.validation_split,
-    "height": config.data.height,
-  } | report
-  if jax.process_index() > 0:  # the first process writes for all
-    return
-  print(table(report))
-  finds = "own_masks" in report
-  decision = Decision(turns=config.evaluate.turns)
-  if finds:
-    decision = Decision(*(report[name] for name in Decision._fields))
-  decision.save(folder / "checkpoints")
-  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
-  ranker = Ranker(
-    model,
-    height=config.data.height,
-    category_names=source.category_names,
-    decision=decision,
-    finds=finds,
-  )
-  write_report(
-    report,
-    results,
-    folder,
-    ranker=ranker,
-    source=source,
-    sheet_images=config.evaluate.sheet_images,
-  )
-  print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
-
-
-def _check_same_size(config: ConfigDict, config_file: pathlib.Path) -> None:
-  """A model takes pictures of any size, but is only good at the one that it was trained on."""
-  if config_file.is_file():
-    trained = json.loads(config_file.read_text())["data"]["height"]
-    if trained != config.data.height:
-      raise ValueError(
-        f"config.data.height is {config.data.height}, but {config_file} says that the run was"
-        f" trained at {trained}; give the run's own config"
-      )
+    evaluate_ranking(config, workdir)
 
 
 def predict(
-  workdir: str, input_path: str, output: str, *, given_masks: bool, overwrite: bool
+  config: ConfigDict | None,
+  workdir: str,
+  input_path: str,
+  output: str,
+  *,
+  given_masks: bool,
+  overwrite: bool,
+  skip_done: bool,
+  limits: Mapping[str, float | int | None],
 ) -> int:
   """Ranks new panoramas with the run in `workdir`; returns the number of those that failed.
 
   Args:
+    config: None, or the one that the run was trained with: its folder knows all that is needed.
     workdir: the run.
     input_path: a picture or a folder of pictures; with `given_masks` a folder with masks.
     output: folder for the results.
     given_masks: rank the masks that are there, rather than find objects.
     overwrite: replace results that are there already.
+    skip_done: leave out panoramas that have results.
+    limits: see `Ranker.load`.
   """
   _use_compilation_cache()
-  ranker = Ranker.load(workdir)
-  if not (given_masks or ranker.finds):
-    raise ValueError(f"{workdir} learnt to rank given masks alone: add --given_masks")
+  if config is not None:
+    validate(config)
+    _need_task(config, "ranking")
+    check_same_model(config, pathlib.Path(workdir))
+  ranker = load_ranker(pathlib.Path(workdir), given_masks, limits)
   rank = rank_given_masks if given_masks else predict_folder
-  return rank(ranker, input_path, output, overwrite=overwrite)
+  return rank(ranker, input_path, output, overwrite=overwrite, skip_done=skip_done)
 
 
 def weak_labels(

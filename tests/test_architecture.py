@@ -21,7 +21,7 @@ LEVELS = (
   {"train", "weak_labels"},
   {"config", "benchmarks"},  # config knows the modes of the training step
   {"evaluation", "annotation"},
-  {"run_fixation"},
+  {"run_fixation", "run_ranking"},
   {"run"},
   {"main"},
 )

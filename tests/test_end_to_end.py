@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from foir360_jax import run
+from foir360_jax import run, run_ranking
 from foir360_jax.evaluation import Ranker
 from foir360_jax.evaluation.decision import Decision
 from foir360_jax.formats import read_rank_file, save_image
@@ -16,6 +16,12 @@ from foir360_jax.train.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.slow
 STEPS = 4
+FINDING = [
+  f"loss.{term}"
+  for term in ("heat", "foreground", "object", "mask_dice", "mask_entropy", "category")
+]
+TINY, FOLDERS = ["--config=configs/tiny.py", "--workdir=x"], ["--input=x", "--output=y"]
+PREDICTING = dict(given_masks=False, overwrite=False, skip_done=False, limits={})
 
 
 def read_strictly(path):
@@ -44,9 +50,9 @@ def settings(make_tiny_config, prepared):
 @pytest.fixture(scope="module")
 def final_states():
   """The states with which the trainings of this module ended, in order."""
-  states, train = [], run.train
+  states, train = [], run_ranking.train
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run, "train", lambda **arguments: states.append(train(**arguments)))
+    patch.setattr(run_ranking, "train", lambda **arguments: states.append(train(**arguments)))
     yield states
 
 
@@ -87,11 +93,66 @@ def test_evaluating_again_gives_the_same_report(trained, settings, capsys):
   assert "ceiling (noiseless importance)" in printed and "4 images" in printed
 
 
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"model.told_categories": True}, "config.model.told_categories is True, but .* with False"),
+    ({"model.num_queries": 11}, "config.model.num_queries is 11, but .*config.json says"),
+    ({"data.height": 96}, "config.data.height is 96, but .* was trained with 48; give the run's"),
+    (dict.fromkeys(FINDING, 0.0), "differ in whether the model learnt to find objects"),
+  ],
+)
+def test_another_model_than_was_trained_is_neither_evaluated_nor_used(
+  trained, settings, panoramas, tmp_path, change, message
+):
+  workdir = trained[0]
+  before = read_strictly(workdir / "metrics.json")
+  config = settings()
+  with config.unlocked():
+    config.update_from_flattened_dict(change)
+  with pytest.raises(ValueError, match=message):
+    run.evaluate_run(config, str(workdir))
+  with pytest.raises(ValueError, match=message):
+    run.predict(config, str(workdir), str(panoramas), str(tmp_path / "out"), **PREDICTING)
+  assert read_strictly(workdir / "metrics.json") == before and not (tmp_path / "out").exists()
+
+
+def test_another_model_does_not_go_on_with_a_run(trained, settings):
+  config = settings(STEPS + 1)
+  config.model.told_categories = True
+  with pytest.raises(ValueError, match="config.model.told_categories is True, but"):
+    run.train_and_evaluate(config, str(trained[0]))
+
+
+def test_a_split_that_is_not_there_is_told_before_the_training(settings, tmp_path):
+  config = settings()
+  config.data.test_split = "tset"
+  with pytest.raises(ValueError, match="tset"):
+    run.train_and_evaluate(config, str(tmp_path / "run"))
+  assert not (tmp_path / "run").exists()
+
+
+def test_limits_that_nobody_chose_are_told_and_may_be_given(
+  trained, settings, panoramas, tmp_path, capsys
+):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained[0], workdir)
+  given = [str(workdir), str(panoramas)]
+  run.predict(settings(), *given, str(tmp_path / "chosen"), **PREDICTING)
+  assert "default limits" not in capsys.readouterr().out
+  (workdir / f"checkpoints/{STEPS}/decision.json").unlink()
+  run.predict(None, *given, str(tmp_path / "default"), **PREDICTING)
+  assert "never evaluated: what is an object is decided by default" in capsys.readouterr().out
+  limits = PREDICTING | {"limits": {"confidence_threshold": 0.9999, "turns": 1}}
+  run.predict(None, *given, str(tmp_path / "none"), **limits)
+  assert len(read_rank_file(tmp_path / "none/ranks/good.json").ranks) == 0
+
+
 def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
   trained, settings, final_states, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
-  build = run.build_training_batches
+  build = run_ranking.build_training_batches
 
   class Interrupting:
     """Batches that send SIGTERM when the third one is fetched: while step 2 is computed."""
@@ -109,7 +170,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
       return self.batches.get_state()
 
   with monkeypatch.context() as patch:
-    patch.setattr(run, "build_training_batches", lambda config: Interrupting(build(config)))
+    patch.setattr(run_ranking, "build_training_batches", lambda config: Interrupting(build(config)))
     with pytest.raises(SystemExit) as stopped:
       run.train_and_evaluate(settings(), str(tmp_path))
   assert stopped.value.code == 128 + signal.SIGTERM
@@ -133,7 +194,7 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(
   settings, trained, tmp_path, monkeypatch, capsys
 ):
   started = {}
-  monkeypatch.setattr(run, "train", lambda **arguments: started.update(arguments))
+  monkeypatch.setattr(run_ranking, "train", lambda **arguments: started.update(arguments))
   monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
   config = settings()
   config.init_from = str(trained[0])
@@ -233,6 +294,13 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
   assert again.stderr.startswith("error: ") and "--overwrite" in again.stderr
   assert "Traceback" not in again.stderr
 
+  before = (output / "ranks/good.json").stat().st_mtime_ns
+  going_on = run_command(*command, "--skip_done")
+  assert going_on.returncode == 1  # the broken one
+  first, skipped = going_on.stdout.splitlines()
+  assert first == f"1 of 2 are done already in {output}" and skipped.startswith("skipped ")
+  assert (output / "ranks/good.json").stat().st_mtime_ns == before
+
 
 @pytest.mark.parametrize(
   "flags, message",
@@ -240,6 +308,12 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
     (["--mode=predict"], "--mode=predict needs --workdir, --input, --output"),
     (["--mode=train"], "--mode=train needs --workdir, --config"),
     (["--mode=fly"], "train|evaluate|predict"),
+    (
+      [*TINY, "--mode=evaluate", "--output=x"],
+      "--output is for --mode=predict and weak_labels",
+    ),
+    ([*FOLDERS, "--mode=weak_labels", "--turns=2"], "--turns is for --mode=predict; leave it out"),
+    ([*TINY, *FOLDERS, "--mode=predict", "--skip_done", "--overwrite"], "contradict each other"),
     (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
   ],
 )

@@ -13,17 +13,21 @@ from flax import nnx
 from foir360_jax.config import validate
 from foir360_jax.data import open_source, unpack_masks
 from foir360_jax.evaluation import Ranker, evaluate, predict_folder
+from foir360_jax.evaluation.baselines import TITLES, fit_linear, with_linear
 from foir360_jax.evaluation.decision import NEVER, Decision, choose
 from foir360_jax.evaluation.evaluate import CRITERIA
-from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, TrueMasks, mask_measures, true_masks
+from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, TrueMasks, true_masks
+from foir360_jax.evaluation.measures import Measures, measure_masks
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.formats import RANK_FILE_SCHEMA, PanoramaError
 from foir360_jax.metrics import mask_iou
 from foir360_jax.models import Order
 from foir360_jax.models.cells import cell_masks
+from foir360_jax.run_ranking import _numbers
 from foir360_jax.sphere import solid_angle
 
+evaluate_module = importlib.import_module("foir360_jax.evaluation.evaluate")
 NUM_OBJECTS, NUM_QUERIES = 6, 8
 THRESHOLDS = (0.05, 0.3)
 OPTIONS = dict(thresholds=THRESHOLDS, stop_margins=(NEVER, 0.0), iou_threshold=0.5)
@@ -65,22 +69,22 @@ def examples():
 @pytest.fixture
 def run_oracle(monkeypatch):
   """`evaluate` on batches that bring the results of the compiled pass with them."""
-  module = importlib.import_module("foir360_jax.evaluation.evaluate")
 
   def pass_through(batch):
     area = np.pad(batch["log_area"], ((0, 0), (0, 2)), constant_values=-7)
+    none, none_given = np.zeros(area.shape), np.zeros(batch["log_area"].shape)
     own = OwnMasks(
       batch["iou"],
       batch["confidence"],
       batch["importance"],
       batch["stop_margin"],
-      area,
-      np.zeros(area.shape),
+      Measures(area, none, none),
     )
     given = GivenMasks(batch["given"], batch["given"])
-    return given, own, TrueMasks(batch["log_area"], batch["horizon"], batch["on_seam"])
+    measures = Measures(batch["log_area"], batch["horizon"], none_given)
+    return given, own, TrueMasks(measures, batch["on_seam"])
 
-  monkeypatch.setattr(module, "_compile", lambda *_: pass_through)
+  monkeypatch.setattr(evaluate_module, "_compile", lambda *_: pass_through)
   return lambda validation, test, **more: evaluate(None, validation, test, **OPTIONS, **more)
 
 
@@ -154,8 +158,8 @@ def test_only_masks_on_both_sides_of_the_seam_are_cut_by_it():
   masks[0, 1, 3, :2] = True
   masks[1, 1, :, 5:] = True
   masks[1, 2, 7] = True
-  measures = true_masks(np.packbits(masks, axis=-1))
-  np.testing.assert_array_equal(measures.on_seam, [[True, False, False], [False, False, True]])
+  true = true_masks(np.packbits(masks, axis=-1), np.zeros((2, 8, 16, 3), np.uint8))
+  np.testing.assert_array_equal(true.on_seam, [[True, False, False], [False, False, True]])
 
 
 def test_the_threshold_is_chosen_on_validation_and_not_on_test(examples, run_oracle):
@@ -217,12 +221,9 @@ def test_a_stop_before_false_objects_is_chosen_with_the_threshold(examples, run_
     example["importance"][:, 7] = 9.0
     example["iou"][:, 7] = 0.6 * (np.arange(NUM_OBJECTS) == 3)
     example["iou"][3, 3] = 0.55
-  report, results = run_oracle([batch_of(validation)], [batch_of(examples)])
+  report, _ = run_oracle([batch_of(validation)], [batch_of(examples)])
   assert report["stop_margin"] == 0.0
-  for result in results:
-    assert len(result.relevance) <= NUM_OBJECTS
-  expected = np.mean([result.scores["own_masks/model"].value for result in results])
-  assert report["own_masks"]["model"]["mean"] == pytest.approx(expected)
+  assert report["own_masks"]["model"]["mean"] == 1  # without it the order is the true one
   counts = [example["where"].sum() for example in examples]
   assert report["own_masks"]["predictions_per_image"] == pytest.approx(np.mean(counts))
 
@@ -334,13 +335,73 @@ def test_the_ranker_finds_the_objects_that_evaluation_counts(real, tiny_model):
 
 
 def test_the_distance_from_the_horizon_is_that_of_the_mean_latitude(draw_batch):
-  masks = draw_batch(np.random.default_rng(6), (4,))["masks"]
-  _, horizon = mask_measures(cell_masks(masks, 1))
+  batch = draw_batch(np.random.default_rng(6), (4,))
+  masks = batch["masks"]
+  horizon = measure_masks(cell_masks(masks, 1), batch["image"]).horizon
   lat_rad = np.pi / 2 - (np.arange(48) + 0.5) * np.pi / 48
   for mask, found in zip(unpack_masks(masks[0], 96)[:4], horizon[0], strict=False):
     rows = np.nonzero(mask)[0]
     expected = -abs(np.average(lat_rad[rows], weights=np.cos(lat_rad[rows])))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def ring_contrast(image, mask):
+  """By loops over pixels, which cross the seam and the poles."""
+  height, width = mask.shape
+  size = height // 32
+  weights = np.cos((np.arange(height) - height / 2 + 0.5) * np.pi / height)
+  ring = np.zeros_like(mask)
+  for row, column in np.argwhere(~mask):
+    for r in range(row - size, row + size + 1):
+      beyond = r < 0 or r >= height
+      r = min(-1 - r if r < 0 else r, 2 * height - 1 - r if r >= height else height - 1)
+      columns = (column + np.arange(-size, size + 1) + beyond * width // 2) % width
+      ring[row, column] |= mask[r, columns].any()
+
+  def mean(pixels):
+    where = np.argwhere(pixels)
+    return np.average(image[pixels] / 255, axis=0, weights=weights[where[:, 0]])
+
+  return np.linalg.norm(mean(mask) - mean(ring))
+
+
+def test_contrast_is_that_of_the_mean_colours_of_a_mask_and_a_ring_around_it():
+  rng = np.random.default_rng(15)
+  image = rng.integers(0, 256, (1, 64, 128, 3), np.uint8)
+  masks = np.zeros((1, 5, 64, 128), bool)
+  masks[0, 0, 20:29, 50:70] = True
+  masks[0, 1, 30:40, :5] = masks[0, 1, 28:40, -9:] = True  # cut by the seam
+  masks[0, 2, :3, 10:100] = True  # near a pole
+  masks[0, 3] = True  # no ring; the last one is empty
+  found = measure_masks(masks.reshape(1, 5, -1), image).contrast[0]
+  expected = [ring_contrast(image[0], mask) for mask in masks[0, :3]]
+  np.testing.assert_allclose(found, [*expected, 0, 0], atol=1e-5)
+
+
+def test_contrast_of_large_pictures_is_measured_on_cells():
+  image = np.full((1, 256, 512, 3), 51, np.uint8)
+  masks = np.zeros((1, 1, 256, 512), bool)
+  masks[0, 0, 100:140, 200:240] = True
+  image[masks[:, 0]] = (255, 51, 51)
+  contrast = measure_masks(masks.reshape(1, 1, -1), image).contrast
+  np.testing.assert_allclose(contrast, 0.8, atol=1e-5)
+
+
+def test_a_linear_baseline_is_fitted_within_pictures_on_validation():
+  rng = np.random.default_rng(16)
+  pictures = []
+  for count in (5, 0, 1, 8):
+    scores = {name: rng.normal(size=count) for name in ("area", "horizon", "contrast")}
+    relevance = 2 * scores["area"] - scores["horizon"] + 3 * scores["contrast"] + rng.normal()
+    pictures.append((scores, relevance))
+  coefficients = fit_linear(pictures)
+  np.testing.assert_allclose(coefficients["area_horizon_contrast"], [2, -1, 3], rtol=1e-6)
+  scores, relevance = pictures[-1]
+  fitted = with_linear(scores, coefficients)
+  assert fitted.keys() == TITLES.keys()
+  np.testing.assert_allclose(np.diff(fitted["area_horizon_contrast"]), np.diff(relevance))
+  assert np.isfinite(fitted["area_and_horizon"]).all()
+  assert not fit_linear([])["area_and_horizon"].any()  # nothing to fit to
 
 
 @pytest.fixture
@@ -477,6 +538,17 @@ def test_given_masks_that_do_not_fit_are_refused(tiny_ranker, masks, message):
     tiny_ranker.rank_masks(np.zeros((48, 96, 3), np.uint8), masks)
 
 
+def test_categories_are_told_by_the_numbers_that_the_model_knows(draw_batch):
+  batch = draw_batch(np.random.default_rng(17), (3, 2))
+  batch["category"][:] = [[0, 1, 2, -1, -1, -1], [2, 0, -1, -1, -1, -1]]
+  batches = evaluate_module._renumbered([batch], [5, -1, 3])
+  told = [renumbered["category"].tolist() for renumbered in batches]
+  assert told == [[[5, -1, 3, -1, -1, -1], [3, 5, -1, -1, -1, -1]]]
+  assert _numbers(("cat", "box", "disc"), ("disc", "box")) == [-1, 1, 0]
+  assert _numbers((), ("disc", "box")) is None
+  assert next(iter(evaluate_module._renumbered([batch], None))) is batch
+
+
 def test_names_of_given_masks_are_told_to_the_model_by_number(tiny_model, draw_batch):
   batch = draw_batch(np.random.default_rng(13), (3,))
   masks = unpack_masks(batch["masks"][0], 96)[:3]
@@ -499,15 +571,20 @@ def test_names_of_given_masks_are_told_to_the_model_by_number(tiny_model, draw_b
 
 
 def test_a_model_that_ranks_given_masks_alone_is_asked_for_nothing_else(
-  examples, run_oracle, tiny_model, prepared, tmp_path
+  examples, run_oracle, tiny_model, prepared, tmp_path, monkeypatch
 ):
   report, results = run_oracle([batch_of(examples)], [batch_of(examples)], finds=False)
   assert "own_masks" not in report and "confidence_threshold" not in report
   assert report["given_masks"]["model"]["mean"] > 0.5
   assert "the model finds no objects itself" in table(report)
-  ranker = Ranker(tiny_model, height=48, finds=False)
+  source = open_source("synthetic360/tests", str(prepared), "test")
+  ranker = Ranker(tiny_model, height=48, category_names=source.category_names, finds=False)
   with pytest.raises(ValueError, match="learnt to rank given masks alone: use rank_masks"):
     ranker(np.zeros((48, 96, 3), np.uint8))
-  source = open_source("synthetic360/tests", str(prepared), "test")
+  told, rank_masks = [], ranker.rank_masks
+  monkeypatch.setattr(
+    ranker, "rank_masks", lambda *a, **more: told.append(more["categories"]) or rank_masks(*a)
+  )
   write_report(report, results, tmp_path, ranker=ranker, source=source, sheet_images=1)
+  assert told == [[source.category_names[number] for number in source[0]["category"]]]
   assert (tmp_path / "evaluation.png").is_file()

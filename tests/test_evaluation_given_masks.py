@@ -1,6 +1,7 @@
 """Ranking the masks that a folder brings: results, bad scenes, nothing lost."""
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -54,6 +55,42 @@ def test_every_scene_gets_the_ranks_of_its_masks_and_bad_ones_a_line(scenes, tmp
     assert ranked.masks[0, 2:6, 1:9].all() and ranked.masks[0].sum() == 32
     assert (output / "overlays" / f"{scene_id}.png").is_file()
   assert not (output / "ranks" / "flat.json").exists()
+
+
+@pytest.mark.parametrize("width", [62, 63, 65, 66])
+def test_masks_are_stretched_with_their_panorama(tmp_path, width):
+  for name, channels in (("images", 3), ("instances", 1)):
+    (tmp_path / "in" / name).mkdir(parents=True)
+    picture = np.zeros((32, width, channels), np.uint8)
+    picture[10:20, -9:] = 5
+    cv2.imwrite(str(tmp_path / "in" / name / "a.png"), picture)
+  lines = []
+  assert rank_given_masks(ByArea(), tmp_path / "in", tmp_path / "out", say=lines.append) == 0, lines
+  (mask,) = read_rank_file(tmp_path / "out/ranks/a.json").masks
+  assert mask.shape == (32, 64) and mask[10:20, -8:].all() and not mask[:, :-10].any()
+
+
+def test_a_panorama_that_the_device_has_no_memory_for_is_left_out(scenes, tmp_path):
+  class Full(ByArea):
+    def rank_masks(self, panorama, masks, **names):
+      if len(panorama) == 48:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+      return super().rank_masks(panorama, masks, **names)
+
+  lines = []
+  assert rank_given_masks(Full(), scenes, tmp_path / "out", say=lines.append) == 4 - 1
+  assert any(line.endswith("b: the device has too little memory for it") for line in lines)
+  assert (tmp_path / "out/ranks/a.json").is_file()
+
+
+def test_what_is_done_is_left_out_when_asked(scenes, tmp_path):
+  output, lines = tmp_path / "out", []
+  rank_given_masks(ByArea(), scenes, output, say=lines.append)
+  (output / "overlays/b.png").unlink()  # stopped between the two files
+  lines.clear()
+  assert rank_given_masks(ByArea(), scenes, output, skip_done=True, say=lines.append) == 2
+  assert lines[0] == f"1 of 4 are done already in {output}" and len(lines) == 4
+  assert (output / "overlays/b.png").is_file()
 
 
 def test_categories_that_say_nothing_to_the_model_are_told_at_the_end(scenes, tmp_path):

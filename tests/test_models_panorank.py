@@ -130,6 +130,23 @@ def test_of_equally_confident_duplicates_the_first_stays_and_empty_masks_go():
   ]
 
 
+def test_masks_finer_than_a_cell_are_objects_too(tiny_model):
+  """A mask that lies across four cells outweighs none of them, and is there all the same."""
+  pixels = np.full((1, 24, 48, 1), -1.0, np.float32)  # a cell has two of them along each side
+  pixels[0, 3:5, 3:5] = 1
+  scene = panorank.Scene(None, (), jnp.asarray(pixels), None, None)
+  found = tiny_model.candidates(scene, 4 * jnp.ones((1, 1, 1)), jnp.ones((1, 1)))
+  shown = np.asarray(found.mask_logits > 0).reshape(24, 48)
+  assert shown.sum() == 4 and found.confidence[0, 0] == jax.nn.sigmoid(1.0)
+  covered = np.asarray(found.covered).reshape(12, 24)
+  inside, outside = jax.nn.sigmoid(4.0), jax.nn.sigmoid(-4.0)
+  np.testing.assert_allclose(covered[1:3, 1:3], (inside + 3 * outside) / 4, rtol=1e-5)
+
+
+def test_one_pixel_near_a_pole_is_no_empty_mask():
+  assert confidence_of(logits((slice(0, 1), slice(3, 4))), [[1.0]])[0] > 0.7
+
+
 def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model):
   rng = np.random.default_rng(5)
   tokens = rng.normal(size=(4, 7, 64)).astype(np.float32) * 3

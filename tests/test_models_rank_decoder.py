@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from foir360_jax.models.cells import flat_directions
-from foir360_jax.models.descriptors import Appearance, Descriptors
+from foir360_jax.models.descriptors import Appearance, Descriptors, _tangent_crops
 from foir360_jax.models.rank_decoder import Ranking
 
 HEIGHT = 16  # of the fine map; the picture has twice as many rows
@@ -136,6 +136,20 @@ def test_what_lies_outside_the_masks_counts_only_with_surround(draw_parameters, 
     assert change.max(-1).min() > 1e-2
   else:
     assert change.max() == 0
+
+
+@pytest.mark.parametrize("pole", [1, -1])
+def test_the_crop_of_an_object_on_a_pole_shows_its_outline(pole):
+  height = 24
+  directions = np.asarray(flat_directions(height))
+  masks = (pole * directions[:, 2] > np.cos(0.3)).astype(np.float32)[None, None]
+  image = np.zeros((1, 48, 96, 3), np.float32)
+  direction, radius = np.array([[[1e-8, 0, pole]]], np.float32), np.full((1, 1), 0.3, np.float32)
+  crop = np.asarray(_tangent_crops(image, masks, direction, radius, True))[..., 3::4]
+  covered = crop.reshape(10, 10) > 0  # a grid of 3.8 radii: a disc of two to three steps
+  assert covered[4:6, 4:6].all()
+  assert not covered[[0, -1]].any() and not covered[:, [0, -1]].any()
+  assert 12 <= covered.sum() <= 24
 
 
 def test_no_gradient_flows_into_the_masks(tiny_model):

@@ -10,6 +10,7 @@ from foir360_jax.losses import build_mean_ranking_loss
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.ranking_terms import _told, add_found, ranking_terms, true_lists
 from foir360_jax.models.recurrent_ranking import Candidates
+from foir360_jax.models.segmentation_terms import Match
 
 CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
 LISTMLE = build_mean_ranking_loss("listmle")
@@ -28,15 +29,18 @@ def draw(rng):
   matched = np.stack([rng.permutation(CANDIDATES)[:OBJECTS] for _ in WHERE])
   confidence = rng.random((len(WHERE), CANDIDATES)).astype(np.float32)
   confidence[:, :2] = 0, 0.05  # a duplicate, and one that nobody would show
-  return relevance, category, matched, confidence
+  return relevance, category, Match(matched, FOUND, np.zeros(confidence.shape, bool)), confidence
 
 
 def test_candidates_take_the_place_of_the_objects_that_they_found():
   rng = np.random.default_rng(0)
-  relevance, category, matched, confidence = draw(rng)
+  relevance, category, match, confidence = draw(rng)
   iou = np.where(WHERE, rng.uniform(0.31, 1, WHERE.shape), 0)
   iou[1, 2] = 0.2  # matched, but hardly: it is not found
-  lists = add_found(true_lists(WHERE, relevance, category), matched, iou, confidence)
+  unknown = rng.random(confidence.shape) < 0.3
+  lists = add_found(
+    true_lists(WHERE, relevance, category), Match(match.query, iou, unknown), confidence
+  )
   for b in range(len(WHERE)):
     for place in range(CANDIDATES):
       real = place < OBJECTS and WHERE[b, place]
@@ -44,10 +48,11 @@ def test_candidates_take_the_place_of_the_objects_that_they_found():
       assert lists.relevance[b, place] == (relevance[b, place] if real else 0)
       assert lists.category[b, place] == (category[b, place] if real else -1)
       assert lists.confidence[b, place] == 1
-      owners = [n for n in range(OBJECTS) if iou[b, n] > 0.3 and matched[b, n] == place]
+      owners = [n for n in range(OBJECTS) if iou[b, n] > 0.3 and match.query[b, n] == place]
       row = len(WHERE) + b
       assert lists.is_object[row, place] == bool(owners)
-      assert lists.where[row, place] == (bool(owners) or confidence[b, place] > 0.1)
+      shown = confidence[b, place] > 0.1 and not unknown[b, place]
+      assert lists.where[row, place] == (bool(owners) or shown)
       assert lists.relevance[row, place] == (relevance[b, owners[0]] if owners else 0)
       assert lists.category[row, place] == (category[b, owners[0]] if owners else -1)
       assert lists.confidence[row, place] == confidence[b, place]
@@ -117,10 +122,10 @@ def step_by_step(decoder, tokens, lists, follow_own):
 def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks, levels):
   """With few levels of relevance several objects are the best, and any of them may be picked."""
   rng = np.random.default_rng(1)
-  relevance, category, matched, confidence = draw(rng)
+  relevance, category, match, confidence = draw(rng)
   if levels:
     relevance = np.ceil(relevance * levels)
-  lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
+  lists = add_found(true_lists(WHERE, relevance, category), match, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   terms = terms_of(tokens, lists, jnp.arange(3, dtype=jnp.uint32), jnp.float32(own_picks))
   expected = step_by_step(decoder, tokens, lists, lambda *_: own_picks == 1)
@@ -131,8 +136,8 @@ def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks, l
 
 def test_own_picks_change_what_is_learnt(terms_of):
   rng = np.random.default_rng(2)
-  relevance, category, matched, confidence = draw(rng)
-  lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
+  relevance, category, match, confidence = draw(rng)
+  lists = add_found(true_lists(WHERE, relevance, category), match, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   seed = jnp.arange(3, dtype=jnp.uint32)
   costs = [
@@ -143,12 +148,12 @@ def test_own_picks_change_what_is_learnt(terms_of):
 
 def test_garbage_in_the_padding_changes_no_term(terms_of):
   rng = np.random.default_rng(3)
-  relevance, category, matched, confidence = draw(rng)
+  relevance, category, match, confidence = draw(rng)
   tokens = rng.normal(size=(6, CANDIDATES, CHANNELS)).astype(np.float32)
   seed = jnp.arange(3, dtype=jnp.uint32)
 
   def terms(tokens, relevance, category):
-    lists = add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence)
+    lists = add_found(true_lists(WHERE, relevance, category), match, confidence)
     return terms_of(tokens, lists, seed, jnp.float32(0.5)), np.asarray(lists.where)
 
   plain, where = terms(tokens, relevance, category)
@@ -178,7 +183,7 @@ def test_without_second_lists_there_is_nothing_found(decoder):
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_only_true_masks_are_told_their_categories(decoder, share):
   rng = np.random.default_rng(5)
-  relevance, category, matched, confidence = draw(rng)
+  relevance, category, match, confidence = draw(rng)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   graphdef, state = nnx.split(decoder)
 
@@ -187,7 +192,7 @@ def test_only_true_masks_are_told_their_categories(decoder, share):
     return ranking_terms(
       nnx.merge(graphdef, state),
       tokens,
-      add_found(true_lists(WHERE, relevance, category), matched, FOUND, confidence),
+      add_found(true_lists(WHERE, relevance, category), match, confidence),
       ranking_loss=LISTMLE,
       num_objects=OBJECTS,
       seed=jnp.arange(3, dtype=jnp.uint32),

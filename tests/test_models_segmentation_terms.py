@@ -30,15 +30,12 @@ def draw(rng, num_predictions):
   seed = jnp.arange(SCENES, dtype=jnp.uint32)
   where = jnp.array([[True, True, True], [True, True, False]])
   category = jnp.array([[0, 4, -1], [2, 2, 1]])
-  return (
-    queries,
-    *(look(pixels, masks, seed, 0) for look in (measure, measure_coarsely)),
-    where,
-    (category),
-  )
+  origin = jnp.asarray(rng.random((SCENES, TAUGHT, FOUND)) < 0.3)
+  places = (look(pixels, masks, seed, 0) for look in (measure, measure_coarsely))
+  return queries, *places, where, category, origin
 
 
-def plain_terms(queries, measured, coarsely, where, category):
+def plain_terms(queries, measured, coarsely, where, category, origin):
   """Sums over scenes and objects: of the last prediction, plus the mean of those before."""
   sums = dict.fromkeys(("object", "mask_dice", "mask_entropy", "category"), 0.0)
   last = len(queries.object_logits) - 1
@@ -52,15 +49,18 @@ def plain_terms(queries, measured, coarsely, where, category):
     for scene in range(SCENES):
       pixels, masks, weights = places.pixels[scene], places.masks[scene], places.weights
       logits = np.asarray(queries.kernels[index, scene] @ pixels.T, np.float64)
-      real = np.flatnonzero(where[scene])
+      there = np.asarray(masks).max(-1) > 0
+      real = np.flatnonzero(where[scene] & there)
+      unknown = np.asarray(origin)[scene, np.asarray(where[scene]) & ~there].any(0)
       objects = np.asarray(queries.object_logits[index, scene, TAUGHT:], np.float64)
       cost = matching_cost(
-        logits[None, TAUGHT:], objects[None], masks[None], where[scene][None], weights
+        logits[None, TAUGHT:], objects[None], masks[None], (where[scene] & there)[None], weights
       )[0]
       rows, queries_of = linear_sum_assignment(np.asarray(cost)[real])
       wanted = np.zeros(FOUND)
       wanted[queries_of] = 1
-      add("object", (np.log1p(np.exp(objects)) - objects * wanted).sum(), index)
+      entropy = np.log1p(np.exp(objects)) - objects * wanted
+      add("object", entropy[(wanted > 0) | ~unknown].sum(), index)
       for n, query in zip(real[rows], queries_of, strict=True):
         target, weight = np.asarray(masks[n], np.float64), np.asarray(weights, np.float64)
         for which in (n, TAUGHT + query):
@@ -94,8 +94,30 @@ def test_terms_are_those_of_loops(num_predictions, seed):
 
 
 def test_what_the_points_of_early_predictions_miss_is_still_asked_of_the_last():
-  queries, measured, coarsely, where, category = draw(np.random.default_rng(2), 3)
+  queries, measured, coarsely, *rest = draw(np.random.default_rng(2), 3)
   missed = coarsely._replace(masks=coarsely.masks.at[0, 1].set(0))
-  terms, _ = segmentation_terms(queries, measured, missed, where, category)
+  terms, match = segmentation_terms(queries, measured, missed, *rest)
   assert terms["mask_dice"][1] == 2 * 5
   assert terms["recall"][1] == 5
+  assert not match.unknown.any()
+  for name, expected in plain_terms(queries, measured, missed, *rest).items():
+    np.testing.assert_allclose(terms[name][0], expected, rtol=1e-4, err_msg=name)
+
+
+def test_queries_of_an_object_that_no_point_hits_are_not_taught_to_be_none():
+  queries, measured, coarsely, *rest, origin = draw(np.random.default_rng(3), 1)
+  missed = measured._replace(masks=measured.masks.at[0, 1].set(0))
+
+  def terms(object_logits, origin):
+    changed = queries._replace(object_logits=object_logits)
+    return segmentation_terms(changed, missed, coarsely, *rest, origin)
+
+  _, match = terms(queries.object_logits, origin)
+  taken = np.asarray(match.query)[0, [0, 2]]
+  free = np.setdiff1d(np.arange(FOUND), taken)[0]
+  origin = jnp.zeros_like(origin).at[0, 1, jnp.array([free, taken[0]])].set(True)
+  _, match = terms(queries.object_logits, origin)
+  np.testing.assert_array_equal(np.flatnonzero(match.unknown), sorted([free, taken[0]]))
+  gradient = jax.grad(lambda x: terms(x, origin)[0]["object"][0])(queries.object_logits)
+  untaught = np.argwhere(np.asarray(gradient)[0, :, TAUGHT:] == 0)
+  assert untaught.tolist() == [[0, free]]  # the taken one is an object's all the same

@@ -302,7 +302,9 @@ def test_prepare_checks_skips_bad_records_and_keeps_what_is_there(folder, tmp_pa
   built = run_command(*flags, "--skip_bad")
   assert built.returncode == 0, built.stderr
   assert "left out as bad: 1 records: dummy_1" in built.stdout
-  assert "there already, kept" in run_command(*flags, "--skip_bad").stdout
+  again = run_command(*flags, "--skip_bad")
+  assert "there already, kept" in again.stdout
+  assert "--manual_dir and --skip_bad had no effect: the data set is there" in again.stderr
 
 
 def test_prepare_stops_at_bad_records_without_a_traceback(folder, tmp_path, run_command):

@@ -25,7 +25,10 @@ def test_the_full_model_with_public_weights_ranks_a_real_panorama(shared):
   model = nnx.jit(lambda: build_model(config))()
   load_encoder_weights(model.encoder, config.encoder_weights)
   graphdef, state = nnx.split(model)
-  picture = next(file for file in sorted((shared / "data/erp").glob("*.png")) if is_picture(file))
+  pictures = sorted(file for file in (shared / "data/erp").glob("*") if is_picture(file))
+  if not pictures:
+    pytest.skip(f"no panorama in {shared / 'data/erp'}")
+  picture = pictures[0]
   panorama = resize_panorama(read_panorama(picture), config.data.height)
   image = np.asarray(panorama).round().astype(np.uint8)[None]
 
@@ -56,4 +59,5 @@ def test_the_full_model_with_public_weights_ranks_a_real_panorama(shared):
 
 
 def is_picture(file: pathlib.Path) -> bool:
-  return not file.stem.endswith(("_ids", "_fix_blue", "_fix_red"))
+  is_map = file.stem.endswith(("_ids", "_fix_blue", "_fix_red"))
+  return file.suffix.lower() in (".png", ".jpg", ".jpeg") and not is_map

@@ -10,7 +10,7 @@ from foir360_jax.sphere import pixel_directions
 from foir360_jax.weak_labels import rank as rank_module
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Strategy
-from foir360_jax.weak_labels.rank import WeakRanker
+from foir360_jax.weak_labels.rank import WeakRanker, fitted_variant
 
 HEIGHT = 64
 LOCAL = (0.4, 0.0, -0.3, 0.0, 0.5, 0.1, 0.2, 0.1, 0.2, 0.1, -0.2, 0.0)
@@ -139,3 +139,21 @@ def test_unsuitable_input_is_refused_in_one_line(ranker, change, message):
 def test_an_unknown_collector_is_refused():
   with pytest.raises(ValueError, match="collector must be one of bradley_terry"):
     WeakRanker(vividness, strategy=Strategy(collector="none"), object_score=SCORE)
+
+
+@pytest.mark.parametrize(
+  "change, variant",
+  [
+    ({}, "full"),
+    ({"collector": "mean"}, "mean"),
+    ({"max_erased": 0, "max_erased_whole": 0}, "without_erasing"),
+    ({"max_erased": 0}, "full"),
+    ({"tangent_views": False}, "without_views"),
+    ({"tangent_views": False, "collector": "borda"}, "full"),
+  ],
+)
+def test_a_strategy_has_the_coefficients_that_were_fitted_for_it(change, variant):
+  strategy = Strategy(**change)
+  assert fitted_variant(strategy) == variant
+  ranker = WeakRanker("spectral", strategy=strategy)
+  assert ranker.object_score == ObjectScore.load("spectral", variant)

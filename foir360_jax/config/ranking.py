@@ -183,6 +183,12 @@ def validate_ranking(config: ConfigDict) -> None:
       "config.model.num_queries must be at least config.data.max_objects"
       f" ({config.data.max_objects}), not {config.model.num_queries}"
     )
+  cells = 2 * (min((data.height, *data.train_heights)) // model.mask_stride) ** 2
+  if model.num_queries > cells:
+    raise ValueError(
+      f"config.model.num_queries must be at most {cells}, the cells of the smallest picture, not"
+      f" {model.num_queries}"
+    )
   for field in ("batch_size", "max_objects"):
     if config.data[field] < 1:
       raise ValueError(f"config.data.{field} must be at least 1, not {config.data[field]}")
@@ -199,6 +205,14 @@ def validate_ranking(config: ConfigDict) -> None:
   if not thresholds or not all(0 <= threshold < 1 for threshold in thresholds):
     raise ValueError(
       f"config.evaluate.score_thresholds must be one or more numbers in [0, 1), not {thresholds}"
+    )
+  if config.evaluate.batch_size < 1:
+    raise ValueError(
+      f"config.evaluate.batch_size must be at least 1, not {config.evaluate.batch_size}"
+    )
+  if not 0 < config.evaluate.iou_threshold <= 1:
+    raise ValueError(
+      f"config.evaluate.iou_threshold must be in (0, 1], not {config.evaluate.iou_threshold}"
     )
   if not config.evaluate.stop_margins:
     raise ValueError("config.evaluate.stop_margins must be one or more numbers, -100 for no stop")

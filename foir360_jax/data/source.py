@@ -77,7 +77,10 @@ def open_source(name: str, data_dir: str, split: str) -> PreparedSource:
     ValueError: the data set is missing or half-written, or the split is unknown or empty.
   """
   parent = tfds.core.Path(data_dir).expanduser() / name
-  cure = f"write it with: python datasets/prepare.py --dataset={name} --data_dir={data_dir}"
+  cure = (
+    f"write it with: python datasets/prepare.py --dataset={name} --data_dir={data_dir}"
+    " (and --manual_dir=FOLDER, if it is made from files of yours)"
+  )
   folder = _newest_version(parent)
   if folder is None:
     raise ValueError(f"no prepared data set in {parent}{_what_is_there(parent)}; {cure}")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from foir360_jax.evaluation.baselines import TITLES
 from foir360_jax.formats import write_atomically
 from foir360_jax.formats.json_file import without_nan
 from foir360_jax.metrics import (
@@ -27,12 +28,7 @@ from foir360_jax.metrics import (
 )
 from foir360_jax.metrics.accumulate import SKIPPED
 
-BASELINES = {
-  "area": "by area",
-  "horizon": "by distance from the horizon",
-  "area_and_horizon": "by both, fitted on validation",
-  "ceiling": "ceiling (noiseless importance)",
-}
+BASELINES = TITLES | {"ceiling": "ceiling (noiseless importance)"}
 _SAME = ("data", "split", "validation_split", "height", "images")
 # Baselines of given masks are of the data alone; programs of two machines may differ by rounding.
 _TOLERANCE = 1e-3
@@ -199,7 +195,11 @@ def _check_comparable(runs: Sequence[Run], key: str) -> None:
     for name in BASELINES:  # the content, where names and numbers agree
       baseline = f"given_masks/{name}"
       if baseline in first.rows[0] and not np.allclose(
-        _mean(_scores(run, baseline)), _mean(_scores(first, baseline)), atol=_TOLERANCE, rtol=0
+        _mean(_scores(run, baseline)),
+        _mean(_scores(first, baseline)),
+        atol=_TOLERANCE,
+        rtol=0,
+        equal_nan=True,
       ):
         raise ValueError(
           f"{run.folder}: was evaluated on other data than {first.folder} ({baseline} differs);"

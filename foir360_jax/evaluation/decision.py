@@ -5,14 +5,13 @@ module stops before it. Both limits are chosen together, by the model's own mask
 """
 
 import json
-import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from foir360_jax.formats import write_atomically
-from foir360_jax.train.checkpoint import newest_checkpoint
 
 NEVER = -100.0
 """A margin below all others: the recurrent module never stops before the last candidate."""
@@ -39,15 +38,23 @@ class Decision(NamedTuple):
     """Bool `[m]` for the confidence and the margin `[m]` of candidates."""
     return (confidence > self.confidence_threshold) & (margin > self.stop_margin)
 
-  def save(self, checkpoints: str | os.PathLike) -> None:
-    """Puts the decision into the newest checkpoint of a folder, to be deleted with it."""
+  def save(self, checkpoint: pathlib.Path) -> bool:
+    """Puts the decision into the folder of a checkpoint; False if that is there no more."""
+    if not checkpoint.is_dir():
+      return False
     text = json.dumps(self._asdict(), indent=2) + "\n"
-    write_atomically(newest_checkpoint(checkpoints) / _FILE, text.encode())
+    write_atomically(checkpoint / _FILE, text.encode())
+    return True
+
+  @staticmethod
+  def is_chosen(checkpoint: pathlib.Path) -> bool:
+    """Whether a checkpoint has one."""
+    return (checkpoint / _FILE).is_file()
 
   @classmethod
-  def load(cls, checkpoints: str | os.PathLike) -> Self:
-    """Reads the decision of the newest checkpoint; the defaults, where none was made yet."""
-    file = newest_checkpoint(checkpoints) / _FILE
+  def load(cls, checkpoint: pathlib.Path) -> Self:
+    """Reads the decision of a checkpoint; the defaults, where none was made yet."""
+    file = checkpoint / _FILE
     return cls(**json.loads(file.read_text())) if file.is_file() else cls()
 
 

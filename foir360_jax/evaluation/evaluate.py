@@ -2,7 +2,7 @@
 
 Two questions are kept apart: how well are *given* true masks ranked, and how well do the model's
 *own* masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (which
-candidates are objects, the fit of the linear baseline) is chosen on the validation split.
+candidates are objects, the fits of the linear baselines) is chosen on the validation split.
 """
 
 import dataclasses
@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.evaluation.baselines import TITLES, fit_linear, measure_scores, with_linear
 from foir360_jax.evaluation.decision import Decision, choose
 from foir360_jax.evaluation.infer import infer, true_masks
+from foir360_jax.evaluation.measures import Measures
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.metrics import (
   Score,
@@ -71,6 +73,7 @@ def evaluate(
   stop_margins: Sequence[float],
   iou_threshold: float,
   choose_by: str = "sa_sor",
+  categories: Sequence[int] | None = None,
   turns: int = 1,
   finds: bool = True,
 ) -> tuple[dict[str, Any], list[ImageResult]]:
@@ -84,6 +87,8 @@ def evaluate(
     stop_margins: margins of the recurrent module to choose from; see `Decision`.
     iou_threshold: least overlap of a match, see `metrics.sa_sor`.
     choose_by: of `CRITERIA`, whose mean over `validation` the decision is to make the largest.
+    categories: the model's number of each of the data's categories, -1 for those that it does not
+      know; None: they are numbered alike.
     turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`.
     finds: False for a model that ranks given masks alone: nothing is said of masks of its own.
 
@@ -91,8 +96,9 @@ def evaluate(
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
   """
   run = _compile(model, thresholds, turns)
+  validation, test = (_renumbered(batches, categories) for batches in (validation, test))
   tuning = list(_results(run, validation))
-  coefficients = _fit_area_and_horizon(tuning)
+  coefficients = fit_linear((result.given, result.relevance) for result in tuning)
 
   def score(criterion: str, level: int, stop_margin: float) -> float:
     decision = Decision(thresholds[level], stop_margin)
@@ -104,10 +110,11 @@ def evaluate(
   }
   level, stop_margin, _ = choices[choose_by]
   decision = Decision(float(thresholds[level]), stop_margin, turns)
-  results = [
-    _scored(_with_linear(result, coefficients), level, decision, iou_threshold)
-    for result in _results(run, test)
-  ]
+  results = []
+  for result in _results(run, test):
+    given, own = (with_linear(scores, coefficients) for scores in (result.given, result.own))
+    result = dataclasses.replace(result, given=given, own=own)
+    results.append(_scored(result, level, decision, iou_threshold))
   report = {
     "images": len(results),
     "turns": turns,
@@ -147,9 +154,16 @@ def _compile(model: PanoRank, thresholds: Sequence[float], turns: int) -> Callab
 
   def run(batch: Batch):
     given, own = infer_batch(state, batch, jnp.asarray(thresholds))
-    return jax.device_get((given, own, measure(batch["masks"])))
+    return jax.device_get((given, own, measure(batch["masks"], batch["image"])))
 
   return run
+
+
+def _renumbered(batches: Iterable[Batch], categories: Sequence[int] | None) -> Iterable[Batch]:
+  if categories is None:
+    return batches
+  numbers = np.array([*categories, -1], np.int32)  # -1 stays what it is
+  return (batch | {"category": numbers[batch["category"]]} for batch in batches)
 
 
 def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
@@ -160,10 +174,9 @@ def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
       given_scores = {
         "model": given.importance[row][real],
         "rank_head_alone": given.head_scores[row][real],
-        "area": true.log_area[row][real],
-        "horizon": true.horizon[row][real],
+        **measure_scores(Measures(*(values[row][real] for values in true.measures))),
       }
-      own_scores = {"area": own.log_area[row], "horizon": own.horizon[row]}
+      own_scores = measure_scores(Measures(*(values[row] for values in own.measures)))
       iou = own.iou[row][real]
       if "true_importance" in batch:
         truth = batch["true_importance"][row][real]
@@ -231,24 +244,6 @@ CRITERIA = {"sa_sor": _ranked, "f1": _found}
 """What the decision may be chosen by: how well the model's own masks are ranked, or found."""
 
 
-def _fit_area_and_horizon(results: list[ImageResult]) -> np.ndarray:
-  """Least squares of relevance on log area and horizon, within pictures."""
-  columns, targets = [], []
-  for result in results:
-    features = np.stack([result.given["area"], result.given["horizon"]], axis=-1)
-    columns.append(features - features.mean(0) if len(features) else features)
-    targets.append(result.relevance - (result.relevance.mean() if len(features) else 0))
-  return np.linalg.lstsq(np.concatenate(columns), np.concatenate(targets), rcond=None)[0]
-
-
-def _with_linear(result: ImageResult, coefficients: np.ndarray) -> ImageResult:
-  def add(scores):
-    linear = coefficients[0] * scores["area"] + coefficients[1] * scores["horizon"]
-    return scores | {"area_and_horizon": linear}
-
-  return dataclasses.replace(result, given=add(result.given), own=add(result.own))
-
-
 def _mean(scores: list[Score]) -> float:
   return ScoreAccumulator().add(*scores).summary()["mean"]
 
@@ -263,8 +258,7 @@ def _summary(results: list[ImageResult], part: str) -> dict[str, Any]:
       interval = list(bootstrap_interval(scores))
       report[name] = ScoreAccumulator().add(*scores).summary() | {"interval_95": interval}
   if "ceiling" in report:
-    names = ("area", "horizon", "area_and_horizon")
-    baseline = max(report[name]["mean"] for name in names)
+    baseline = max(report[name]["mean"] for name in TITLES)
     room = report["ceiling"]["mean"] - baseline
     report["gap_closed"] = (report["model"]["mean"] - baseline) / room if room > 0 else None
   return report

@@ -86,7 +86,8 @@ class PairScorer:
     scene, true_notes = _without_crowds(scene)
     predicted, predicted_notes = _without_crowds(predicted)
     relevance = _relevance(self.truth, scene)
-    # Ranks are the order; importance may tie by rounding, but it alone compares across pictures.
+    # Ranks are the order; importance may tie by rounding, but AP needs an order of all pictures'
+    # predictions, and no format has another figure for it.
     values = _relevance(self.predictions, predicted)
     confidence = [item.importance for item in predicted.objects]
     true_masks, masks = _cropped(scene), _cropped(predicted)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.evaluation.measures import Measures, measure_masks
 from foir360_jax.models import PanoRank
-from foir360_jax.models.cells import cell_masks, flat_directions, flat_weights, map_height
+from foir360_jax.models.cells import cell_masks, map_height
 from foir360_jax.sphere import resize_panorama
 
 
@@ -33,22 +34,20 @@ class OwnMasks(NamedTuple):
     confidence: `[B, Q]`, 0 for duplicates.
     importance: `[B, T, Q]`, ranked among the candidates above each threshold.
     stop_margin: `[B, T, Q]`, see `models.Order`.
-    log_area, horizon: `[B, Q]` log of the solid angle, and minus the distance from the horizon.
+    measures: `[B, Q]` each.
   """
 
   iou: jax.Array
   confidence: jax.Array
   importance: jax.Array
   stop_margin: jax.Array
-  log_area: jax.Array
-  horizon: jax.Array
+  measures: Measures
 
 
 class TrueMasks(NamedTuple):
-  """Of the true objects, `[B, N]` each: `log_area` and `horizon` as above, `on_seam` bool."""
+  """Of the true objects: `measures` and `on_seam` (bool), `[B, N]` each."""
 
-  log_area: jax.Array
-  horizon: jax.Array
+  measures: Measures
   on_seam: jax.Array
 
 
@@ -75,22 +74,20 @@ def infer(
 
   height = batch["image"].shape[1]
   full = picture_masks(segmentation.mask_logits, height)
-  log_area, horizon = mask_measures(einops.rearrange(full, "b q h w -> b q (h w)"))
   own = OwnMasks(
     iou=_overlap(batch["masks"], full),
     confidence=segmentation.confidence,
     importance=order.importance,
     stop_margin=order.stop_margin,
-    log_area=log_area,
-    horizon=horizon,
+    measures=measure_masks(einops.rearrange(full, "b q h w -> b q (h w)"), batch["image"]),
   )
   return GivenMasks(given.importance, given.head_scores), own
 
 
-def true_masks(packed: jax.Array) -> TrueMasks:
-  """Measures of bit-packed masks `[B, N, H, W / 8]`."""
+def true_masks(packed: jax.Array, image: jax.Array) -> TrueMasks:
+  """Measures of bit-packed masks `[B, N, H, W / 8]` on `image [B, H, W, 3]`."""
   first, last = jnp.unpackbits(packed[..., [0, -1]], axis=-1)[..., jnp.array([0, 15])].any(2).T
-  return TrueMasks(*mask_measures(cell_masks(packed, 1)), (first & last).T)
+  return TrueMasks(measure_masks(cell_masks(packed, 1), image), (first & last).T)
 
 
 def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
@@ -99,16 +96,6 @@ def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
     mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1])
   )
   return resize_panorama(maps, height)[..., 0] > 0
-
-
-def mask_measures(masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Log solid angle, and minus the distance from the horizon, `[B, N]`, of `masks [B, N, P]`."""
-  height = map_height(masks.shape[-1])
-  weighted = masks * flat_weights(height)
-  area = weighted.sum(-1)
-  latitude = jnp.arcsin(jnp.clip(flat_directions(height)[:, 2], -1, 1))
-  mean_latitude = (weighted * latitude).sum(-1) / jnp.maximum(area, 1e-6)
-  return jnp.log(area + 1e-3), -jnp.abs(mean_latitude)
 
 
 def _overlap(packed: jax.Array, found: jax.Array) -> jax.Array:

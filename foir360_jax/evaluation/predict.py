@@ -8,6 +8,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.formats import (
   PanoramaError,
@@ -25,6 +28,7 @@ def predict_folder(
   output: str | os.PathLike,
   *,
   overwrite: bool = False,
+  skip_done: bool = False,
   say: Callable[[str], None] = print,
 ) -> int:
   """Ranks every panorama it finds and tells one line about each.
@@ -36,6 +40,7 @@ def predict_folder(
     input_path: a picture or a folder of pictures.
     output: folder for `ranks/` and `overlays/`; made if need be.
     overwrite: whether results that are there already may be replaced.
+    skip_done: whether pictures of which both files are there already are left out.
     say: takes the lines.
 
   Returns:
@@ -45,14 +50,14 @@ def predict_folder(
     PanoramaError: there is no picture at all.
     ValueError: results are there already and `overwrite` is False; nothing is written then.
   """
-  pictures = find_panoramas(input_path)
   output = pathlib.Path(output)
-  _check_free(output, [picture.stem for picture in pictures], overwrite)
+  pictures = {picture.stem: picture for picture in find_panoramas(input_path)}
+  names = _free(output, list(pictures), overwrite, skip_done, say)
 
   def rank(picture: pathlib.Path) -> RankedObjects:
     return ranker(read_panorama(picture), image=picture.name)
 
-  return _rank_each([(p.stem, p, p) for p in pictures], rank, output, say)
+  return _rank_each([(name, pictures[name], pictures[name]) for name in names], rank, output, say)
 
 
 def rank_given_masks(
@@ -61,6 +66,7 @@ def rank_given_masks(
   output: str | os.PathLike,
   *,
   overwrite: bool = False,
+  skip_done: bool = False,
   say: Callable[[str], None] = print,
 ) -> int:
   """Ranks the objects whose masks a folder brings, and tells one line about each panorama.
@@ -73,6 +79,7 @@ def rank_given_masks(
       that it may have as well are not read.
     output: see `predict_folder`, as the rest.
     overwrite: see there.
+    skip_done: see there.
     say: see there.
 
   Returns:
@@ -88,7 +95,7 @@ def rank_given_masks(
   output = pathlib.Path(output)
   if output.resolve() == folder.path.resolve():
     raise ValueError(f"{output} is the folder of the panoramas; give another --output")
-  _check_free(output, folder.ids, overwrite)
+  ids = _free(output, folder.ids, overwrite, skip_done, say)
   unknown: set[str] = set()
 
   def rank(scene_id: str) -> RankedObjects:
@@ -99,15 +106,16 @@ def rank_given_masks(
       )
     categories = [item.category for item in scene.objects]
     unknown.update(ranker.unknown_names(categories))
+    panorama = read_panorama(scene.image_file)
     return ranker.rank_masks(
-      read_panorama(scene.image_file),
-      scene.masks(),
+      panorama,
+      _stretched(scene.masks(), panorama.shape[1]),
       categories=categories,
       ids=[item.id for item in scene.objects],
       image=scene.image_file.name,
     )
 
-  scenes = [(scene_id, scene_id, f"{folder.path}: {scene_id}") for scene_id in folder.ids]
+  scenes = [(scene_id, scene_id, f"{folder.path}: {scene_id}") for scene_id in ids]
   failed = _rank_each(scenes, rank, output, say)
   if unknown:
     say(
@@ -117,13 +125,35 @@ def rank_given_masks(
   return failed
 
 
-def _check_free(output: pathlib.Path, names: Sequence[str], overwrite: bool) -> None:
+def _stretched(masks: np.ndarray, width: int) -> np.ndarray:
+  """Masks of a picture that `read_panorama` stretched by a column or two, as it."""
+  _, height, own = masks.shape
+  if own == width or abs(own - width) > 2 or width != 2 * height:
+    return masks
+  columns = np.minimum((np.arange(width) + 0.5) * own / width, own - 1).astype(int)
+  return masks[..., columns]
+
+
+def _free(
+  output: pathlib.Path,
+  names: Sequence[str],
+  overwrite: bool,
+  skip_done: bool,
+  say: Callable[[str], None],
+) -> Sequence[str]:
+  """Those of the names that are to be ranked."""
+  if skip_done:
+    missing = [name for name in names if not all(file.exists() for file in _files(output, name))]
+    if len(missing) < len(names):
+      say(f"{len(names) - len(missing)} of {len(names)} are done already in {output}")
+    return missing
   there = [file for name in names for file in _files(output, name) if file.exists()]
   if there and not overwrite:
     raise ValueError(
-      f"{there[0]} exists ({len(there)} such files); give another --output, or --overwrite to"
-      " replace them"
+      f"{there[0]} exists ({len(there)} such files); give another --output, --skip_done to go on,"
+      " or --overwrite to replace them"
     )
+  return names
 
 
 def _rank_each(
@@ -145,6 +175,11 @@ def _rank_each(
       failed += 1
     except (OSError, MemoryError, ValueError) as error:  # the others may still do
       say(f"skipped {title}: {type(error).__name__}: {error}")
+      failed += 1
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      say(f"skipped {title}: the device has too little memory for it")
       failed += 1
     else:
       say(f"{ranked.image or name}: {len(ranked)} objects -> {rank_file}, {overlay}")

@@ -17,7 +17,7 @@ from foir360_jax.evaluation.infer import picture_masks
 from foir360_jax.formats import RankedObjects
 from foir360_jax.models import PanoRank, build_model, learns_to_find
 from foir360_jax.sphere import resize_panorama
-from foir360_jax.train.checkpoint import restore_model
+from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
 
 _FEWEST_PLACES = 16  # that given masks are padded to; then powers of two
 
@@ -95,11 +95,13 @@ class Ranker:
     task = config.get("task", "ranking")  # runs from before there was a choice have no such field
     if task != "ranking":
       raise ValueError(f"{folder} is a run of the task {task}, which ranks nothing")
-    checkpoints = folder / "checkpoints"
     config = _completed(config, config_file)
-    model = restore_model(checkpoints, nnx.eval_shape(lambda: build_model(config)))
+    checkpoint = newest_checkpoint(folder / "checkpoints")
+    model = restore_model(
+      checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
+    )
     given = dict(confidence_threshold=confidence_threshold, stop_margin=stop_margin, turns=turns)
-    decision = Decision.load(checkpoints)._replace(
+    decision = Decision.load(checkpoint)._replace(
       **{name: value for name, value in given.items() if value is not None}
     )
     return cls(

@@ -9,6 +9,7 @@ import numpy as np
 
 from foir360_jax.data.source import PreparedSource
 from foir360_jax.data.transforms import unpack_masks
+from foir360_jax.evaluation.baselines import TITLES
 from foir360_jax.evaluation.decision import NEVER
 from foir360_jax.evaluation.evaluate import ImageResult
 from foir360_jax.evaluation.ranker import Ranker
@@ -21,9 +22,7 @@ from foir360_jax.metrics import ranks_from_relevance, sa_sor
 _ROWS = (
   ("model", "model"),
   ("rank_head_alone", "  its rank head without the REM"),
-  ("area", "by area"),
-  ("horizon", "by distance from the horizon"),
-  ("area_and_horizon", "by both, fitted on validation"),
+  *TITLES.items(),
   ("ceiling", "ceiling (noiseless importance)"),
 )
 _CRITERIA = {"sa_sor": "SA-SOR", "f1": "F1"}
@@ -92,15 +91,22 @@ def write_report(
   write_atomically(workdir / "per_image.jsonl", lines.encode())
   iou_threshold = report.get("own_masks", {}).get("iou_threshold", 0.5)
   sheet = [
-    _sheet_row(source[index], ranker, iou_threshold)
+    _sheet_row(source[index], source.category_names, ranker, iou_threshold)
     for index in range(min(sheet_images, len(source)))
   ]
   save_image(workdir / "evaluation.png", evaluation_sheet(sheet))
 
 
-def _sheet_row(example: dict[str, Any], ranker: Ranker, iou_threshold: float) -> SheetRow:
+def _sheet_row(
+  example: dict[str, Any], names: Sequence[str], ranker: Ranker, iou_threshold: float
+) -> SheetRow:
   masks = unpack_masks(example["masks"], example["image"].shape[1])
-  ranked = ranker(example["image"]) if ranker.finds else ranker.rank_masks(example["image"], masks)
+  if ranker.finds:
+    ranked = ranker(example["image"])
+  else:
+    numbers = example.get("category", np.full(len(masks), -1))
+    categories = [names[number] if 0 <= number < len(names) else "" for number in numbers]
+    ranked = ranker.rank_masks(example["image"], masks, categories=categories)
   score = sa_sor(
     masks,
     example["importance"],

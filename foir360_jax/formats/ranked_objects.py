@@ -20,7 +20,8 @@ class RankedObjects:
 
   Attributes:
     masks: [N, H, W] bool; may overlap; an object cut by the seam is one object.
-    importance: [N] float32 in [0, 1], falling.
+    importance: [N] float32 in [0, 1], falling; where a model ranks, on a scale of this panorama
+      alone (its losses know only the order within a picture).
     ranks: [N] int32, 1 = most important, dense (ties share a rank: 1, 1, 2).
     bfov_deg: [N, 4] float32: longitude and latitude of the centre, width and height of the box on
       the sphere, in degrees.

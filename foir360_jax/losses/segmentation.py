@@ -12,6 +12,9 @@ from jax.typing import ArrayLike
 
 from foir360_jax.losses.masking import ReduceFn, at_least_float32, safe_reduce
 
+PEAK = 0.999
+"""Targets of a heat map above this are peaks."""
+
 
 def dice_loss(
   logits: ArrayLike,
@@ -112,7 +115,7 @@ def focal_heatmap_loss(
 
   Args:
     logits: [..., P].
-    targets: [..., P] in [0, 1], 1 at the peaks (to 0.001, as the exponential of a rounded cosine
+    targets: [..., P] in [0, 1], above `PEAK` at the peaks (as the exponential of a rounded cosine
       seldom is exactly 1).
     where: Broadcastable to [...] bool, True for images.
     reduce_fn: Reduction over images, or None.
@@ -130,7 +133,7 @@ def focal_heatmap_loss(
   probability = jax.nn.sigmoid(logits)
   at_peak = jax.nn.softplus(-logits) * (1 - probability) ** 2
   elsewhere = jax.nn.softplus(logits) * probability**2 * (1 - targets) ** 4
-  return safe_reduce(jnp.sum(jnp.where(targets > 0.999, at_peak, elsewhere), -1), where, reduce_fn)
+  return safe_reduce(jnp.sum(jnp.where(targets > PEAK, at_peak, elsewhere), -1), where, reduce_fn)
 
 
 def _mask_pixels(

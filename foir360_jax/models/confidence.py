@@ -22,4 +22,4 @@ def _is_duplicate(masks: jax.Array, confidence: jax.Array) -> jax.Array:
   overlap = both / jnp.maximum(area[:, None] + area[..., None] - both, 1e-6)
   rank = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)  # ties: the first one wins
   better = rank[:, None] < rank[..., None]
-  return ((overlap > _DUPLICATE_IOU) & better).any(-1) | (area < 0.5)
+  return ((overlap > _DUPLICATE_IOU) & better).any(-1) | ~masks.any(-1)

@@ -118,7 +118,9 @@ def _tangent_crops(image, masks, direction, radius, surround) -> jax.Array:
   axis = jnp.linspace(-_CROP_RADII, _CROP_RADII, _CROP_SIZE)
   right, up = jnp.meshgrid(axis, -axis)
   east = jnp.stack([-direction[..., 1], direction[..., 0], jnp.zeros_like(radius)], axis=-1)
-  east = east * jax.lax.rsqrt((east**2).sum(-1, keepdims=True) + 1e-9)
+  level = (east**2).sum(-1, keepdims=True)
+  # At a pole no direction is east: any will do.
+  east = jnp.where(level > 1e-6, east * jax.lax.rsqrt(jnp.maximum(level, 1e-6)), jnp.eye(3)[1])
   north = jnp.cross(direction, east)
   extent = jnp.tan(jnp.clip(radius, 0.01, 0.6))[..., None, None]
   points = (

@@ -82,7 +82,7 @@ class Objective:
       lists = true_lists(where, batch["relevance"], batch["category"])
       return self._order(model, scene, masks, lists, batch)
     terms, found, confidence, match = self._find(model, scene, masks, where, batch)
-    lists = add_found(true_lists(where, batch["relevance"], batch["category"]), *match, confidence)
+    lists = add_found(true_lists(where, batch["relevance"], batch["category"]), match, confidence)
     return terms | self._order(model, scene, masks, lists, batch, found)
 
   def _find(self, model: PanoRank, scene: Scene, masks, where, batch: Batch):
@@ -99,20 +99,22 @@ class Objective:
     entropy = jax.nn.softplus(foreground) - foreground * covered
     terms["foreground"] = ((weights * entropy).sum(), weights.sum() * heat.shape[0])
 
-    queries = self._decode(model, scene, masks, centres, where, batch["seed"])
+    places = find_peaks(jax.lax.stop_gradient(scene.heat), model.num_queries)[0]
+    queries = self._decode(model, scene, masks, centres, places, where, batch["seed"])
     detailed = cell_masks(batch["masks"], model.mask_stride // model.mask_detail)
-    places = (
+    measured = (
       look(scene.pixels, detailed, batch["seed"], self.points, model.mask_detail)
       for look in (measure, measure_coarsely)
     )
-    of_queries, match = segmentation_terms(queries, *places, where, batch["category"])
+    origin = jnp.take_along_axis(masks, places[:, None], axis=2) > 0
+    of_queries, match = segmentation_terms(queries, *measured, where, batch["category"], origin)
 
     found = slice(where.shape[1], None)
     kernels, objects = jax.lax.stop_gradient(
       (queries.kernels[-1, :, found], queries.object_logits[-1, :, found])
     )
-    covered, confidence = jax.lax.stop_gradient(model.candidates(scene, kernels, objects))
-    return terms | of_queries, covered, confidence, match
+    candidates = jax.lax.stop_gradient(model.candidates(scene, kernels, objects))
+    return terms | of_queries, candidates.covered, candidates.confidence, match
 
   def _order(self, model: PanoRank, scene: Scene, masks, lists: Lists, batch, found=None) -> Terms:
     """The terms of the order of the true masks, and of the found ones if there are any."""
@@ -136,9 +138,8 @@ class Objective:
         told_share=self.told_share if model.told_categories else 0.0,
       )
 
-  def _decode(self, model: PanoRank, scene: Scene, masks, centres, where, seed) -> Queries:
-    """Decodes the taught queries, then the found ones."""
-    found = find_peaks(jax.lax.stop_gradient(scene.heat), model.num_queries)[0]
+  def _decode(self, model: PanoRank, scene: Scene, masks, centres, found, where, seed) -> Queries:
+    """Decodes the taught queries, then those at the places `found [B, Q]`."""
     taught = _taught_places(masks, centres, seed)
     num_taught = taught.shape[1]
     return model.decode(
@@ -162,7 +163,8 @@ def _taught_places(masks: jax.Array, centres: jax.Array, seed: jax.Array) -> jax
     )
 
   step, coin = jax.vmap(chance)(seed)
-  radius = jnp.sqrt(masks.sum(-1, keepdims=True) / jnp.pi) * jnp.pi / height
+  area = (masks * flat_weights(height)).sum(-1, keepdims=True)
+  radius = jnp.sqrt(area / jnp.pi) * jnp.pi / height
   aim = directions[centres] + _JITTER * radius * step
   cosine = cosines(aim, directions)
   beside = jnp.argmax(jnp.where(masks >= 0.5, cosine, -9.0), axis=-1)

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.models.cells import pool_cells
 from foir360_jax.models.confidence import confident
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import build_encoder
-from foir360_jax.models.layers import mean_pool, turn_map
+from foir360_jax.models.layers import turn_map
 from foir360_jax.models.mask_head import mask_logits
 from foir360_jax.models.pixel_decoder import PixelDecoder
 from foir360_jax.models.places import Objectness, find_peaks
@@ -238,24 +239,19 @@ class PanoRank(nnx.Module):
       fine, memories, pixels, heat, _ = scene
       return self.query_decoder(fine, memories, pixels, heat, places, where, group)
 
-  def candidates(
-    self, scene: Scene, kernels: jax.Array, object_logits: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """What the rank decoder is told of the masks of `kernels [B, Q, D]`: covered, confidence."""
-    cells = mean_pool(scene.pixels, self.mask_detail)
-    logits = mask_logits(kernels, einops.rearrange(cells, "b h w d -> b (h w) d"))
-    return jax.nn.sigmoid(logits), confident(logits, object_logits)
+  def candidates(self, scene: Scene, kernels: jax.Array, object_logits: jax.Array) -> Segmentation:
+    """The masks of `kernels [B, Q, D]`, and what the rank decoder is told of them."""
+    pixels = einops.rearrange(scene.pixels, "b h w d -> b (h w) d")
+    logits = mask_logits(kernels, pixels)
+    covered = pool_cells(jax.nn.sigmoid(logits), self.mask_detail)
+    return Segmentation(logits, covered, confident(logits, object_logits))
 
   def segment(self, scene: Scene) -> Segmentation:
     """Finds candidate objects at the peaks of the heat map."""
     places, _ = find_peaks(scene.heat, self.num_queries)
     where = jnp.ones(places.shape, bool)
     queries = self.decode(scene, places, where, jnp.zeros(self.num_queries, jnp.int32))
-    kernels, object_logits = queries.kernels[-1], queries.object_logits[-1]
-    pixels = einops.rearrange(scene.pixels, "b h w d -> b (h w) d")
-    return Segmentation(
-      mask_logits(kernels, pixels), *self.candidates(scene, kernels, object_logits)
-    )
+    return self.candidates(scene, queries.kernels[-1], queries.object_logits[-1])
 
   def describe(self, scene: Scene, masks: jax.Array) -> jax.Array:
     """One token `[B, N, C]` for each object given by `masks [B, N, P]` in [0, 1]."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.losses.segmentation import PEAK
 from foir360_jax.models.cells import centroids, cosines, flat_directions, flat_weights, map_height
 from foir360_jax.models.layers import Mlp, pad_sphere
 
@@ -70,7 +71,8 @@ def heat_target(masks: jax.Array, centres: jax.Array, where: jax.Array) -> jax.A
 
   Returns:
     `[B, P]` in [0, 1]; exp((cos(distance) - 1) / width^2) with width 0.35 of the object's radius,
-    at least 0.4 cells.
+    at least 0.4 cells. Beside the centre it is less than what counts as a peak, also near a pole,
+    where cells are narrower than any object.
   """
   height = map_height(masks.shape[-1])
   directions = flat_directions(height)
@@ -80,4 +82,5 @@ def heat_target(masks: jax.Array, centres: jax.Array, where: jax.Array) -> jax.A
   cosine = cosines(directions[centres], directions)
   bumps = jnp.exp((cosine - 1) / width[..., None] ** 2)
   at_centre = jnp.arange(masks.shape[-1]) == centres[..., None]  # rounding would leave 1 - 1e-7
-  return jnp.where(where[..., None], jnp.where(at_centre, 1.0, bumps), 0.0).max(1)
+  bumps = jnp.where(at_centre, 1.0, jnp.minimum(bumps, PEAK))
+  return jnp.where(where[..., None], bumps, 0.0).max(1)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from foir360_jax.models.chance import OWN_PICKS, TOLD_CATEGORIES, stream
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.recurrent_ranking import Candidates
-from foir360_jax.models.segmentation_terms import category_term
+from foir360_jax.models.segmentation_terms import Match, category_term
 from foir360_jax.models.sphere_attention import BLOCKED
 from foir360_jax.types import Terms
 
@@ -58,27 +58,26 @@ def true_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> L
   )
 
 
-def add_found(true: Lists, matched: jax.Array, iou: jax.Array, confidence: jax.Array) -> Lists:
+def add_found(true: Lists, match: Match, confidence: jax.Array) -> Lists:
   """Adds the lists of the candidates; all lists become Q long.
 
   Args:
     true: of N objects.
-    matched: `[B, N]`, the candidate of each object.
-    iou: `[B, N]` of the two; 0 in the padding.
+    match: the candidate of each object.
     confidence: `[B, Q]`, 0 for duplicates.
   """
   batch_size, num_objects = true.where.shape
   rows = jnp.arange(batch_size)[:, None]
 
-  is_found = true.where & (iou >= _FOUND_IOU)
+  is_found = true.where & (match.iou >= _FOUND_IOU)
 
   def dealt(values):  # what was not found, and padding, has a candidate, too, and gives it nothing
     values = jnp.where(is_found, values, jnp.zeros((), values.dtype))
-    return jnp.zeros(confidence.shape, values.dtype).at[rows, matched].add(values)
+    return jnp.zeros(confidence.shape, values.dtype).at[rows, match.query].add(values)
 
   is_object = dealt(is_found.astype(jnp.int32)) > 0
   found = Lists(
-    where=is_object | (confidence > _CANDIDATE),
+    where=is_object | ((confidence > _CANDIDATE) & ~match.unknown),
     is_object=is_object,
     relevance=dealt(true.relevance),
     category=dealt(true.category + 1) - 1,

@@ -85,7 +85,8 @@ class RecurrentRanking(nnx.Module):
     self.progress = nnx.Param(jnp.zeros(channels, jnp.float32))  # e1
     self.kin = nnx.Param(jnp.zeros(channels, jnp.float32))  # e2
     self.trust = nnx.Param(jnp.array(1.0, jnp.float32))  # e3
-    # Zeros: without training it picks by score, so a model that never trains it has no noise of it.
+    # Zeros: without training it picks by score and doubt, so a model that never trains it has no
+    # noise of it.
     zeros = nnx.initializers.zeros
     self.correct = nnx.Linear(channels, 1, use_bias=False, kernel_init=zeros, rngs=rngs)
     self.stop = Mlp((channels + 1, channels, 1), last_scale=0.1, rngs=rngs)

@@ -22,10 +22,17 @@ from foir360_jax.types import Terms
 
 
 class Match(NamedTuple):
-  """After the last layer: the found query of each object, `[B, N]`, and the IoU of both masks."""
+  """After the last layer.
+
+  Attributes:
+    query: `[B, N]`, the found query of each object.
+    iou: `[B, N]` of the masks of both.
+    unknown: `[B, Q]`, found queries of which it is not known whether they are objects.
+  """
 
   query: jax.Array
   iou: jax.Array
+  unknown: jax.Array
 
 
 class _Predictions(NamedTuple):
@@ -37,16 +44,23 @@ class _Predictions(NamedTuple):
     measured: the places.
     where: `[B, N]`, objects. One that is nowhere among the places says nothing: it must not be
       taught as empty.
+    unknown: `[B, Q]`, queries that come from such an object: they must not be taught as none.
   """
 
   taught: Queries
   found: Queries
   measured: Measured
   where: jax.Array
+  unknown: jax.Array
 
 
 def segmentation_terms(
-  queries: Queries, measured: Measured, coarsely: Measured, where: jax.Array, category: jax.Array
+  queries: Queries,
+  measured: Measured,
+  coarsely: Measured,
+  where: jax.Array,
+  category: jax.Array,
+  origin: jax.Array,
 ) -> tuple[Terms, Match]:
   """The terms `object`, `mask_dice`, `mask_entropy`, `category` and `recall`.
 
@@ -56,13 +70,14 @@ def segmentation_terms(
     coarsely: where those before it are.
     where: `[B, N]`.
     category: `[B, N]`, -1 where unknown.
+    origin: `[B, N, Q]` bool, whether a found query comes from a place on an object.
 
   Returns:
     the terms, and the match after the last layer; its IoU is 0 in the padding.
   """
-  parts = [_part(queries, slice(-1, None), measured, where)]
+  parts = [_part(queries, slice(-1, None), measured, where, origin)]
   if len(queries.object_logits) > 1:
-    parts.insert(0, _part(queries, slice(-1), coarsely, where))
+    parts.insert(0, _part(queries, slice(-1), coarsely, where, origin))
   matched = _match(parts)
 
   terms = _terms(parts[-1], matched[-1], category)
@@ -73,22 +88,24 @@ def segmentation_terms(
   kernels = jnp.take_along_axis(last.found.kernels[0], query[..., None], axis=1)
   iou = _overlap(mask_logits(kernels, measured.pixels), measured, last.where)
   terms["recall"] = ((iou >= 0.5).sum(), last.where.sum())
-  return terms, Match(query, iou)
+  return terms, Match(query, iou, last.unknown)
 
 
-def _part(queries: Queries, which: slice, measured: Measured, where: jax.Array) -> _Predictions:
+def _part(queries: Queries, which: slice, measured: Measured, where, origin) -> _Predictions:
   taught, found = (
     Queries(queries.tokens, *(x[which, :, group] for x in queries[1:]))
     for group in (slice(where.shape[1]), slice(where.shape[1], None))
   )
-  return _Predictions(taught, found, measured, where & (measured.masks.max(-1) > 0))
+  seen = measured.masks.max(-1) > 0
+  unknown = (origin & (where & ~seen)[..., None]).any(1)
+  return _Predictions(taught, found, measured, where & seen, unknown)
 
 
 def _match(parts: list[_Predictions]) -> list[jax.Array]:
   """The found query of each object, `[L, B, N]`: all predictions and scenes in one call."""
   with jax.named_scope("matching"):
     costs = []
-    for _, found, measured, where in jax.lax.stop_gradient(parts):
+    for _, found, measured, where, _ in jax.lax.stop_gradient(parts):
       logits = mask_logits(found.kernels, measured.pixels)
       costs.append(
         matching_cost(logits, found.object_logits, measured.masks, where, measured.weights)
@@ -100,7 +117,7 @@ def _match(parts: list[_Predictions]) -> list[jax.Array]:
 
 def _terms(part: _Predictions, matched: jax.Array, category: jax.Array) -> Terms:
   """The terms of some predictions, whose objects have the found queries `matched [L, B, N]`."""
-  taught, found, measured, where = part
+  taught, found, measured, where, unknown = part
   num_predictions, batch_size = matched.shape[:2]
   num_objects = num_predictions * where.sum()
   layers = jnp.arange(num_predictions)[:, None, None]
@@ -110,7 +127,8 @@ def _terms(part: _Predictions, matched: jax.Array, category: jax.Array) -> Terms
     jnp.zeros(found.object_logits.shape).at[layers, rows, matched].max(real.astype(jnp.float32))
   )
   entropy = jax.nn.softplus(found.object_logits) - found.object_logits * is_object
-  terms = {"object": (entropy.sum(), num_objects)}
+  asked = (is_object > 0) | ~unknown
+  terms = {"object": (jnp.where(asked, entropy, 0.0).sum(), num_objects)}
 
   def of_objects(of_taught, of_found):  # [L, B, 2 N, ...]
     chosen = jnp.take_along_axis(of_found, matched[..., None], axis=2)

@@ -78,7 +78,7 @@ class Checkpoints:
     """
     fields = {"model": _MODEL_FIELDS, "optimizer": _OPTIMIZER_FIELDS}
     likes = {item: _named(state, names) for item, names in fields.items()}
-    loaded = _load_latest(self._orbax, self.folder, likes | {"progress": None})
+    loaded = _load(self._orbax, self.folder, likes | {"progress": None})
     for item, names in fields.items():
       state = _renewed(state, names, loaded[item])
     return state, loaded["progress"]
@@ -107,14 +107,17 @@ def newest_checkpoint(folder: str | pathlib.Path) -> pathlib.Path:
     return folder / str(orbax.latest.step)
 
 
-def restore_model(folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = True) -> nnx.Module:
-  """Returns the model of the newest checkpoint, without the optimizer's state.
+def restore_model(
+  folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = True, step: int | None = None
+) -> nnx.Module:
+  """Returns the model of a checkpoint, without the optimizer's state.
 
   Args:
     folder: the folder of the checkpoints, as given to `Checkpoints`.
     model: a model built from the run's config; it may be abstract
       (`nnx.eval_shape(lambda: build_model(...))`), for its values are not used.
     ema: whether to take the averaged parameters or the last ones.
+    step: that of the checkpoint; None: the newest.
 
   Raises:
     ValueError: if there is no checkpoint, or if it does not fit the model.
@@ -124,7 +127,7 @@ def restore_model(folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = 
   graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
   state = TrainState(None, params, model_state, None, params)
   with ocp.training.Checkpointer(folder) as orbax:
-    loaded = _load_latest(orbax, folder, {"model": _named(state, _MODEL_FIELDS)})
+    loaded = _load(orbax, folder, {"model": _named(state, _MODEL_FIELDS)}, step)
   state = _renewed(state, _MODEL_FIELDS, loaded["model"])
   return nnx.merge(graphdef, state.ema_params if ema else state.params, state.model_state)
 
@@ -195,10 +198,12 @@ def _renewed(state: TrainState, fields: tuple[str, ...], named: dict[str, Any]) 
   return state.replace(**jax.tree.unflatten(jax.tree.structure(tree), leaves))
 
 
-def _load_latest(orbax: Any, folder: pathlib.Path, likes: dict[str, Any]) -> dict[str, Any]:
+def _load(
+  orbax: Any, folder: pathlib.Path, likes: dict[str, Any], step: int | None = None
+) -> dict[str, Any]:
   if orbax.latest is None:
     raise ValueError(f"no checkpoint in {folder}: train first, or correct the --workdir")
-  step = orbax.latest.step
+  step = orbax.latest.step if step is None else step
   saved = orbax.checkpointables_metadata(step).metadata
   for item, like in likes.items():
     if like is not None:

@@ -29,6 +29,25 @@ OBJECT_COUNTS = (8, 16, 32, 64, 128)
 """Panoramas are padded to the next of these numbers of objects; each compiles once."""
 
 
+def fitted_variant(strategy: Strategy) -> str:
+  """The name of the coefficients that were fitted for a strategy, of `variants.VARIANTS`.
+
+  Those of the whole method serve where more than one part of it is changed, or another one.
+
+  >>> fitted_variant(Strategy(collector="borda")), fitted_variant(Strategy(fill="mean"))
+  ('borda', 'full')
+  """
+  default = DEFAULT_STRATEGY
+  changed = []
+  if strategy.collector != default.collector:
+    changed.append(strategy.collector)
+  if strategy.max_erased == strategy.max_erased_whole == 0:
+    changed.append("without_erasing")
+  if not strategy.tangent_views:
+    changed.append("without_views")
+  return changed[0] if len(changed) == 1 else "full"
+
+
 class WeakRanker:
   """Ranks given objects of panoramas without annotators.
 
@@ -36,7 +55,7 @@ class WeakRanker:
     saliency: a local saliency model or its name, see `saliency.build_saliency`.
     strategy: how to go about it.
     object_score: coefficients; None: the committed ones for this saliency, those for "learned"
-      where it is no name.
+      where it is no name, and for this strategy, see `fitted_variant`.
 
   Raises:
     ValueError: an unknown name, or weights that are not installed.
@@ -64,7 +83,9 @@ class WeakRanker:
     self.strategy = strategy
     name = saliency if isinstance(saliency, str) else "learned"
     self.saliency = build_saliency(saliency) if isinstance(saliency, str) else saliency
-    self.object_score = ObjectScore.load(name) if object_score is None else object_score
+    if object_score is None:
+      object_score = ObjectScore.load(name, fitted_variant(strategy))
+    self.object_score = object_score
     self._weights, rebuild = separate_weights(self.saliency)
 
     def rank(weights, scenes: Scene) -> WeakRanks:

@@ -1,0 +1,190 @@
+"""The entry points of the task "ranking": train PanoRank, measure it, rank new panoramas by it."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
+from foir360_jax.evaluation.decision import Decision
+from foir360_jax.evaluation.evaluate import evaluate
+from foir360_jax.evaluation.ranker import Ranker
+from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.models import build_model, build_objective, learns_to_find
+from foir360_jax.models.pretrained import load_encoder_weights
+from foir360_jax.train import build_optimizer, create_state
+from foir360_jax.train.checkpoint import (
+  has_checkpoint,
+  newest_checkpoint,
+  restore_model,
+  start_from,
+)
+from foir360_jax.train.loop import train
+
+_OF_TRAINING = ("remat", "drop_path")  # fields of the model that it may be given anew
+
+
+def train_ranking(config: ConfigDict, workdir: str) -> None:
+  """Trains (or resumes) the run in `workdir`."""
+  data = config.data
+  for split in (data.validation_split, data.test_split):  # rather now than after the training
+    open_source(data.name, data.data_dir, split)
+  category_names = open_source(data.name, data.data_dir, data.train_split).category_names
+  if len(category_names) > config.model.num_categories:
+    raise ValueError(
+      f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at"
+      f" least that, not {config.model.num_categories}"
+    )
+  optimizer = build_optimizer(**config.optimizer)
+  model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
+  if has_checkpoint(pathlib.Path(workdir) / "checkpoints"):  # the run goes on from there
+    check_same_model(config, pathlib.Path(workdir))
+  else:
+    _initialise(model, config)
+  graphdef, state = create_state(model, optimizer)
+  objective, weights = build_objective(config)
+  train(
+    graphdef=graphdef,
+    state=state,
+    optimizer=optimizer,
+    objective=objective,
+    weights=weights,
+    batches=build_training_batches(config),
+    workdir=workdir,
+    batch_size=data.batch_size,
+    config=config.to_dict() | {"category_names": list(category_names)},
+    **config.train,
+  )
+
+
+def _initialise(model: nnx.Module, config: ConfigDict) -> None:
+  """Replaces random parameters by those that the configuration names; says which stay random."""
+  if config.encoder_weights:
+    report = load_encoder_weights(model.encoder, config.encoder_weights)
+    print(f"encoder, {config.encoder_weights}: {report}", flush=True)
+  if config.init_from:
+    copied, new = start_from(pathlib.Path(config.init_from) / "checkpoints", model)
+    kept = f"; new are {', '.join(new)}" if new else ""
+    print(f"{len(copied)} parameters of {config.init_from}{kept}", flush=True)
+
+
+def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
+  """Evaluates the newest checkpoint: a table, and the files of `write_report`."""
+  folder = pathlib.Path(workdir)
+  check_same_model(config, folder)
+  checkpoint = newest_checkpoint(folder / "checkpoints")  # a training may go on meanwhile
+  model = restore_model(
+    checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
+  )
+  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
+  trained_names = _trained_names(folder / "config.json", source.category_names)
+  report, results = evaluate(
+    model,
+    build_evaluation_batches(config, config.data.validation_split),
+    build_evaluation_batches(config, config.data.test_split),
+    categories=_numbers(source.category_names, trained_names),
+    thresholds=config.evaluate.score_thresholds,
+    stop_margins=config.evaluate.stop_margins,
+    choose_by=config.evaluate.choose_by,
+    turns=config.evaluate.turns,
+    finds=learns_to_find(config.loss),
+    iou_threshold=config.evaluate.iou_threshold,
+  )
+  report = {
+    "data": config.data.name,
+    "split": config.data.test_split,
+    "validation_split": config.data.validation_split,
+    "height": config.data.height,
+  } | report
+  if jax.process_index() > 0:  # the first process writes for all
+    return
+  print(table(report))
+  finds = "own_masks" in report
+  decision = Decision(turns=config.evaluate.turns)
+  if finds:
+    decision = Decision(*(report[name] for name in Decision._fields))
+  if not decision.save(checkpoint):
+    print(f"{checkpoint} was deleted meanwhile: the limits above are kept in metrics.json alone")
+  ranker = Ranker(
+    model,
+    height=config.data.height,
+    category_names=trained_names,
+    decision=decision,
+    finds=finds,
+  )
+  write_report(
+    report,
+    results,
+    folder,
+    ranker=ranker,
+    source=source,
+    sheet_images=config.evaluate.sheet_images,
+  )
+  print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
+
+
+def _trained_names(config_file: pathlib.Path, default: tuple[str, ...]) -> tuple[str, ...]:
+  """The categories that the model was trained on, in the order of their numbers."""
+  config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+  return tuple(config.get("category_names", default))
+
+
+def _numbers(names: tuple[str, ...], trained: tuple[str, ...]) -> list[int] | None:
+  """The model's numbers of a data set's categories; None where they have no names."""
+  return [trained.index(name) if name in trained else -1 for name in names] or None
+
+
+def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Not all that makes a model shows in the shapes of its parameters.
+
+  Raises:
+    ValueError: the run in `workdir` was trained with another model than `config` has.
+  """
+  config_file = workdir / "config.json"
+  if not config_file.is_file():
+    return
+  trained = json.loads(config_file.read_text())
+  if trained.get("task", "ranking") != "ranking":
+    raise ValueError(f"{workdir} is a run of the task {trained['task']}; give another --workdir")
+  given = json.loads(json.dumps(config.to_dict()))  # tuples to lists
+  fields = [("data", "height")]
+  fields += [("model", name) for name in given["model"] if name not in _OF_TRAINING]
+  for section, name in fields:
+    # Runs from before there was a field do not have it.
+    old, new = trained[section].get(name, given[section][name]), given[section][name]
+    if old != new:
+      raise ValueError(
+        f"config.{section}.{name} is {new!r}, but {config_file} says that the run was trained with"
+        f" {old!r}; give the run's own --config and fields"
+      )
+  if learns_to_find(given["loss"]) != learns_to_find(given["loss"] | trained["loss"]):
+    raise ValueError(
+      f"config.loss and {config_file} differ in whether the model learnt to find objects; give the"
+      " run's own --config and fields"
+    )
+
+
+def load_ranker(
+  workdir: pathlib.Path, given_masks: bool, limits: Mapping[str, float | int | None]
+) -> Ranker:
+  """The run in `workdir` as a ranker for new panoramas; says so if nobody chose its limits.
+
+  Args:
+    workdir: the run.
+    given_masks: whether it is to rank masks that are there, rather than to find objects.
+    limits: see `Ranker.load`.
+  """
+  ranker = Ranker.load(workdir, **limits)
+  if given_masks:
+    return ranker
+  if not ranker.finds:
+    raise ValueError(f"{workdir} learnt to rank given masks alone: add --given_masks")
+  if not Decision.is_chosen(newest_checkpoint(workdir / "checkpoints")):
+    print(
+      "the newest checkpoint was never evaluated: what is an object is decided by default limits"
+      " (--mode=evaluate chooses them)"
+    )
+  return ranker
