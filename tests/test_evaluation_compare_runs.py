@@ -90,7 +90,7 @@ def test_the_command_prints_the_table_and_writes_the_figures(drawn, tmp_path, ca
   printed = capsys.readouterr().out
   report = compare(folders["a"], folders["b"])
   assert printed.strip() == table(report)
-  assert f"{report['gap']['mean']:+.3f}" in printed and "by both, fitted" in printed
+  assert f"{report['gap']['mean']:+.3f}" in printed and "by area, horizon; fitted" in printed
   assert json.loads((tmp_path / "new/c.json").read_text()) == report
 
 
