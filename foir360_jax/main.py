@@ -37,14 +37,18 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", None, "The folder for ranks/ and overlays/.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace results that are there already.")
 _SKIP_DONE = flags.DEFINE_bool(
-  "skip_done", False, "predict: leave out panoramas whose results are there already."
+  "skip_done", False, "predict: leave out panoramas that have results, whatever run made them."
 )
 _GIVEN_MASKS = flags.DEFINE_bool(
   "given_masks", False, "predict: rank the masks that the folder of --input brings."
 )
 _LIMITS = {
   "confidence_threshold": flags.DEFINE_float(
-    "confidence_threshold", None, "predict: in place of the one that evaluation chose; as the next."
+    "confidence_threshold",
+    None,
+    "predict: in place of the one that evaluation chose; as the next two.",
+    lower_bound=0,
+    upper_bound=1,
   ),
   "stop_margin": flags.DEFINE_float("stop_margin", None, "predict: -100 for no stop."),
   "turns": flags.DEFINE_integer(

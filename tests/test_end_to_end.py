@@ -311,6 +311,8 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
       "--output is for --mode=predict and weak_labels",
     ),
     ([*FOLDERS, "--mode=weak_labels", "--turns=2"], "--turns is for --mode=predict; leave it out"),
+    (["--mode=predict", "--confidence_threshold=2"], "confidence_threshold=2"),
+    (["--mode=predict", "--turns=0"], "turns=0"),
     ([*TINY, *FOLDERS, "--mode=predict", "--skip_done", "--overwrite"], "contradict each other"),
     (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
   ],
