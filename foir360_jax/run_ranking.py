@@ -32,10 +32,10 @@ def train_ranking(config: ConfigDict, workdir: str) -> None:
   data = config.data
   for split in (data.validation_split, data.test_split):  # rather now than after the training
     open_source(data.name, data.data_dir, split)
-  category_names = open_source(data.name, data.data_dir, data.train_split).category_names
-  if len(category_names) > config.model.num_categories:
+  source = open_source(data.name, data.data_dir, data.train_split)
+  if source.num_categories > config.model.num_categories:
     raise ValueError(
-      f"{data.name} has {len(category_names)} categories: set config.model.num_categories to at"
+      f"{data.name} has {source.num_categories} categories: set config.model.num_categories to at"
       f" least that, not {config.model.num_categories}"
     )
   optimizer = build_optimizer(**config.optimizer)
@@ -55,7 +55,7 @@ def train_ranking(config: ConfigDict, workdir: str) -> None:
     batches=build_training_batches(config),
     workdir=workdir,
     batch_size=data.batch_size,
-    config=config.to_dict() | {"category_names": list(category_names)},
+    config=config.to_dict() | {"category_names": list(source.category_names)},
     **config.train,
   )
 

@@ -116,6 +116,16 @@ def test_category_names_are_read_from_labels_and_from_metadata(data_dir, config)
   assert open_source(f"scenes/{config}", str(data_dir), "train").category_names == CATEGORY_NAMES
 
 
+@pytest.mark.parametrize("config", ["even", "mixed"])
+def test_categories_without_names_are_counted_up_to_the_largest_number(data_dir, config):
+  source = open_source(f"scenes/{config}", str(data_dir), "train")
+  assert source.num_categories == len(CATEGORY_NAMES)
+  unnamed = open_source(f"scenes/{config}", str(data_dir), "train[:4]")
+  unnamed.category_names = ()
+  numbers = [number for example in unnamed for number in example["category"]]
+  assert numbers and unnamed.num_categories == max(numbers) + 1
+
+
 def test_parts_of_a_split_are_disjoint_and_complete(data_dir):
   parts = ("train[:25%]", "train[3:8]", "train[-4:]")
   found = [

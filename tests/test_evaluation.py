@@ -511,7 +511,7 @@ def test_given_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_
   assert ranked.masks.shape == (5, 96, 192)
   for mask, number in zip(ranked.masks, ranked.ids, strict=True):
     np.testing.assert_array_equal(mask, masks[[7, 3, 9, 1, 4].index(number)])
-  covered = cell_masks(batch["masks"], tiny_model.mask_stride)
+  covered = cell_masks(batch["masks"], tiny_model.pixel_stride)
   graphdef, state = nnx.split(tiny_model)
   rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs))
   order = rank(state, batch["image"], covered, batch["where"])

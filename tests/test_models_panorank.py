@@ -28,7 +28,7 @@ def look(tiny_model):
     scene = model.encode(image)
     places, _ = find_peaks(scene.heat, model.num_queries)
     segmentation = model.segment(scene)
-    order = model.order(model.describe(scene, cell_masks(packed, model.mask_stride)), where)
+    order = model.order(model.describe(scene, cell_masks(packed, model.pixel_stride)), where)
     return scene, places, segmentation, order
 
   return lambda batch: jax.device_get(look(state, batch["image"], batch["masks"], batch["where"]))
@@ -73,9 +73,9 @@ def test_a_turn_of_the_panorama_turns_the_places_and_the_masks_of_the_queries(se
   height, width = scene.heat.shape[1:]
   row, column = np.divmod(places, width)
   assert turned_places.tolist() == (row * width + (column + TURN * width // 96) % width).tolist()
-  for name, size in (("mask_logits", 96), ("covered", width)):
+  for name in ("mask_logits", "covered"):
     masks = getattr(segmentation, name)
-    rolled = np.roll(masks.reshape(2, -1, size // 2, size), TURN * size // 96, axis=-1)
+    rolled = np.roll(masks.reshape(2, -1, 48, 96), TURN, axis=-1)
     assert_close(getattr(turned_segmentation, name), rolled.reshape(masks.shape))
   assert_close(turned_segmentation.confidence, segmentation.confidence)
   assert (segmentation.confidence > 0).any()
@@ -138,9 +138,8 @@ def test_masks_finer_than_a_cell_are_objects_too(tiny_model):
   found = tiny_model.candidates(scene, 4 * jnp.ones((1, 1, 1)), jnp.ones((1, 1)))
   shown = np.asarray(found.mask_logits > 0).reshape(24, 48)
   assert shown.sum() == 4 and found.confidence[0, 0] == jax.nn.sigmoid(1.0)
-  covered = np.asarray(found.covered).reshape(12, 24)
-  inside, outside = jax.nn.sigmoid(4.0), jax.nn.sigmoid(-4.0)
-  np.testing.assert_allclose(covered[1:3, 1:3], (inside + 3 * outside) / 4, rtol=1e-5)
+  expected = jax.nn.sigmoid(4 * pixels.reshape(1, 1, -1))
+  np.testing.assert_allclose(found.covered, expected, rtol=1e-5)
 
 
 def test_one_pixel_near_a_pole_is_no_empty_mask():
@@ -225,7 +224,7 @@ def test_the_mean_of_turned_copies_is_near_the_plain_maps_and_turns_with_the_pan
 
 def test_ranking_given_masks_is_describing_and_ordering_them(tiny_model, draw_batch):
   batch = draw_batch(np.random.default_rng(8), [5, 3])
-  masks = cell_masks(batch["masks"], tiny_model.mask_stride)
+  masks = cell_masks(batch["masks"], tiny_model.pixel_stride)
   graphdef, state = nnx.split(tiny_model)
 
   @jax.jit

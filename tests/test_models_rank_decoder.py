@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.models.cells import flat_directions
-from foir360_jax.models.descriptors import Appearance, Descriptors, _tangent_crops
+from foir360_jax.models.cells import flat_directions, pool_cells
+from foir360_jax.models.descriptors import (
+  Appearance,
+  Descriptors,
+  _colour_moments,
+  _pool,
+)
+from foir360_jax.models.object_views import VIEW_SIZE, tangent_views
 from foir360_jax.models.rank_decoder import Ranking
+from foir360_jax.sphere import pixel_areas
 
 HEIGHT = 16  # of the fine map; the picture has twice as many rows
 CHANNELS = 16
@@ -20,11 +27,11 @@ def draw_appearance(rng, batch_size=2):
   )
 
 
-def draw_masks(rng, batch_size=2, num_objects=5):
-  """Discs of whole cells."""
+def draw_masks(rng, batch_size=2, num_objects=5, height=HEIGHT):
+  """Discs of whole cells of a map of this height."""
   centres = rng.normal(size=(batch_size, num_objects, 3))
   centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
-  cosine = np.einsum("bnx,px->bnp", centres, np.asarray(flat_directions(HEIGHT)))
+  cosine = np.einsum("bnx,px->bnp", centres, np.asarray(flat_directions(height)))
   radius_rad = rng.uniform(0.25, 0.5, (batch_size, num_objects, 1))
   return (cosine > np.cos(radius_rad)).astype(np.float32)
 
@@ -138,18 +145,52 @@ def test_what_lies_outside_the_masks_counts_only_with_surround(draw_parameters, 
     assert change.max() == 0
 
 
+def test_colours_are_pooled_over_the_pixels_of_a_mask_features_over_its_cells(draw_parameters):
+  rng = np.random.default_rng(10)
+  image = draw_appearance(rng, 1).image
+  masks = draw_masks(rng, 1, 3, height=2 * HEIGHT)
+  pooled = np.asarray(_pool(masks, _colour_moments(image, 2 * HEIGHT)))
+  colours = 4 * (image[0].astype(np.float64) - 0.5)
+  areas = pixel_areas(2 * HEIGHT)
+  for mask, (*_, differences, mean, square) in zip(
+    masks[0].reshape(3, 2 * HEIGHT, 4 * HEIGHT), pooled[0].reshape(3, 3, 3), strict=True
+  ):
+    total, moments = 0.0, np.zeros((3, 3))
+    for row, column in np.argwhere(mask):
+      here = colours[row, column]
+      east = np.abs(colours[row, (column + 1) % (4 * HEIGHT)] - here)
+      south = np.abs(colours[row + 1, column] - here) if row + 1 < 2 * HEIGHT else np.zeros(3)
+      moments += areas[row, column] * np.stack([2 * (east + south), here, here**2])
+      total += areas[row, column]
+    np.testing.assert_allclose([differences, mean, square], moments / total, rtol=1e-3, atol=1e-3)
+
+
+def test_masks_of_the_same_cells_but_other_pixels_are_other_objects(draw_parameters):
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=True, rngs=nnx.Rngs(0)))
+  rng = np.random.default_rng(11)
+  appearance = draw_appearance(rng, 1)
+  cells = draw_masks(rng, 1, 4).reshape(1, 4, HEIGHT, 2 * HEIGHT)
+  pixels = cells.repeat(2, axis=2).repeat(2, axis=3)
+  western, eastern = (
+    (pixels * (np.arange(4 * HEIGHT) % 2 == side)).astype(np.float32).reshape(1, 4, -1)
+    for side in (0, 1)
+  )
+  np.testing.assert_array_equal(pool_cells(western, 2), pool_cells(eastern, 2))
+  run = jax.jit(lambda masks: describe(appearance, masks))
+  assert np.abs(run(western) - run(eastern)).max(-1).min() > 1e-2
+
+
 @pytest.mark.parametrize("pole", [1, -1])
-def test_the_crop_of_an_object_on_a_pole_shows_its_outline(pole):
-  height = 24
-  directions = np.asarray(flat_directions(height))
+def test_the_view_of_an_object_on_a_pole_shows_its_outline(pole):
+  directions = np.asarray(flat_directions(96))
   masks = (pole * directions[:, 2] > np.cos(0.3)).astype(np.float32)[None, None]
   image = np.zeros((1, 48, 96, 3), np.float32)
   direction, radius = np.array([[[1e-8, 0, pole]]], np.float32), np.full((1, 1), 0.3, np.float32)
-  crop = np.asarray(_tangent_crops(image, masks, direction, radius, True))[..., 3::4]
-  covered = crop.reshape(10, 10) > 0  # a grid of 3.8 radii: a disc of two to three steps
-  assert covered[4:6, 4:6].all()
-  assert not covered[[0, -1]].any() and not covered[:, [0, -1]].any()
-  assert 12 <= covered.sum() <= 24
+  view = np.asarray(tangent_views(image, masks, direction, radius, surround=True))[0, 0]
+  radii = np.linspace(-1.6, 1.6, VIEW_SIZE)
+  expected = np.hypot(radii, radii[:, None])
+  np.testing.assert_array_equal(view[..., 3][expected < 0.9] > 0, True)
+  np.testing.assert_array_equal(view[..., 3][expected > 1.1] > 0, False)
 
 
 def test_no_gradient_flows_into_the_masks(tiny_model):

@@ -14,7 +14,7 @@ An example is a dict of NumPy values (N objects, H rows, W columns):
 import functools
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -57,9 +57,22 @@ class PreparedSource:
   @functools.cached_property
   def object_counts(self) -> np.ndarray:
     """The number of objects of each example, [len(self)] int; reads the split once, undecoded."""
+    return np.array([len(example["importance"]) for example in self._undecoded()], np.int64)
+
+  @functools.cached_property
+  def num_categories(self) -> int:
+    """Number of categories; without names that of the numbers up to the largest one in use.
+
+    (For which the split is read once, undecoded.)
+    """
+    if self.category_names or "category" not in self.features:
+      return len(self.category_names)
+    largest = (np.max(example["category"], initial=-1) for example in self._undecoded())
+    return int(max(largest)) + 1
+
+  def _undecoded(self) -> Iterable[dict[str, Any]]:
     skipped = {key: tfds.decode.SkipDecoding() for key in self.features & {"image", "masks"}}
-    examples = self._builder.as_data_source(self.split, decoders=skipped)
-    return np.array([len(example["importance"]) for example in examples], np.int64)
+    return self._builder.as_data_source(self.split, decoders=skipped)
 
 
 def open_source(name: str, data_dir: str, split: str) -> PreparedSource:

@@ -62,7 +62,7 @@ def infer(
   """One pass over a batch; jit it with `graphdef` static. `thresholds [T]` in [0, 1)."""
   model: PanoRank = nnx.merge(graphdef, state)
   scene = model.encode(batch["image"], turns=turns)
-  masks = cell_masks(batch["masks"], model.mask_stride)
+  masks = cell_masks(batch["masks"], model.pixel_stride)
   given = model.order(model.describe(scene, masks), batch["where"], batch["category"])
 
   segmentation = model.segment(scene)

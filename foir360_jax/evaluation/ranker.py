@@ -57,7 +57,7 @@ class Ranker:
     self._rank = jax.jit(
       lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, turns=turns)
     )
-    self._mask_stride = model.mask_stride
+    self._pixel_stride = model.pixel_stride
     self._is_told = model.told_categories
     self.height = height
     self.category_names = tuple(category_names)
@@ -172,9 +172,10 @@ class Ranker:
         f" {masks.dtype} {list(masks.shape)}"
       )
     padded = max(_FEWEST_PLACES, 1 << (len(masks) - 1).bit_length())  # few sizes, few programs
-    covered = np.zeros((padded, 2 * (self.height // self._mask_stride) ** 2), np.float32)
-    for row, mask in zip(covered, masks, strict=False):
-      row[:] = _on_cells(mask, self.height // self._mask_stride)
+    rows = self.height // self._pixel_stride
+    covered = np.zeros((padded, 2 * rows**2), np.float32)
+    for place, mask in zip(covered, masks, strict=False):
+      place[:] = _on_pixels(mask, rows)
     where = np.arange(padded) < len(masks)
     told = np.full(padded, -1, np.int32)
     if categories is not None:
@@ -235,7 +236,7 @@ def _checked(panorama: np.ndarray) -> np.ndarray:
   return panorama
 
 
-def _on_cells(mask: np.ndarray, height: int) -> np.ndarray:
-  """The share `[P]` of each cell of a map that a mask `[H, 2 H]` covers."""
+def _on_pixels(mask: np.ndarray, height: int) -> np.ndarray:
+  """The share of each pixel of a map of this height that a mask `[H, 2 H]` covers, flat."""
   small = resize_panorama(mask[..., None].astype(np.float32), height)
   return np.asarray(small).reshape(-1)

@@ -1,12 +1,13 @@
 """What an object looks like and what surrounds it, gathered through its mask.
 
-Everything here is pooled with solid-angle weights over cells of the fine map (P = h w):
+Everything here is pooled with solid-angle weights. Masks may have k x k pixels in each cell of the
+fine map (P = h w cells), as small objects are little more than an edge on cells:
 
-- inside: learned features, and of the colours the mean, the deviation and the mean difference
-  between neighbouring pixels (busy or calm?), over the mask;
+- inside: learned features over the cells of a mask; of the colours the mean, the deviation and the
+  mean difference between neighbours (busy or calm?) over its pixels;
 - surroundings: the same over spherical caps of several radii around the object, the object left
   out;
-- shape: the mask and the picture seen in the object's own tangent plane, scaled to its size.
+- looks: the mask and the picture seen in the object's own tangent plane, scaled to its size.
 """
 
 from typing import NamedTuple
@@ -17,14 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from foir360_jax.models.cells import centroids, cosines, flat_directions, flat_weights, map_height
+from foir360_jax.models.cells import (
+  centroids,
+  cosines,
+  flat_directions,
+  flat_weights,
+  map_height,
+  pool_cells,
+)
 from foir360_jax.models.layers import Mlp, mean_pool
-from foir360_jax.sphere import pixels_from_directions, sample
+from foir360_jax.models.object_views import ObjectViews, tangent_views
 
 _CAP_RADII_DEG = (15.0, 30.0, 60.0)
-_CROP_SIZE = 10
-_CROP_RADII = 1.9  # half the crop's side, in radii of a disc of the object's solid angle
-_FEWEST_CELLS = 0.3  # keeps the size of an empty mask finite
+_FEWEST_PIXELS = 0.3  # keeps the size of an empty mask finite
 
 
 class Appearance(NamedTuple):
@@ -47,41 +53,51 @@ class Descriptors(nnx.Module):
   def __init__(self, feature_channels, channels, *, surround: bool, rngs: nnx.Rngs):
     pooled = feature_channels + 9
     views = 1 + 2 * len(_CAP_RADII_DEG) if surround else 1
-    self.crop = Mlp((_CROP_SIZE**2 * 4, 2 * channels, channels), rngs=rngs)
+    self.look = ObjectViews(channels, rngs=rngs)
     self.join = Mlp((views * pooled + 4 + channels, 2 * channels, channels), rngs=rngs)
     self.surround = surround
 
   def __call__(self, appearance: Appearance, masks: jax.Array) -> jax.Array:
-    """`masks [B, N, P]` in [0, 1] -> `[B, N, C]`. No gradient flows into the masks."""
+    """`masks [B, N, k^2 P]` in [0, 1] -> `[B, N, C]`. No gradient flows into the masks."""
     masks = jax.lax.stop_gradient(masks)
-    statistics = _statistics_map(appearance)
-    flat = einops.rearrange(statistics, "b h w c -> b (h w) c")
+    features, image = appearance
     height = map_height(masks.shape[-1])
-    weighted = masks * flat_weights(height)
-    area = weighted.sum(-1, keepdims=True)
-    inside = _with_deviation(jnp.einsum("bnp,bpc->bnc", weighted, flat) / (area + 1e-3))
+    detail = height // features.shape[1]
+    moments = _colour_moments(image, height)
+    cells = pool_cells(masks, detail)
+    inside = _with_deviation(
+      jnp.concatenate([_pool(cells, features), _pool(masks, moments)], axis=-1)
+    )
     direction = centroids(masks)
     sine = direction[..., 2:]
-    size = jnp.log(area * (np.pi / height) ** 2 + _FEWEST_CELLS * (np.pi / height) ** 2)
+    area = (masks * flat_weights(height)).sum(-1, keepdims=True)
+    size = jnp.log((area + _FEWEST_PIXELS) * (np.pi / height) ** 2)
 
     parts = [inside, size + 3, size**2 / 9, sine, jnp.abs(sine)]
     if self.surround:
-      for outside in _pool_caps(statistics, masks, direction):
+      statistics = jnp.concatenate([features, mean_pool(moments, detail)], axis=-1)
+      for outside in _pool_caps(statistics, cells, direction):
         parts += [outside, jnp.abs(inside - outside)]
     radius = jnp.sqrt(area[..., 0] / np.pi) * (np.pi / height)
-    crops = _tangent_crops(appearance.image, masks, direction, radius, self.surround)
-    parts.append(self.crop(crops))
+    views = tangent_views(image, masks, direction, radius, surround=self.surround)
+    parts.append(self.look(views))
     return self.join(jnp.concatenate(parts, axis=-1))
 
 
-def _statistics_map(appearance: Appearance) -> jax.Array:
-  """`[B, h, w, C + 9]`: features, differences of neighbours, colours, squared colours."""
-  colours = 4 * (appearance.image - 0.5)
+def _colour_moments(image: jax.Array, height: int) -> jax.Array:
+  """`[B, height, 2 height, 9]`: differences of neighbours, colours, squared colours."""
+  colours = 4 * (image - 0.5)
   east = jnp.abs(jnp.roll(colours, -1, axis=2) - colours)
   south = jnp.abs(jnp.diff(colours, axis=1, append=colours[:, -1:]))
-  factor = colours.shape[1] // appearance.features.shape[1]
-  moments = mean_pool(jnp.concatenate([2 * (east + south), colours, colours**2], axis=-1), factor)
-  return jnp.concatenate([appearance.features, moments], axis=-1)
+  moments = jnp.concatenate([2 * (east + south), colours, colours**2], axis=-1)
+  return mean_pool(moments, image.shape[1] // height)
+
+
+def _pool(masks: jax.Array, maps: jax.Array) -> jax.Array:
+  """Means `[B, N, C]` of `maps [B, h, w, C]` over `masks [B, N, h w]`; 0 of an empty mask."""
+  weighted = masks * flat_weights(maps.shape[1])
+  total = jnp.einsum("bnp,bpc->bnc", weighted, einops.rearrange(maps, "b h w c -> b (h w) c"))
+  return total / (weighted.sum(-1, keepdims=True) + 1e-3)
 
 
 def _with_deviation(pooled: jax.Array) -> jax.Array:
@@ -94,50 +110,7 @@ def _with_deviation(pooled: jax.Array) -> jax.Array:
 def _pool_caps(statistics: jax.Array, masks: jax.Array, direction: jax.Array) -> list[jax.Array]:
   """Means over caps around `direction [B, N, 3]` without the object, on a coarser map."""
   coarse = mean_pool(statistics, 2)
-  height = coarse.shape[1]
-  flat = einops.rearrange(coarse, "b h w c -> b (h w) c")
-  maps = einops.rearrange(masks, "b n (h w) -> (b n) h w 1", h=2 * height)
-  covered = einops.rearrange(mean_pool(maps, 2), "(b n) h w 1 -> b n (h w)", b=masks.shape[0])
-  free = (1 - covered) * flat_weights(height)
-  cosine = cosines(direction, flat_directions(height))
-  pooled = []
-  for radius_deg in _CAP_RADII_DEG:
-    cap = free * (cosine > np.cos(np.deg2rad(radius_deg)))
-    pooled.append(
-      _with_deviation(jnp.einsum("bnp,bpc->bnc", cap, flat) / (cap.sum(-1, keepdims=True) + 1e-3))
-    )
-  return pooled
-
-
-def _tangent_crops(image, masks, direction, radius, surround) -> jax.Array:
-  """The mask and the picture around each object as `[B, N, crop pixels * 4]`.
-
-  The crop is a grid on the tangent plane at `direction`, north up, whose side is `2 _CROP_RADII`
-  radii. Without `surround` the picture is grey outside the mask.
-  """
-  axis = jnp.linspace(-_CROP_RADII, _CROP_RADII, _CROP_SIZE)
-  right, up = jnp.meshgrid(axis, -axis)
-  east = jnp.stack([-direction[..., 1], direction[..., 0], jnp.zeros_like(radius)], axis=-1)
-  level = (east**2).sum(-1, keepdims=True)
-  # At a pole no direction is east: any will do.
-  east = jnp.where(level > 1e-6, east * jax.lax.rsqrt(jnp.maximum(level, 1e-6)), jnp.eye(3)[1])
-  north = jnp.cross(direction, east)
-  extent = jnp.tan(jnp.clip(radius, 0.01, 0.6))[..., None, None]
-  points = (
-    direction[..., None, :]
-    + extent * right.reshape(-1, 1) * east[..., None, :]
-    + extent * up.reshape(-1, 1) * north[..., None, :]
-  )
-  points = points * jax.lax.rsqrt((points**2).sum(-1, keepdims=True) + 1e-9)
-
-  row, column = pixels_from_directions(points, image.shape[1])
-  per_picture = jax.vmap(lambda picture, r, c: sample(picture, r, c, method="bilinear"))
-  colours = per_picture(image, row, column) * 2 - 1
-  height = map_height(masks.shape[-1])
-  row, column = pixels_from_directions(points, height)
-  maps = einops.rearrange(masks, "b n (h w) -> b n h w 1", h=height)
-  covered = jax.vmap(per_picture)(maps, row, column)
-  if not surround:
-    colours = colours * covered
-  crops = jnp.concatenate([colours, 2 * covered - 1], axis=-1)
-  return jax.lax.stop_gradient(einops.rearrange(crops, "b n s c -> b n (s c)"))
+  free = 1 - pool_cells(masks, 2)
+  cosine = cosines(direction, flat_directions(coarse.shape[1]))
+  caps = (cosine > np.cos(np.deg2rad(radius_deg)) for radius_deg in _CAP_RADII_DEG)
+  return [_with_deviation(_pool(free * cap, coarse)) for cap in caps]

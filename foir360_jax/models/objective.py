@@ -24,6 +24,7 @@ from foir360_jax.models.cells import (
   flat_directions,
   flat_weights,
   map_height,
+  pool_cells,
 )
 from foir360_jax.models.chance import TAUGHT_PLACES, stream
 from foir360_jax.models.layers import mean_pool
@@ -76,17 +77,18 @@ class Objective:
   def __call__(self, model: PanoRank, batch: Batch) -> Terms:
     """Returns the sums and counts over `batch`."""
     scene = model.encode(batch["image"], batch["seed"])
-    masks = cell_masks(batch["masks"], model.mask_stride)
-    where = batch["where"] & (masks.max(-1) > 0)
+    detailed = cell_masks(batch["masks"], model.pixel_stride)
+    where = batch["where"] & (detailed.max(-1) > 0)
+    lists = true_lists(where, batch["relevance"], batch["category"])
     if not self.finds:
-      lists = true_lists(where, batch["relevance"], batch["category"])
-      return self._order(model, scene, masks, lists, batch)
-    terms, found, confidence, match = self._find(model, scene, masks, where, batch)
-    lists = add_found(true_lists(where, batch["relevance"], batch["category"]), match, confidence)
-    return terms | self._order(model, scene, masks, lists, batch, found)
+      return self._order(model, scene, detailed, lists, batch)
+    terms, found, confidence, match = self._find(model, scene, detailed, where, batch)
+    lists = add_found(lists, match, confidence)
+    return terms | self._order(model, scene, detailed, lists, batch, found)
 
-  def _find(self, model: PanoRank, scene: Scene, masks, where, batch: Batch):
+  def _find(self, model: PanoRank, scene: Scene, detailed, where, batch: Batch):
     """The terms of queries; what the found masks cover, their confidence, the match."""
+    masks = pool_cells(detailed, model.mask_detail)
     weights = flat_weights(scene.fine.shape[1])
     centres = object_centres(masks)
     terms = {}
@@ -101,7 +103,6 @@ class Objective:
 
     places = find_peaks(jax.lax.stop_gradient(scene.heat), model.num_queries)[0]
     queries = self._decode(model, scene, masks, centres, places, where, batch["seed"])
-    detailed = cell_masks(batch["masks"], model.mask_stride // model.mask_detail)
     measured = (
       look(scene.pixels, detailed, batch["seed"], self.points, model.mask_detail)
       for look in (measure, measure_coarsely)

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.cells import pool_cells
 from foir360_jax.models.confidence import confident
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import build_encoder
@@ -55,7 +54,7 @@ class Segmentation(NamedTuple):
 
   Attributes:
     mask_logits: `[B, Q, k^2 P]`.
-    covered: `[B, Q, P]` in [0, 1], the share of each cell that a mask covers, for `describe`.
+    covered: `[B, Q, k^2 P]` in [0, 1], how surely a mask covers each pixel, for `describe`.
     confidence: `[B, Q]` in [0, 1]; 0 for duplicates.
   """
 
@@ -153,6 +152,7 @@ class PanoRank(nnx.Module):
     self.num_queries = num_queries
     self.mask_stride = mask_stride
     self.mask_detail = mask_detail
+    self.pixel_stride = mask_stride // mask_detail
     self.told_categories = told_categories
     self.compute_dtype = jnp.dtype(compute_dtype)
 
@@ -193,7 +193,7 @@ class PanoRank(nnx.Module):
 
     Args:
       image: `[B, H, W, 3]` uint8.
-      masks: `[B, N, P]` in [0, 1], the covered share of each cell of the fine map.
+      masks: `[B, N, k^2 P]` in [0, 1], the covered share of each pixel, of stride `pixel_stride`.
       where: `[B, N]`.
       category: see `order`.
       turns: see `encode`.
@@ -243,8 +243,7 @@ class PanoRank(nnx.Module):
     """The masks of `kernels [B, Q, D]`, and what the rank decoder is told of them."""
     pixels = einops.rearrange(scene.pixels, "b h w d -> b (h w) d")
     logits = mask_logits(kernels, pixels)
-    covered = pool_cells(jax.nn.sigmoid(logits), self.mask_detail)
-    return Segmentation(logits, covered, confident(logits, object_logits))
+    return Segmentation(logits, jax.nn.sigmoid(logits), confident(logits, object_logits))
 
   def segment(self, scene: Scene) -> Segmentation:
     """Finds candidate objects at the peaks of the heat map."""
@@ -254,7 +253,7 @@ class PanoRank(nnx.Module):
     return self.candidates(scene, queries.kernels[-1], queries.object_logits[-1])
 
   def describe(self, scene: Scene, masks: jax.Array) -> jax.Array:
-    """One token `[B, N, C]` for each object given by `masks [B, N, P]` in [0, 1]."""
+    """One token `[B, N, C]` for each object given by `masks [B, N, k^2 P]` in [0, 1]."""
     with jax.named_scope("rank_decoder"):
       return self.rank_decoder.describe(scene.appearance, masks)
 

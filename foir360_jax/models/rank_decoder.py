@@ -65,7 +65,7 @@ class RankDecoder(nnx.Module):
     self.recurrent = RecurrentRanking(channels, rngs=rngs)
 
   def __call__(self, appearance: Appearance, masks: jax.Array, where: jax.Array) -> Ranking:
-    """`masks [B, N, P]`, `where [B, N]` -> Ranking."""
+    """`masks [B, N, k^2 P]`, `where [B, N]` -> Ranking."""
     return self.compare(self.describe(appearance, masks), where)
 
   def compare(
