@@ -12,7 +12,6 @@ from foir360_jax.models.descriptors import (
   _colour_moments,
   _pool,
 )
-from foir360_jax.models.object_views import VIEW_SIZE, tangent_views
 from foir360_jax.models.rank_decoder import Ranking
 from foir360_jax.sphere import pixel_areas
 
@@ -178,19 +177,6 @@ def test_masks_of_the_same_cells_but_other_pixels_are_other_objects(draw_paramet
   np.testing.assert_array_equal(pool_cells(western, 2), pool_cells(eastern, 2))
   run = jax.jit(lambda masks: describe(appearance, masks))
   assert np.abs(run(western) - run(eastern)).max(-1).min() > 1e-2
-
-
-@pytest.mark.parametrize("pole", [1, -1])
-def test_the_view_of_an_object_on_a_pole_shows_its_outline(pole):
-  directions = np.asarray(flat_directions(96))
-  masks = (pole * directions[:, 2] > np.cos(0.3)).astype(np.float32)[None, None]
-  image = np.zeros((1, 48, 96, 3), np.float32)
-  direction, radius = np.array([[[1e-8, 0, pole]]], np.float32), np.full((1, 1), 0.3, np.float32)
-  view = np.asarray(tangent_views(image, masks, direction, radius, surround=True))[0, 0]
-  radii = np.linspace(-1.6, 1.6, VIEW_SIZE)
-  expected = np.hypot(radii, radii[:, None])
-  np.testing.assert_array_equal(view[..., 3][expected < 0.9] > 0, True)
-  np.testing.assert_array_equal(view[..., 3][expected > 1.1] > 0, False)
 
 
 def test_no_gradient_flows_into_the_masks(tiny_model):
