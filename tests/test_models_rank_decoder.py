@@ -144,7 +144,7 @@ def test_what_lies_outside_the_masks_counts_only_with_surround(draw_parameters, 
     assert change.max() == 0
 
 
-def test_colours_are_pooled_over_the_pixels_of_a_mask_features_over_its_cells(draw_parameters):
+def test_colours_are_pooled_over_the_pixels_of_a_mask():
   rng = np.random.default_rng(10)
   image = draw_appearance(rng, 1).image
   masks = draw_masks(rng, 1, 3, height=2 * HEIGHT)
