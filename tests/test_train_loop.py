@@ -40,6 +40,12 @@ class Batches:
     self.index = state["next_index"]
 
 
+class BatchesOfTwoShapes(Batches):
+  def __next__(self):
+    batch = super().__next__()
+    return batch if batch["index"][0] % 2 else {key: value[:2] for key, value in batch.items()}
+
+
 def objective(model, batch):
   error = model(batch["x"])[..., 0] - batch["x"].sum(-1)
   return {
@@ -238,20 +244,34 @@ def test_batches_without_a_state_start_anew_and_say_so(tmp_path, capsys):
 def test_batches_of_several_shapes_compile_once_each_outside_of_the_minutes(tmp_path):
   traced = []
 
-  class Alternating(Batches):
-    def __next__(self):
-      batch = super().__next__()
-      return batch if batch["index"][0] % 2 else {key: value[:2] for key, value in batch.items()}
-
   def slow_to_compile(model, batch):
     traced.append(len(batch["x"]))
     time.sleep(2)
     return objective(model, batch)
 
-  state = run(tmp_path, Alternating(), objective=slow_to_compile, minutes=1.0)
+  state = run(tmp_path, BatchesOfTwoShapes(), objective=slow_to_compile, minutes=1.0)
   assert int(state.step) == 10
   assert sorted(set(traced)) == [2, 4] and traced.count(2) == traced.count(4)
   assert rows(tmp_path)[-1]["elapsed_s"] < 2
+
+
+def a_step_of_100_ms(model, batch):
+  def wait(x):
+    time.sleep(0.1)
+    return x
+
+  shape = jax.ShapeDtypeStruct(batch["x"].shape, batch["x"].dtype)
+  return objective(model, batch | {"x": jax.pure_callback(wait, shape, batch["x"])})
+
+
+def test_what_a_step_takes_is_told_once_for_each_shape_before_the_first_figures(tmp_path, capsys):
+  run(tmp_path, BatchesOfTwoShapes(), objective=a_step_of_100_ms)
+  lines = capsys.readouterr().out.splitlines()
+  first_figures = next(index for index, line in enumerate(lines) if "images/s" in line)
+  assert len([line for line in lines if line.startswith("compiled in ")]) == 2
+  assert not any("a step takes" in line for line in lines[first_figures:])
+  seconds = [float(line.split()[3]) for line in lines if line.startswith("a step takes ")]
+  assert len(seconds) == 2 and all(0.1 <= each < 1 for each in seconds)
 
 
 def test_the_loop_moves_nothing_to_the_devices_unasked(tmp_path):

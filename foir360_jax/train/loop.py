@@ -23,7 +23,7 @@ from flax import nnx
 
 from foir360_jax.formats import sole_writer, write_atomically
 from foir360_jax.train.checkpoint import Checkpoints
-from foir360_jax.train.cost import StepCost, device_memory
+from foir360_jax.train.compiled_step import CompiledStep
 from foir360_jax.train.logging import MetricsLog, progress_line, summarize
 from foir360_jax.train.parallel import (
   compile_step,
@@ -96,11 +96,8 @@ def train(
       raise ValueError(f"config.train.{name} must be at least 1, not {value}")
   workdir = pathlib.Path(workdir).absolute()
   mesh = make_mesh()
-  programs = _Programs(
-    compile_step(
-      functools.partial(train_step, graphdef, optimizer, objective, weights, ema_decay), mode, mesh
-    )
-  )
+  one_step = functools.partial(train_step, graphdef, optimizer, objective, weights, ema_decay)
+  compiled_step = CompiledStep(compile_step(one_step, mode, mesh), _say)
   state = put_state(state, mode, mesh)
   stream = _Stream(batches, functools.partial(put_batch, mode=mode, mesh=mesh))
 
@@ -127,7 +124,7 @@ def train(
     stack.enter_context(jax.transfer_guard("disallow"))
     stream.advance()
     start = time.monotonic() - elapsed_s
-    programs.compile(state, stream.batch(), put_scalar(progress, mode, mesh))
+    compiled_step.compile(state, stream.batch(), put_scalar(progress, mode, mesh))
 
     # What is there now stays: the collector need not look at all of it again and again.
     gc.freeze()
@@ -137,8 +134,7 @@ def train(
     unchecked, window = [], []
     done = False
     while not done:
-      arguments = state, stream.batch(), put_scalar(progress, mode, mesh)
-      state, metrics = programs.compile(*arguments)(*arguments)
+      state, metrics = compiled_step(state, stream.batch(), put_scalar(progress, mode, mesh))
       step += 1
       stream.advance()
       unchecked.append((step, metrics))
@@ -146,7 +142,7 @@ def train(
         jax.block_until_ready(unchecked[-1 - _RUN_AHEAD][1])
 
       elapsed_s, signum = from_first_process(
-        [time.monotonic() - start - programs.compile_s, received[0] if received else 0]
+        [time.monotonic() - start - compiled_step.compile_s, received[0] if received else 0]
       )
       progress = progress_at(step, elapsed_s)
       done = progress >= 1 or signum > 0
@@ -156,7 +152,7 @@ def train(
       if log_now or save_now:
         window += _fetch_finite(unchecked, checkpoints)
         unchecked = []
-        elapsed_s = time.monotonic() - start - programs.compile_s  # the devices have caught up
+        elapsed_s = time.monotonic() - start - compiled_step.compile_s  # the devices have caught up
       if log_now:
         rate = (step - window_start[0]) / (elapsed_s - window_start[1])
         row = summarize(window)
@@ -180,28 +176,6 @@ def train(
     _say(f"interrupted after step {step}, saved; the same command with --workdir={workdir} resumes")
     raise SystemExit(128 + int(signum))
   return state
-
-
-class _Programs:
-  """The step, compiled once for each shape of batches; `compile_s` is how long that took in all."""
-
-  def __init__(self, step_function: Callable):
-    self._step_function = step_function
-    self._by_shape = {}
-    self.compile_s = 0.0
-
-  def compile(self, state: TrainState, batch: Mapping[str, jax.Array], progress: jax.Array):
-    shapes = tuple(batch[key].shape for key in sorted(batch))
-    if shapes not in self._by_shape:
-      start = time.monotonic()
-      program = self._step_function.lower(state, batch, progress).compile()
-      cost = StepCost.of(program)
-      if cost is not None:
-        cost.check_fits(device_memory())
-        _say(f"compiled in {time.monotonic() - start:.0f} s; a step takes {cost}")
-      self._by_shape[shapes] = program
-      self.compile_s += time.monotonic() - start
-    return self._by_shape[shapes]
 
 
 class _Stream:
