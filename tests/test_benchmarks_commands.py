@@ -277,7 +277,14 @@ def test_encoders_are_compared_side_by_side(tmp_path, capsys):
   out = tmp_path / "out.json"
   encoders.main(["--only", "sphere_small", "--height=48", "--rounds=1", f"--out={out}"])
   rows = json.loads(out.read_text())["rows"]
-  assert [row["kernels"] for row in rows] == ["sphere", "planar"]
+  assert [(row["kernels"], row["pass"]) for row in rows] == [
+    (kernels, label)
+    for kernels in ("sphere", "planar")
+    for label in ("forward", "forward+backward")
+  ]
+  for forward, training in zip(rows[::2], rows[1::2], strict=True):
+    assert training["gflop"] > 2 * forward["gflop"]
+    assert training["memory_mib"] > forward["memory_mib"]
   for row in rows:
     assert row["encoder"] == "sphere_small" and 0.1 < row["parameters_millions"] < 5
     # The last level alone: 3 x 6 pixels, two blocks of two 3x3 convolutions of up to 96 channels.

@@ -1,19 +1,21 @@
 """What each encoder costs: `python -m foir360_jax.benchmarks.encoders --height=512`.
 
-A forward pass of one image to the maps at strides 4 to 16, with random parameters, all encoders in
-turns in one process; each convolutional one with kernels on the sphere from stride 16 on and with
-planar ones. Operations are as the compiler counts them.
+One image to the maps at strides 4 to 16, with random parameters, forward alone and with the
+gradient of all parameters; all encoders in turns in one process, each convolutional one with
+kernels on the sphere from stride 16 on and with planar ones. Operations are as the compiler counts
+them.
 """
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.allocator import restart_with_huge_pages
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, Program, compile_program, measure, repeatedly
 from foir360_jax.models.encoders import ENCODERS, build_encoder
@@ -27,6 +29,7 @@ _SMALL = {"widths": (24, 48, 72, 96), "blocks": (1, 1, 1, 1)}  # sphere_small as
 COLUMNS = {
   "encoder": "",
   "kernels": "",
+  "pass": "",
   "parameters_millions": ".1f",
   "gflop": ".1f",
   "memory_mib": ".0f",
@@ -61,8 +64,8 @@ def compare(names: Sequence[str], height: int, *, rounds: int) -> list[dict[str,
     rounds: in which they take turns.
 
   Returns:
-    A row for each encoder and kind of kernels: parameters, operations and MiB of a forward pass
-    (its parameters included), times in ms, images per second of the median.
+    A row for each encoder, kind of kernels and pass: parameters, operations and MiB of the pass
+    (parameters and gradients included), times in ms, images per second of the median.
   """
   kinds = {
     (name, kernels): stride
@@ -72,19 +75,21 @@ def compare(names: Sequence[str], height: int, *, rounds: int) -> list[dict[str,
   }
   rows, contestants = [], []
   for (name, kernels), stride in kinds.items():
-    encoder, program, run = _prepare(name, stride, height)
-    cost = StepCost.of(program.execute)
-    rows.append(
-      {
-        "encoder": name,
-        "kernels": kernels if name != PANOSWIN else None,
-        "parameters_millions": sum(x.size for x in jax.tree.leaves(nnx.state(encoder))) / 1e6,
-        "gflop": cost and cost.flops / 1e9,
-        "memory_mib": cost and cost.memory_bytes / 2**20,
-        "compile_s": program.compile_s,
-      }
-    )
-    contestants.append(Contestant(f"{name} {kernels}", run))
+    parameters, passes = _prepare(name, stride, height)
+    for label, (program, run) in passes.items():
+      cost = StepCost.of(program.execute)
+      rows.append(
+        {
+          "encoder": name,
+          "kernels": kernels if name != PANOSWIN else None,
+          "pass": label,
+          "parameters_millions": parameters / 1e6,
+          "gflop": cost and cost.flops / 1e9,
+          "memory_mib": cost and cost.memory_bytes / 2**20,
+          "compile_s": program.compile_s,
+        }
+      )
+      contestants.append(Contestant(f"{name} {kernels} {label}", run))
   timings = measure(contestants, rounds=rounds)
   for row, contestant in zip(rows, contestants, strict=True):
     timing = timings[contestant.name]
@@ -93,15 +98,29 @@ def compare(names: Sequence[str], height: int, *, rounds: int) -> list[dict[str,
   return rows
 
 
-def _prepare(name: str, sphere_from_stride: int, height: int) -> tuple[nnx.Module, Program, Any]:
+def _prepare(
+  name: str, sphere_from_stride: int, height: int
+) -> tuple[int, dict[str, tuple[Program, Callable[[int], Any]]]]:
+  """The number of parameters, and for each pass its program and the `run` of a contestant."""
   build = functools.partial(build_encoder, name, sphere_from_stride=sphere_from_stride, **_SMALL)
   encoder = nnx.jit(lambda: build(rngs=nnx.Rngs(0)))()
   image = jax.random.uniform(jax.random.key(0), (1, height, 2 * height, 3), jnp.float32, 0, 255)
-  graphdef, state = nnx.split(encoder)
-  forward = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image, strides=STRIDES))
-  program = compile_program(forward, state, image)
-  return encoder, program, repeatedly(functools.partial(program.execute, state, image))
+  graphdef, parameters, rest = nnx.split(encoder, nnx.Param, ...)
+
+  def maps(parameters, image):
+    return nnx.merge(graphdef, parameters, rest)(image, strides=STRIDES)
+
+  def loss(parameters, image):
+    return sum(jnp.mean(level**2) for level in maps(parameters, image).values())
+
+  passes = {}
+  for label, function in (("forward", maps), ("forward+backward", jax.grad(loss))):
+    program = compile_program(function, parameters, image)
+    run = repeatedly(functools.partial(program.execute, parameters, image))
+    passes[label] = program, run
+  return sum(x.size for x in jax.tree.leaves(parameters)), passes
 
 
 if __name__ == "__main__":
+  restart_with_huge_pages()  # as a training does
   main()
