@@ -203,3 +203,11 @@ def test_categories_that_are_told_take_the_place_of_those_that_are_seen(tiny_mod
   assert np.abs(told - seen).max() > 1e-3 and np.abs(told - other)[0, 1] > 1e-4
   one = compare(state, np.array([[3, -1, -1, -1, -1]]))  # the others as they look
   assert np.abs(one - seen)[0, 0] > 1e-4
+
+
+@pytest.mark.parametrize("height", [HEIGHT // 2, 3 * HEIGHT // 2, 4 * HEIGHT])
+def test_masks_whose_pixels_fit_neither_cells_nor_picture_are_refused(draw_parameters, height):
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=True, rngs=nnx.Rngs(0)))
+  rng = np.random.default_rng(12)
+  with pytest.raises(ValueError, match=f"masks have {height} rows: with a picture of {2 * HEIGHT}"):
+    describe(draw_appearance(rng, 1), draw_masks(rng, 1, 2, height=height))

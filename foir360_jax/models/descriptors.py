@@ -58,11 +58,20 @@ class Descriptors(nnx.Module):
     self.surround = surround
 
   def __call__(self, appearance: Appearance, masks: jax.Array) -> jax.Array:
-    """`masks [B, N, k^2 P]` in [0, 1] -> `[B, N, C]`. No gradient flows into the masks."""
+    """`masks [B, N, k^2 P]` in [0, 1] -> `[B, N, C]`. No gradient flows into the masks.
+
+    Raises:
+      ValueError: the pixels of the masks are no parts of a cell, or no whole pixels of the picture.
+    """
     masks = jax.lax.stop_gradient(masks)
     features, image = appearance
     height = map_height(masks.shape[-1])
-    detail = height // features.shape[1]
+    detail, rest = divmod(height, features.shape[1])
+    if rest or image.shape[1] % height:
+      raise ValueError(
+        f"masks have {height} rows: with a picture of {image.shape[1]} and a fine map of"
+        f" {features.shape[1]} give a multiple of the latter that divides the former"
+      )
     moments = _colour_moments(image, height)
     cells = pool_cells(masks, detail)
     inside = _with_deviation(
