@@ -1,5 +1,6 @@
 """Masks as dot products, and queries that look where their masks are."""
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,8 +36,14 @@ def draw_scene(rng, batch_size=2):
   return fine, memories, places
 
 
+def grey(fine, factor=2):
+  """A picture without edges, with `factor` rows for each of the map."""
+  batch_size, height = fine.shape[:2]
+  return jnp.full((batch_size, factor * height, 2 * factor * height, 3), 0.5)
+
+
 def decode(decoder, fine, memories, places):
-  pixels = decoder.mask_head.pixels(fine)
+  pixels = decoder.mask_head.pixels(fine, grey(fine))
   heat = jnp.zeros(fine.shape[:3])
   where = jnp.ones(places.shape, bool)
   group = jnp.zeros(QUERIES, jnp.int32)
@@ -52,9 +59,9 @@ def test_the_logits_are_the_terms_that_the_mask_head_lists(head):
   rng = np.random.default_rng(0)
   fine, _, places = draw_scene(rng)
   tokens = rng.normal(size=(2, QUERIES, CHANNELS)).astype(np.float32)
-  pixels = head.pixels(fine)
+  pixels = head.pixels(fine, grey(fine))
   found = mask_logits(head(tokens, at(pixels, places)), pixels.reshape(2, -1, pixels.shape[-1]))
-  features = np.asarray(head.features(fine), np.float64).reshape(2, -1, MASK_CHANNELS)
+  features = np.asarray(pixels[..., :MASK_CHANNELS], np.float64).reshape(2, -1, MASK_CHANNELS)
   embedded = np.asarray(head.embed(tokens), np.float64)
   directions = np.asarray(flat_directions(HEIGHT), np.float64)
   for b, q in np.ndindex(2, QUERIES):
@@ -75,7 +82,7 @@ def test_the_logits_are_the_terms_that_the_mask_head_lists(head):
 def test_the_mean_of_the_pixels_gives_the_mean_of_the_logits(head):
   rng = np.random.default_rng(1)
   fine, _, _ = draw_scene(rng)
-  pixels = head.pixels(fine)
+  pixels = head.pixels(fine, grey(fine))
   kernels = rng.normal(size=(2, QUERIES, pixels.shape[-1])).astype(np.float32)
   coarse = mask_logits(kernels, mean_pool(pixels, 4).reshape(2, -1, pixels.shape[-1]))
   full = mask_logits(kernels, pixels.reshape(2, -1, pixels.shape[-1]))
@@ -169,9 +176,9 @@ def test_computing_layers_again_changes_no_gradient(draw_parameters):
 
 
 def test_a_cell_gives_masks_several_pixels_with_features_and_directions_of_their_own():
-  head = MaskHead(6, 20, 2, rngs=nnx.Rngs(3))
+  head = MaskHead(6, 20, 2, rngs=nnx.Rngs(3))  # its bias is 0, so a grey picture adds nothing
   fine = jnp.asarray(np.random.default_rng(9).normal(size=(2, 4, 8, 6)), jnp.float32)
-  pixels = head.pixels(fine)
+  pixels = head.pixels(fine, grey(fine))
   assert pixels.shape == (2, 8, 16, 25)
   features = np.asarray(head.features(fine)).reshape(2, 4, 8, 2, 2, 20)
   for row, column in ((0, 0), (3, 7), (2, 5)):
@@ -180,3 +187,28 @@ def test_a_cell_gives_masks_several_pixels_with_features_and_directions_of_their
       np.testing.assert_allclose(pixel[:20], features[1, row, column, i, j], rtol=1e-6)
       direction = pixel_directions(8)[2 * row + i, 2 * column + j]
       np.testing.assert_allclose(pixel[20:23], direction, atol=1e-6)
+
+
+def test_a_pixel_is_given_what_the_picture_shows_at_it_across_seam_and_poles(draw_parameters):
+  head = draw_parameters(lambda: MaskHead(6, 20, 2, rngs=nnx.Rngs(4)))
+  rng = np.random.default_rng(13)
+  fine = jnp.asarray(rng.normal(size=(1, 4, 8, 6)), jnp.float32)
+  image = rng.random((1, 16, 32, 3))
+  found = np.asarray(head.pixels(fine, jnp.asarray(image, jnp.float32)))[0, ..., :20]
+  pattern = "(h i) (w j) c -> h w c"
+  colours = 4 * einops.reduce(image[0], pattern, "mean", i=2, j=2) - 2
+  kernel, bias = (
+    np.asarray(x[...], np.float64) for x in (head.edges.conv.kernel, head.edges.conv.bias)
+  )
+  features = np.asarray(head.features(fine)).reshape(4, 8, 2, 2, 20)
+  features = einops.rearrange(features, "h w i j m -> (h i) (w j) m")
+  for row, column in np.ndindex(8, 16):
+    total = bias.copy()
+    for i, j in np.ndindex(3, 3):
+      y, x = row + i - 1, column + j - 1
+      if not 0 <= y < 8:  # the row beyond the pole is the same one, half a turn away
+        y, x = row, x + 8
+      total += colours[y, x % 16] @ kernel[i, j]
+    seen = np.concatenate([colours[row, column], np.maximum(total, 0)])
+    expected = features[row, column] + seen @ np.asarray(head.sharpen.kernel[...])
+    np.testing.assert_allclose(found[row, column], expected, rtol=1e-4, atol=1e-4)

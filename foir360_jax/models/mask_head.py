@@ -2,7 +2,8 @@
 
 The map may be finer than the fine map of the model: every cell of that gives `detail` x `detail`
 pixels (sub-pixel convolution: Shi et al., CVPR 2016), so that small objects have outlines without a
-finer and much more costly pyramid.
+finer and much more costly pyramid. Where exactly an edge runs is seen in the picture itself, so
+each pixel is given its colours, too, and what a small convolution finds there.
 
 A mask's logit at any place of the sphere is `kernel . pixel`, so it may be had on the whole map, on
 a coarser one (the mean of the pixels gives the mean of the logits) or at single points, at the cost
@@ -16,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.layers import Mlp
+from foir360_jax.models.layers import Mlp, WrapConv, mean_pool
 from foir360_jax.sphere import pixel_directions
 
 AFFINITY_CHANNELS = 16
+_EDGE_CHANNELS = 16
 _CAP_LOG_GAIN = 4.0  # the initial cap ends at acos(1 - exp(-4)), 11 degrees from the place
 
 
@@ -37,19 +39,33 @@ class MaskHead(nnx.Module):
 
   def __init__(self, channels: int, mask_channels: int, detail: int = 1, *, rngs: nnx.Rngs):
     self.features = nnx.Linear(channels, detail**2 * mask_channels, rngs=rngs)
+    self.edges = WrapConv(3, _EDGE_CHANNELS, rngs=rngs)
+    # Small at first: what is an object is learnt from the features.
+    self.sharpen = nnx.Linear(
+      3 + _EDGE_CHANNELS,
+      mask_channels,
+      use_bias=False,
+      kernel_init=nnx.initializers.variance_scaling(0.01, "fan_in", "normal"),
+      rngs=rngs,
+    )
     self.embed = Mlp((channels, channels, mask_channels + 2), last_scale=0.1, rngs=rngs)
     # Typed: a weak type would not survive a checkpoint, and a resumed run would compile anew.
     self.foreground_gain = nnx.Param(jnp.array(0.5, jnp.float32))
     self.mask_channels = mask_channels
     self.detail = detail
 
-  def pixels(self, fine: jax.Array) -> jax.Array:
-    """`[B, h, w, C]` -> `[B, k h, k w, D]`: F, direction, -0.3 |E|^2, 1.
+  def pixels(self, fine: jax.Array, image: jax.Array) -> jax.Array:
+    """`[B, k h, k w, D]`: F, direction, -0.3 |E|^2, 1. Channel 0 of F is the foreground logit.
 
-    Channel 0 of F is the foreground logit.
+    Args:
+      fine: `[B, h, w, C]`.
+      image: `[B, H, W, 3]` in [0, 1]; H a multiple of k h.
     """
     pattern = "b h w (i j m) -> b (h i) (w j) m"
     features = einops.rearrange(self.features(fine), pattern, i=self.detail, j=self.detail)
+    colours = 4 * (mean_pool(image, image.shape[1] // features.shape[1]) - 0.5)
+    seen = jnp.concatenate([colours, nnx.relu(self.edges(colours))], axis=-1)
+    features = features + self.sharpen(seen)
     likeness = features[..., 1 : 1 + AFFINITY_CHANNELS]
     directions = jnp.broadcast_to(pixel_directions(features.shape[1]), (*features.shape[:3], 3))
     constant = -0.3 * (likeness**2).sum(-1, keepdims=True)

@@ -220,8 +220,9 @@ class PanoRank(nnx.Module):
       )
       fine, memories = jax.tree.map(jnp.add, (fine, memories), back)
     fine, memories = jax.tree.map(lambda x: x / turns, (fine, memories))
-    pixels = self.query_decoder.mask_head.pixels(fine)
-    return Scene(fine, memories, pixels, self.objectness(fine), Appearance(fine, image / 255))
+    image = image / 255
+    pixels = self.query_decoder.mask_head.pixels(fine, image)
+    return Scene(fine, memories, pixels, self.objectness(fine), Appearance(fine, image))
 
   def _features(self, image, seed) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The fine map and the memories in float32."""
