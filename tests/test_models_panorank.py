@@ -193,7 +193,9 @@ def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw
 
   everything, margins = jax.device_get(run(state, -np.inf))
   objects = everything > 0
-  middle = np.median(margins[objects])
+  ordered = np.sort(margins[objects])
+  widest = np.diff(ordered).argmax()  # rounding differs from program to program
+  middle = ordered[widest : widest + 2].mean()
   fewer, _ = run(state, middle)
   kept = np.asarray(fewer) > 0
   assert kept.tolist() == (objects & (margins > middle)).tolist()
