@@ -33,8 +33,9 @@ class MaskHead(nnx.Module):
               + a foreground(cell)                            is the cell on any object?
               + 1 - 0.3 |E(cell) - E(place)|^2                does it look like the place itself?
 
-  F is made of the features and of what the picture shows; foreground and E are channels of it. From the first step on the cap and the likeness give a usable
-  disc; without them random masks cost the first hundreds of steps.
+  F is made of the features and of what the picture shows; foreground and E are channels of it. From
+  the first step on the cap and the likeness give a usable disc; without them random masks cost the
+  first hundreds of steps.
   """
 
   def __init__(self, channels: int, mask_channels: int, detail: int = 1, *, rngs: nnx.Rngs):
