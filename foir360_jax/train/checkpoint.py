@@ -231,5 +231,6 @@ def _check_fit(where: str, saved: dict[str, Any], like: dict[str, Any]) -> None:
     if there != here:
       raise ValueError(
         f"{where} does not fit this config: {name} is {there} there and {here} here; take the"
-        " config of that run (config.json) or another --workdir"
+        " config of that run (config.json), or start anew in another --workdir, with"
+        " --config.init_from to keep the parameters that do fit"
       )
