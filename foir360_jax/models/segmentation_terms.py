@@ -3,7 +3,8 @@
 Predictions are made from the places alone and after every layer, each with its own assignment of
 queries to objects. The last one, which is used, counts as much as all before it together, and its
 masks are compared at more places: a term is the mean over objects of the last prediction, plus that
-of the mean prediction before.
+of the mean prediction before. Both sums are divided by the objects of the last one; one that is hit
+by none of the fewer points before adds nothing there.
 
 Axes: L predictions, B scenes, N objects, Q found queries, D channels of kernels, n places.
 """
