@@ -76,6 +76,10 @@ def main(argv):
   for name, modes in _OF_MODES.items():
     if flags.FLAGS[name].present and _MODE.value not in modes:
       raise app.UsageError(f"--{name} is for --mode={' and '.join(modes)}; leave it out")
+  if _GIVEN_MASKS.value:
+    for name in ("confidence_threshold", "stop_margin"):
+      if flags.FLAGS[name].present:
+        raise app.UsageError(f"--{name} says nothing to --given_masks, all of which are ranked")
   if _OVERWRITE.value and _SKIP_DONE.value:
     raise app.UsageError("--overwrite and --skip_done contradict each other; leave one out")
   try:

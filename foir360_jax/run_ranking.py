@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 from flax import nnx
@@ -42,6 +42,7 @@ def train_ranking(config: ConfigDict, workdir: str) -> None:
   model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
   if has_checkpoint(pathlib.Path(workdir) / "checkpoints"):  # the run goes on from there
     check_same_model(config, pathlib.Path(workdir))
+    _check_same_data(config, source.category_names, pathlib.Path(workdir))
   else:
     _initialise(model, config)
   graphdef, state = create_state(model, optimizer)
@@ -165,6 +166,29 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
       f"config.loss and {config_file} differ in whether the model learnt to find objects; give the"
       " run's own --config and fields"
     )
+
+
+def _check_same_data(
+  config: ConfigDict, category_names: Sequence[str], workdir: pathlib.Path
+) -> None:
+  """A run goes on at the example where it stopped, with the categories by the numbers it learnt.
+
+  Raises:
+    ValueError: the run in `workdir` was trained on other data.
+  """
+  config_file = workdir / "config.json"
+  if not config_file.is_file():
+    return
+  trained = json.loads(config_file.read_text())
+  found = {name: config.data[name] for name in ("name", "train_split")}
+  found["category_names"] = list(category_names)
+  for name, new in found.items():
+    old = trained.get(name, new) if name == "category_names" else trained["data"].get(name, new)
+    if old != new:
+      raise ValueError(
+        f"{workdir} cannot go on with other data: {name} is {new!r}, and was {old!r} when it was"
+        " trained; give another --workdir, and --config.init_from to start from its parameters"
+      )
 
 
 def load_ranker(

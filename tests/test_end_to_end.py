@@ -122,6 +122,23 @@ def test_another_model_does_not_go_on_with_a_run(trained, settings):
     run.train_and_evaluate(config, str(trained[0]))
 
 
+@pytest.mark.parametrize("change", ["category_names", "train_split"])
+def test_other_data_do_not_go_on_with_a_run(trained, settings, tmp_path, change):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained[0], workdir)
+  config = settings(STEPS + 1)
+  if change == "train_split":
+    config.data.train_split = "train[:50%]"
+  else:  # the data were prepared anew, with one category less before the others
+    saved = read_strictly(workdir / "config.json")
+    saved["category_names"].insert(0, "aardvark")
+    (workdir / "config.json").write_text(json.dumps(saved))
+  before = (workdir / "config.json").read_bytes()
+  with pytest.raises(ValueError, match=f"cannot go on with other data: {change} is .*init_from"):
+    run.train_and_evaluate(config, str(workdir))
+  assert (workdir / "config.json").read_bytes() == before
+
+
 def test_a_split_that_is_not_there_is_told_before_the_training(settings, tmp_path):
   config = settings()
   config.data.test_split = "tset"
@@ -313,6 +330,10 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
     ([*FOLDERS, "--mode=weak_labels", "--turns=2"], "--turns is for --mode=predict; leave it out"),
     (["--mode=predict", "--confidence_threshold=2"], "confidence_threshold=2"),
     (["--mode=predict", "--turns=0"], "turns=0"),
+    (
+      [*TINY, *FOLDERS, "--mode=predict", "--given_masks", "--stop_margin=0"],
+      "--stop_margin says nothing to --given_masks",
+    ),
     ([*TINY, *FOLDERS, "--mode=predict", "--skip_done", "--overwrite"], "contradict each other"),
     (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
   ],

@@ -12,6 +12,7 @@ from flax import nnx
 
 from foir360_jax.config import validate
 from foir360_jax.data import open_source, unpack_masks
+from foir360_jax.data.transforms import pack_masks, resample
 from foir360_jax.evaluation import Ranker, evaluate, predict_folder
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, with_linear
 from foir360_jax.evaluation.decision import NEVER, Decision, choose
@@ -524,6 +525,29 @@ def test_given_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_
   assert len(ranker.rank_masks(panorama, many)) == 20
 
 
+def test_given_masks_come_to_the_model_as_in_training(tiny_model):
+  """From a picture of another size: the same pixels as the input pipeline makes, tiny ones too."""
+  rng = np.random.default_rng()
+  masks = np.zeros((4, 110, 220), bool)
+  masks[0, 7:8, 30:31] = True  # less than half of any pixel
+  for mask in masks[1:]:
+    row, column = rng.integers(0, [80, 190])
+    mask[row : row + 27, column : column + 25] = rng.random((27, 25)) < 0.7
+  example = {"image": np.zeros((110, 220, 3), np.uint8), "masks": pack_masks(masks)}
+  expected = cell_masks(resample(example, 48)["masks"][None], tiny_model.pixel_stride)[0]
+  ranker, seen = Ranker(tiny_model, height=48), []
+
+  def rank(state, image, covered, where, told):
+    seen.append(np.asarray(covered[0]))
+    nothing = np.zeros(where.shape)
+    return Order(nothing, nothing, nothing, np.zeros((*where.shape, 2)))
+
+  ranker._rank = rank
+  ranker.rank_masks(example["image"], masks)
+  np.testing.assert_array_equal(seen[0][:4], expected)
+  assert not seen[0][4:].any() and (seen[0][:4].max(-1) > 0).all()
+
+
 @pytest.mark.parametrize(
   "masks, message",
   [
@@ -576,6 +600,7 @@ def test_a_model_that_ranks_given_masks_alone_is_asked_for_nothing_else(
   report, results = run_oracle([batch_of(examples)], [batch_of(examples)], finds=False)
   assert "own_masks" not in report and "confidence_threshold" not in report
   assert report["given_masks"]["model"]["mean"] > 0.5
+  assert all(key.startswith("given_masks/") for result in results for key in result.scores)
   assert "the model finds no objects itself" in table(report)
   source = open_source("synthetic360/tests", str(prepared), "test")
   ranker = Ranker(tiny_model, height=48, category_names=source.category_names, finds=False)

@@ -13,6 +13,8 @@ REPORT = {
   "split": "test",
   "validation_split": "validation",
   "height": 64,
+  "turns": 1,
+  "chosen_by": "sa_sor",
   "own_masks": {"iou_threshold": 0.5},
 }
 
@@ -112,6 +114,7 @@ def test_one_run_each_has_no_deviation(drawn, tmp_path, capsys):
     ({"split": "test[:50%]"}, "split: 'test"),
     ({"validation_split": "train"}, "validation_split: 'train'"),
     ({"height": 128}, "height: 128, not 64"),
+    ({"turns": 2}, "turns: 2, not 1"),
     ({"own_masks": {"iou_threshold": 0.7}}, "iou_threshold: 0.7, not 0.5"),
   ],
 )
@@ -122,6 +125,14 @@ def test_runs_evaluated_on_other_data_are_refused(tmp_path, capsys, changes, rea
   assert main(["--a", str(a), "--b", str(b)]) == 2
   error = capsys.readouterr().err
   assert reason in error and error.count("\n") == 1 and str(b) in error
+
+
+def test_limits_chosen_otherwise_matter_to_own_masks_alone(tmp_path):
+  a = write_run(tmp_path / "a", [0.1, 0.2, 0.3, 0.4], {})
+  b = write_run(tmp_path / "b", [0.1, 0.2, 0.3, 0.4], {}, chosen_by="f1")
+  with pytest.raises(ValueError, match="chosen_by: 'f1', not 'sa_sor' as there"):
+    compare([a], [b], key="own_masks/model")
+  assert compare([a], [b])["gap"]["mean"] == 0
 
 
 def test_other_pictures_of_the_same_name_are_refused(tmp_path):

@@ -239,3 +239,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(ranked, tmp_pat
     write_rank_file(path, dataclasses.replace(ranked, image="other.jpg"))
   assert path.read_bytes() == before
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_of_annotation_files_stay_what_they_are(tmp_path):
+  """COCO counts from 0, and a crowd there has a number beyond 32 bits."""
+  ids = [0, 900_100_259_990, 2**31]
+  masks = np.zeros((3, 8, 16), bool)
+  masks[np.arange(3), 1, [1, 5, 9]] = True
+  panorama = np.zeros((8, 16, 3), np.uint8)
+  ranked = RankedObjects.from_masks(panorama, masks, [0.9, 0.5, 0.1], ids=ids)
+  ranked.save_json(tmp_path / "a.json")
+  assert read_rank_file(tmp_path / "a.json").ids.tolist() == ids

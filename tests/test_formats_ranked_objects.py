@@ -105,7 +105,7 @@ def test_labels_without_a_panorama_refuse_to_be_drawn(tmp_path):
     ({"importance": [0.5, np.nan]}, "must lie in"),
     ({"categories": ["a"]}, "categories needs one value"),
     ({"ids": [1, 1]}, "all different"),
-    ({"ids": [0, 1]}, "positive"),
+    ({"ids": [-1, 1]}, "0 or more"),
     ({"confidence": [0.5]}, "confidence needs a value in .0, 1. for each of the 2"),
     ({"confidence": [0.5, 1.5]}, "confidence needs a value"),
     ({"confidence": [-0.1, 1.0]}, "confidence needs a value"),

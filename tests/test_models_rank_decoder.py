@@ -164,6 +164,17 @@ def test_colours_are_pooled_over_the_pixels_of_a_mask():
     np.testing.assert_allclose([differences, mean, square], moments / total, rtol=1e-3, atol=1e-3)
 
 
+def test_a_pixel_at_a_pole_is_pooled_as_any_other():
+  """Small as it is on the sphere, a mean over it is what it holds."""
+  rng = np.random.default_rng()
+  maps = rng.random((1, 128, 256, 3), np.float32)
+  masks = np.zeros((1, 2, 128 * 256), np.float32)
+  masks[0, 0, 77] = 1 / 16
+  pooled = np.asarray(_pool(masks, maps))
+  np.testing.assert_allclose(pooled[0, 0], maps[0, 0, 77], rtol=1e-5)
+  assert not pooled[0, 1].any()  # an empty one
+
+
 def test_masks_of_the_same_cells_but_other_pixels_are_other_objects(draw_parameters):
   describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=True, rngs=nnx.Rngs(0)))
   rng = np.random.default_rng(11)

@@ -96,14 +96,20 @@ def resample(example: Example, height: int) -> Example:
     raise ValueError(f"height must be a positive multiple of 4, not {height}")
   if rows == height:
     return example
-  masks = np.zeros((len(example["masks"]), height, 2 * height), bool)
-  for resized, packed in zip(masks, example["masks"], strict=True):
-    old, new = _rows_around(packed.any(axis=1), height)
-    coverage = _resize(unpack_masks(packed[old], width).astype(np.float32), resized[new].shape)
+  image = _resize(example["image"], (height, 2 * height))
+  return example | {"image": image, "masks": resample_masks(example["masks"], height)}
+
+
+def resample_masks(packed: np.ndarray, height: int) -> np.ndarray:
+  """The masks of `resample` alone: bit-packed [N, H, W/8] -> [N, height, height / 4]."""
+  width = 2 * packed.shape[1]
+  masks = np.zeros((len(packed), height, 2 * height), bool)
+  for resized, mask in zip(masks, packed, strict=True):
+    old, new = _rows_around(mask.any(axis=1), height)
+    coverage = _resize(unpack_masks(mask[old], width).astype(np.float32), resized[new].shape)
     # The margin is for halves that come out a rounding error below; an empty mask stays empty.
     resized[new] = coverage >= max(min(0.5, coverage.max()) - 1e-6, 1e-6)
-  image = _resize(example["image"], (height, 2 * height))
-  return example | {"image": image, "masks": pack_masks(masks)}
+  return pack_masks(masks)
 
 
 def pad_objects(example: Example, max_objects: int) -> Example:

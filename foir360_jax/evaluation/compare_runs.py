@@ -29,7 +29,7 @@ from foir360_jax.metrics import (
 from foir360_jax.metrics.accumulate import SKIPPED
 
 BASELINES = TITLES | {"ceiling": "ceiling (noiseless importance)"}
-_SAME = ("data", "split", "validation_split", "height", "images")
+_SAME = ("data", "split", "validation_split", "height", "images", "turns")
 # Baselines of given masks are of the data alone; programs of two machines may differ by rounding.
 _TOLERANCE = 1e-3
 
@@ -180,12 +180,14 @@ def _check_comparable(runs: Sequence[Run], key: str) -> None:
     seen.add(run.folder.resolve())
     same = {name: (run.report.get(name), first.report.get(name)) for name in _SAME}
     same["iou_threshold"] = _iou_threshold(run), _iou_threshold(first)
+    if part == "own_masks":
+      same["chosen_by"] = run.report.get("chosen_by"), first.report.get("chosen_by")
     same["pictures"] = [[row["index"] for row in one.rows] for one in (run, first)]
     for name, (own, other) in same.items():
       if own != other:
         values = "others" if name == "pictures" else f"{own!r}, not {other!r} as"
         raise ValueError(
-          f"{run.folder}: was evaluated on other data than {first.folder} ({name}: {values} there);"
+          f"{run.folder}: was evaluated otherwise than {first.folder} ({name}: {values} there);"
           " evaluate both alike"
         )
     if run.rows[0].keys() != first.rows[0].keys():

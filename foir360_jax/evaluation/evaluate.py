@@ -49,7 +49,8 @@ class ImageResult:
     stop_margin: `[T, m]`, see `models.Order`.
     own: scores `[m]` for the candidates, by baseline.
     scores: what the picture contributes to the report, by "given_masks/RANKER",
-      "own_masks/RANKER", "recall" and "f1"; empty before the threshold is chosen.
+      "own_masks/RANKER", "recall" and "f1" (the first alone, where the model finds nothing);
+      empty before the threshold is chosen.
   """
 
   index: int
@@ -104,12 +105,14 @@ def evaluate(
     decision = Decision(thresholds[level], stop_margin)
     return _mean([CRITERIA[criterion](r, level, decision, iou_threshold) for r in tuning])
 
-  choices = {
-    criterion: choose(thresholds, stop_margins, functools.partial(score, criterion))
-    for criterion in CRITERIA
-  }
-  level, stop_margin, _ = choices[choose_by]
-  decision = Decision(float(thresholds[level]), stop_margin, turns)
+  decision, level = Decision(turns=turns), None
+  if finds:
+    choices = {
+      criterion: choose(thresholds, stop_margins, functools.partial(score, criterion))
+      for criterion in CRITERIA
+    }
+    level, stop_margin, _ = choices[choose_by]
+    decision = Decision(float(thresholds[level]), stop_margin, turns)
   results = []
   for result in _results(run, test):
     given, own = (with_linear(scores, coefficients) for scores in (result.given, result.own))
@@ -210,15 +213,18 @@ def _kept(result: ImageResult, level: int, decision: Decision) -> np.ndarray:
 
 
 def _scored(
-  result: ImageResult, level: int, decision: Decision, iou_threshold: float
+  result: ImageResult, level: int | None, decision: Decision, iou_threshold: float
 ) -> ImageResult:
-  keep = _kept(result, level, decision)
+  """With the scores; of given masks alone where `level` is None."""
   scores = {
-    "recall": recall_at_iou(result.iou[:, keep], iou_threshold),
-    "f1": _found(result, level, decision, iou_threshold),
+    f"given_masks/{name}": rank_correlation(result.relevance, values)
+    for name, values in result.given.items()
   }
-  for name, values in result.given.items():
-    scores[f"given_masks/{name}"] = rank_correlation(result.relevance, values)
+  if level is None:
+    return dataclasses.replace(result, scores=scores)
+  keep = _kept(result, level, decision)
+  scores["recall"] = recall_at_iou(result.iou[:, keep], iou_threshold)
+  scores["f1"] = _found(result, level, decision, iou_threshold)
   for name in ("model", *result.own):
     scores[f"own_masks/{name}"] = _ranked(result, level, decision, iou_threshold, name)
   return dataclasses.replace(result, scores=scores)

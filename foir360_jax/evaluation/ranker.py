@@ -12,10 +12,12 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.config import base_config
+from foir360_jax.data.transforms import pack_masks, resample_masks
 from foir360_jax.evaluation.decision import Decision
 from foir360_jax.evaluation.infer import picture_masks
 from foir360_jax.formats import RankedObjects
 from foir360_jax.models import PanoRank, build_model, learns_to_find
+from foir360_jax.models.cells import cell_masks
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
 
@@ -172,10 +174,10 @@ class Ranker:
         f" {masks.dtype} {list(masks.shape)}"
       )
     padded = max(_FEWEST_PLACES, 1 << (len(masks) - 1).bit_length())  # few sizes, few programs
-    rows = self.height // self._pixel_stride
-    covered = np.zeros((padded, 2 * rows**2), np.float32)
-    for place, mask in zip(covered, masks, strict=False):
-      place[:] = _on_pixels(mask, rows)
+    # As in training and evaluation: first of the size that the model knows, then on its pixels.
+    packed = np.zeros((padded, self.height, self.height // 4), np.uint8)
+    packed[: len(masks)] = resample_masks(pack_masks(masks), self.height)
+    covered = cell_masks(packed[None], self._pixel_stride)
     where = np.arange(padded) < len(masks)
     told = np.full(padded, -1, np.int32)
     if categories is not None:
@@ -183,9 +185,7 @@ class Ranker:
         raise ValueError(f"{len(categories)} categories do not fit {len(masks)} masks")
       numbers = {name: number for number, name in enumerate(self.category_names) if name}
       told[: len(masks)] = [numbers.get(name, -1) for name in categories]
-    order = self._rank(
-      self._state, self._small(panorama)[None], covered[None], where[None], told[None]
-    )
+    order = self._rank(self._state, self._small(panorama)[None], covered, where[None], told[None])
     order = jax.device_get(order)
     if categories is None:
       names = order.category_logits[0, : len(masks)].argmax(-1)
@@ -234,9 +234,3 @@ def _checked(panorama: np.ndarray) -> np.ndarray:
       f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"
     )
   return panorama
-
-
-def _on_pixels(mask: np.ndarray, height: int) -> np.ndarray:
-  """The share of each pixel of a map of this height that a mask `[H, 2 H]` covers, flat."""
-  small = resize_panorama(mask[..., None].astype(np.float32), height)
-  return np.asarray(small).reshape(-1)

@@ -28,7 +28,7 @@ class RankedObjects:
     bbox_px: [N, 4] int32: x, y, width, height in pixels; x + width passes W where the seam is cut.
     categories: N names, "" where unknown.
     area_sr: [N] float32, solid angle in steradians.
-    ids: [N] int32, the objects' numbers in the instance map they come from.
+    ids: [N] int64, the objects' numbers in the instance map or file they come from.
     panorama: [H, W, 3] uint8 RGB, or None where only labels were read.
     image: name of the picture file, "" if there is none.
     confidence: [N] float32 in [0, 1], how sure the order is, where a method tells (weak labels: the
@@ -69,7 +69,7 @@ class RankedObjects:
       masks: [N, H, W] bool, at least one pixel each; N may be 0.
       importance: [N] in [0, 1]; equal values share a rank and keep their order.
       categories: N names; None: unknown.
-      ids: [N] positive numbers, no two equal; None: 1 ... N in the order given.
+      ids: [N] whole numbers, 0 or more, no two equal; None: 1 ... N in the order given.
       image: name of the picture file.
       confidence: [N] in [0, 1], or None.
 
@@ -105,7 +105,7 @@ class RankedObjects:
       bbox_px=_measure(regions.bounding_box_px, masks, np.int32),
       categories=tuple(str(categories[index]) for index in order),
       area_sr=np.array([regions.solid_angle(mask) for mask in masks], np.float32),
-      ids=ids[order].astype(np.int32),
+      ids=ids[order].astype(np.int64),
       panorama=np.asarray(panorama),
       image=image,
       confidence=None if confidence is None else confidence[order],
@@ -167,8 +167,8 @@ def _check(panorama, masks, importance, categories, ids) -> None:
     raise ValueError(
       "importance must lie in [0, 1]; give (n - rank + 1) / n where only ranks exist"
     )
-  if len(np.unique(ids)) != num_objects or np.any(ids < 1):
-    raise ValueError(f"ids must be positive and all different, not {ids.tolist()}")
+  if len(np.unique(ids)) != num_objects or np.any(ids < 0):
+    raise ValueError(f"ids must be 0 or more and all different, not {ids.tolist()}")
   empty = np.flatnonzero(~masks.any(axis=(1, 2)))
   if len(empty):
     raise ValueError(f"masks {empty.tolist()} have no pixel; leave such objects out")

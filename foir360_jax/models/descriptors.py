@@ -106,7 +106,8 @@ def _pool(masks: jax.Array, maps: jax.Array) -> jax.Array:
   """Means `[B, N, C]` of `maps [B, h, w, C]` over `masks [B, N, h w]`; 0 of an empty mask."""
   weighted = masks * flat_weights(maps.shape[1])
   total = jnp.einsum("bnp,bpc->bnc", weighted, einops.rearrange(maps, "b h w c -> b (h w) c"))
-  return total / (weighted.sum(-1, keepdims=True) + 1e-3)
+  # Any mask that is not empty weighs more than the floor: by a pole, too, where cells are small.
+  return total / jnp.maximum(weighted.sum(-1, keepdims=True), 1e-6)
 
 
 def _with_deviation(pooled: jax.Array) -> jax.Array:
