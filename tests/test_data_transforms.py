@@ -132,6 +132,30 @@ def test_of_equally_important_objects_the_earlier_stay():
   np.testing.assert_array_equal(select_objects(example, 2)["category"], [0, 2])
 
 
+def test_ranks_tell_objects_of_one_importance_apart():
+  rng = np.random.default_rng()
+  example = make_example(rng, num_objects=128)
+  rank = rng.permutation(128) + 1
+  importance = np.round((128 - rank) / 127, 1)  # eleven values, 0 and 1 among them
+  example |= {"rank": rank.astype(np.int32), "importance": importance.astype(np.float32)}
+  relevance = select_objects(example, 128)["relevance"]
+  np.testing.assert_array_equal(np.argsort(-relevance), np.argsort(rank))
+  assert len(np.unique(relevance)) == 128 and 0 <= relevance.min() <= relevance.max() <= 1
+  np.testing.assert_allclose(relevance, example["importance"], atol=1.1e-5)
+  kept = select_objects(example, 3)
+  np.testing.assert_array_equal(kept["masks"], example["masks"][np.sort(np.argsort(rank)[:3])])
+
+
+@pytest.mark.parametrize("rank", [[1, 1, 2], None])
+def test_ties_that_the_ranks_have_too_stay_ties(rank):
+  example = make_example(np.random.default_rng(), num_objects=3)
+  example["importance"] = np.array([0.7, 0.7, 0.1], np.float32)
+  if rank:
+    example["rank"] = np.array(rank, np.int32)
+  selected = select_objects(example, 3)["relevance"]
+  np.testing.assert_array_equal(selected, example["importance"])
+
+
 def test_data_without_categories_or_true_importance_are_read_too():
   example = make_example(np.random.default_rng(4), num_objects=2)
   del example["category"], example["true_importance"]

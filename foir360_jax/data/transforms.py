@@ -41,15 +41,16 @@ def select_objects(example: Example, max_objects: int) -> Example:
     max_objects: the most objects to keep; of equally important ones the earlier stays.
 
   Returns:
-    `image`, `masks` [N, H, W/8], `relevance` [N] float32 (the importance), `category` [N] int32 (-1
-    where the data set has none) and, if the data set knows it, `true_importance` [N] float32; the
-    objects in their old order.
+    `image`, `masks` [N, H, W/8], `relevance` [N] float32 (the importance, in the order of the ranks
+    where these tell objects of one importance apart), `category` [N] int32 (-1 where the data set
+    has none) and, if the data set knows it, `true_importance` [N] float32; the objects in their old
+    order.
 
   Raises:
     ValueError: masks, labels and image do not fit each other.
   """
   image, masks = example["image"], example["masks"]
-  relevance = np.asarray(example["importance"], np.float32)
+  relevance = _relevance(example)
   num_objects, (height, width) = len(relevance), image.shape[:2]
   packed_shape = (num_objects, height, -(-width // 8))
   if masks.shape != packed_shape:
@@ -68,6 +69,16 @@ def select_objects(example: Example, max_objects: int) -> Example:
   if "true_importance" in example:
     selected["true_importance"] = np.asarray(example["true_importance"], np.float32)[kept]
   return selected
+
+
+def _relevance(example: Example) -> np.ndarray:
+  importance = np.asarray(example["importance"], np.float32)
+  rank = np.asarray(example.get("rank", ()), np.float32)  # none: nothing to tell apart
+  if len(set(zip(importance, rank, strict=False))) <= len(set(importance)):
+    return importance
+  # Importance never grows with the rank, so this changes no order; float32 resolves 1e-5 / 128.
+  trifle = np.float32(1e-5)
+  return (1 - trifle) * importance + trifle * (1 - rank / rank.max())
 
 
 def resample(example: Example, height: int) -> Example:
