@@ -180,10 +180,9 @@ def _check_same_data(
   if not config_file.is_file():
     return
   trained = json.loads(config_file.read_text())
-  found = {name: config.data[name] for name in ("name", "train_split")}
-  found["category_names"] = list(category_names)
-  for name, new in found.items():
-    old = trained.get(name, new) if name == "category_names" else trained["data"].get(name, new)
+  given = config.data.to_dict() | {"category_names": list(category_names)}
+  for name in ("name", "train_split", "category_names"):
+    old, new = (trained["data"] | trained).get(name, given[name]), given[name]
     if old != new:
       raise ValueError(
         f"{workdir} cannot go on with other data: {name} is {new!r}, and was {old!r} when it was"

@@ -250,3 +250,7 @@ def test_numbers_of_annotation_files_stay_what_they_are(tmp_path):
   ranked = RankedObjects.from_masks(panorama, masks, [0.9, 0.5, 0.1], ids=ids)
   ranked.save_json(tmp_path / "a.json")
   assert read_rank_file(tmp_path / "a.json").ids.tolist() == ids
+  text = (tmp_path / "a.json").read_text()
+  (tmp_path / "b.json").write_text(text.replace(str(ids[1]), str(2**63)))
+  with pytest.raises(RankFileError, match=r"b.json: objects\[1\].id is 9223372036854775808"):
+    read_rank_file(tmp_path / "b.json")

@@ -167,8 +167,11 @@ def _check(panorama, masks, importance, categories, ids) -> None:
     raise ValueError(
       "importance must lie in [0, 1]; give (n - rank + 1) / n where only ranks exist"
     )
-  if len(np.unique(ids)) != num_objects or np.any(ids < 0):
-    raise ValueError(f"ids must be 0 or more and all different, not {ids.tolist()}")
+  whole = ids.dtype.kind in "iu" or not num_objects  # an empty list has no kind
+  if not whole or any(not 0 <= number < 2**63 for number in ids.tolist()):
+    raise ValueError(f"ids must be whole numbers, 0 or more and below 2**63, not {ids.tolist()}")
+  if len(np.unique(ids)) != num_objects:
+    raise ValueError(f"ids must be all different, not {ids.tolist()}")
   empty = np.flatnonzero(~masks.any(axis=(1, 2)))
   if len(empty):
     raise ValueError(f"masks {empty.tolist()} have no pixel; leave such objects out")
