@@ -21,7 +21,8 @@ from foir360_jax.evaluation.fixation import (
 from foir360_jax.evaluation.fixation_sheet import FixationRow, fixation_sheet
 from foir360_jax.formats import save_image, write_atomically
 from foir360_jax.models.pretrained import load_efficientnet_lite0
-from foir360_jax.saliency import LearnedSaliency
+from foir360_jax.saliency import FixationReadout, LearnedSaliency
+from foir360_jax.saliency.readout import enlarged_size
 from foir360_jax.saliency.readout_file import load_readout, read_tensors, save_readout
 from foir360_jax.train import build_optimizer, create_state, model_from_state
 from foir360_jax.train.fixation import (
@@ -31,6 +32,7 @@ from foir360_jax.train.fixation import (
   example_batches,
   make_examples,
   set_statistics,
+  sharpen,
 )
 from foir360_jax.train.loop import train
 
@@ -42,18 +44,21 @@ def train_fixation(config: ConfigDict, workdir: str) -> None:
   """Trains (or resumes) the readout in `workdir` and writes its weights there."""
   data = config.data
   backbone = load_efficientnet_lite0(padding="zero")
-  pictures = _read(config, data.train_split)
+  enlargement = config.model.enlargement
+  size = enlarged_size((data.height, data.width), enlargement)
+  pictures = _read(config, data.train_split, size)
   print(f"features of {sum(map(len, pictures)) * len(data.windows)} views ...", flush=True)
   examples = make_examples(pictures, backbone, windows=data.windows, seed=config.seed)
   optimizer = build_optimizer(**config.optimizer)
-  model = BiasedReadout(config.model.channels, len(data.names), rngs=nnx.Rngs(config.seed))
-  set_statistics(model.readout, examples)
+  readout = FixationReadout(config.model.channels, enlargement, rngs=nnx.Rngs(config.seed))
+  set_statistics(readout, examples, size)
+  model = BiasedReadout(readout, len(data.names))
   graphdef, state = create_state(model, optimizer)
   state = train(
     graphdef=graphdef,
     state=state,
     optimizer=optimizer,
-    objective=build_fixation_objective((data.height, data.width), config.model.dropout),
+    objective=build_fixation_objective(size, config.model.dropout),
     weights={"kl": 1.0},
     batches=example_batches(examples, data.batch_size, config.seed),
     workdir=workdir,
@@ -63,6 +68,7 @@ def train_fixation(config: ConfigDict, workdir: str) -> None:
   )
   if jax.process_index() == 0:  # the first process writes for all
     model = model_from_state(graphdef, jax.device_get(state))
+    sharpen(model.readout, config.model.sharpness)
     coefficients = np.asarray(model.bias.coefficients[...])
     path = pathlib.Path(workdir) / WEIGHTS
     save_readout(path, model.readout, _metadata(config), {_BIAS: coefficients})
@@ -75,7 +81,8 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   bias = _load_bias(folder / WEIGHTS, len(config.data.names))
   model = LearnedSaliency(load_efficientnet_lite0(padding="zero"), readout)
   split = config.evaluate.split
-  training, measured = _read(config, config.data.train_split), _read(config, split)
+  size = config.data.height, config.data.width
+  training, measured = _read(config, config.data.train_split, size), _read(config, split, size)
   scores, rows = {}, []
   for number, name in enumerate(config.data.names):
     maps = saliency_maps(
@@ -96,7 +103,7 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   report = {
     "split": split,
     "definition": DEFINITION,
-    "size": [config.data.height, config.data.width],
+    "size": list(size),
     "degree_px": [degree * config.data.width for degree in config.data.degrees],
     "centre_bias": np.asarray(bias.coefficients[...]).tolist(),
     "results": summary,
@@ -110,10 +117,10 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   print(f"wrote metrics.json and evaluation.png ({split}) into {folder}")
 
 
-def _read(config: ConfigDict, split: str) -> list[list[FixatedPicture]]:
+def _read(config: ConfigDict, split: str, size: tuple[int, int]) -> list[list[FixatedPicture]]:
   data = config.data
   return [
-    read_fixations(name, data.data_dir, split, size=(data.height, data.width), degree=degree)
+    read_fixations(name, data.data_dir, split, size=size, degree=degree)
     for name, degree in zip(data.names, data.degrees, strict=True)
   ]
 

@@ -162,18 +162,19 @@ class _PoolingBackbone(nnx.Module):
     rng = np.random.default_rng(0)
     self.kernels = nnx.List(
       nnx.Param(jnp.asarray(rng.normal(size=(3, channels)) / 64, jnp.float32))
-      for channels in (40, 112, 320)
+      for channels in (40, 80, 112, 192, 320)
     )
 
-  def __call__(self, image, *, strides):
-    """`[B, H, W, 3]` in [0, 255] -> `{stride: [B, H / stride, W / stride, C]}`, rounded up."""
-    assert strides == (8, 16, 32)
+  def stages(self, image, numbers):
+    """`[B, H, W, 3]` in [0, 255] -> `{number: [B, H / stride, W / stride, C]}`, rounded up."""
+    assert numbers == (3, 4, 5, 6, 7)
     maps = {}
-    for stride, kernel in zip(strides, self.kernels, strict=True):
+    strides = (8, 16, 16, 32, 32)
+    for number, stride, kernel in zip(numbers, strides, self.kernels, strict=True):
       padding = [(0, 0), *((0, -length % stride) for length in image.shape[1:3]), (0, 0)]
       x = jnp.pad(image - 128, padding)
       x = x.reshape(len(x), -1, stride, x.shape[2] // stride, stride, 3).mean((2, 4))
-      maps[stride] = jnp.abs(x @ kernel[...])
+      maps[number] = jnp.abs(x @ kernel[...])
     return maps
 
 

@@ -127,6 +127,9 @@ def test_a_value_that_cannot_work_is_refused_by_name(field, value, message):
     ("evaluate.batch_size", 0, "config.evaluate.batch_size must be at least 1, not 0"),
     ("model.channels", (), "config.model.channels must be one or more numbers of channels"),
     ("model.dropout", 1.0, "config.model.dropout must be in .0, 1., not 1.0"),
+    ("model.sharpness", 0.0, "config.model.sharpness must be above 0, not 0.0"),
+    ("model.enlargement", 0.5, "config.model.enlargement must be in .1, 4., not 0.5"),
+    ("model.enlargement", 1.6, r"config.data.height times .* 336 \* 1.6 = 537.6 is not"),
     ("train.mode", "pjit", "config.train.mode must be one of jit, .*pmap, not 'pjit'"),
   ],
 )

@@ -33,9 +33,11 @@ BLOCKS = [
   for size, stride, expansion, channels, count in STAGES
   for index in range(count)
 ]
+LAST = {2: 1, 4: 2, 8: 3, 16: 5, 32: 7}  # stages at each stride
 EPSILON = 1e-3
 
 run = nnx.jit(lambda model, image: model(image))
+run_stages = nnx.jit(lambda model, image: model.stages(image, tuple(range(1, 8))))
 run_to_16 = nnx.jit(lambda model, image: model(image, strides=(2, 4, 8, 16)))
 
 
@@ -74,7 +76,10 @@ def random_tensors(seed):
 
 
 def numpy_forward(tensors, image, pad):
-  """The network in float64, a tap at a time; `pad` extends a map [B, H, W, C] beyond its edges."""
+  """The network in float64, a tap at a time: {stage: its map}.
+
+  `pad` extends a map [B, H, W, C] beyond its edges.
+  """
 
   def convolve(x, name, stride):
     kernel = np.asarray(tensors[f"{name}.weight"], np.float64)  # [out, in, k, k]
@@ -105,7 +110,7 @@ def numpy_forward(tensors, image, pad):
 
   x = (np.asarray(image, np.float64) - 127) / 128
   x = relu6(normalise(convolve(x, "_conv_stem", 2), "_bn0"))
-  maps, total_stride = {}, 2
+  maps = {}
   for index, (_, stride, expansion, channels) in enumerate(BLOCKS):
     prefix, y = f"_blocks.{index}.", x
     if expansion > 1:
@@ -113,9 +118,8 @@ def numpy_forward(tensors, image, pad):
     y = relu6(normalise(convolve(y, f"{prefix}_depthwise_conv", stride), f"{prefix}_bn1"))
     y = normalise(convolve(y, f"{prefix}_project_conv", 1), f"{prefix}_bn2")
     x = x + y if stride == 1 and x.shape[3] == channels else y
-    total_stride *= stride
-    maps[total_stride] = x
-  return maps
+    maps[channels] = x  # no two stages are of one width
+  return dict(enumerate(maps.values(), start=1))
 
 
 def pad_with_zeros(x, size):
@@ -134,7 +138,7 @@ def pad_on_the_sphere(x, size):
 
 
 def torch_forward(state_dict, image):
-  """The network as plain calls of torch; image [B, H, W, 3] -> maps [B, H, W, C]."""
+  """The network as plain calls of torch; image [B, H, W, 3] -> {stage: map [B, H, W, C]}."""
   torch = pytest.importorskip("torch")
   functional = torch.nn.functional
   tensors = {name: torch.from_numpy(np.array(value)) for name, value in state_dict.items()}
@@ -151,7 +155,7 @@ def torch_forward(state_dict, image):
 
   x = (torch.from_numpy(image).permute(0, 3, 1, 2) - 127) / 128
   x = functional.relu6(convolve(x, "_conv_stem", "_bn0", stride=2))
-  maps, total_stride = {}, 2
+  maps = {}
   for index, (_, stride, expansion, channels) in enumerate(BLOCKS):
     prefix, y = f"_blocks.{index}.", x
     if expansion > 1:
@@ -160,9 +164,8 @@ def torch_forward(state_dict, image):
     y = functional.relu6(convolve(y, *depthwise, stride=stride, groups=y.shape[1]))
     y = convolve(y, f"{prefix}_project_conv", f"{prefix}_bn2")
     x = x + y if stride == 1 and x.shape[1] == channels else y
-    total_stride *= stride
-    maps[total_stride] = x.permute(0, 2, 3, 1).numpy()
-  return maps
+    maps[channels] = x.permute(0, 2, 3, 1).numpy()
+  return dict(enumerate(maps.values(), start=1))
 
 
 def rendered_picture(rng, height, width):
@@ -201,25 +204,28 @@ def test_features_equal_the_float64_reference(drawn_tensors, seed):
   model = loader.efficientnet_lite0_from_tensors(drawn_tensors, padding="zero")
   actual = run(model, image)
   expected = numpy_forward(drawn_tensors, image, pad_with_zeros)
-  assert list(actual) == [2, 4, 8, 16, 32]
-  for stride, features in expected.items():
-    assert_close(actual[stride], features, 1e-4)
+  stages = run_stages(model, image)
+  assert list(actual) == [2, 4, 8, 16, 32] and list(stages) == list(expected)
+  for number, features in expected.items():
+    assert_close(stages[number], features, 1e-4)
+  for stride, number in LAST.items():
+    np.testing.assert_array_equal(actual[stride], stages[number])
 
 
 def test_features_of_a_panorama_equal_the_float64_reference(drawn_tensors):
   image = np.random.default_rng(1).uniform(0, 255, (2, 64, 128, 3)).astype(np.float32)
   model = loader.efficientnet_lite0_from_tensors(drawn_tensors, padding="sphere")
-  actual = run(model, image)
+  actual = run_stages(model, image)
   expected = numpy_forward(drawn_tensors, image, pad_on_the_sphere)
-  for stride, features in expected.items():
-    assert_close(actual[stride], features, 1e-4)
+  for number, features in expected.items():
+    assert_close(actual[number], features, 1e-4)
 
 
 def test_features_of_a_rendered_picture_equal_those_of_torch(planar, weights_file):
   image = rendered_picture(np.random.default_rng(2), 75, 102)
   expected = torch_forward(read_torch_file(weights_file), image)
-  for stride, features in run(planar, image).items():
-    assert_close(features, expected[stride], 1e-4)
+  for number, features in run_stages(planar, image).items():
+    assert_close(features, expected[number], 1e-4)
 
 
 def test_features_of_a_photograph_equal_those_of_torch(planar, weights_file, shared):
@@ -229,8 +235,8 @@ def test_features_of_a_photograph_equal_those_of_torch(planar, weights_file, sha
   with Image.open(photographs[0]) as photograph:
     image = np.asarray(photograph.convert("RGB").resize((102, 75)), np.float32)[None]
   expected = torch_forward(read_torch_file(weights_file), image)
-  for stride, features in run(planar, image).items():
-    assert_close(features, expected[stride], 1e-4)
+  for number, features in run_stages(planar, image).items():
+    assert_close(features, expected[number], 1e-4)
 
 
 @pytest.mark.parametrize("sphere_from_stride", [None, 16])
@@ -294,6 +300,13 @@ def test_blocks_beyond_the_last_map_are_not_computed(draw_parameters, monkeypatc
     16: (1, 4, 4, 112),
   }
   assert len(computed) == 11
+  computed.clear()
+  maps = jax.eval_shape(lambda image: model.stages(image, (4, 1)), image)
+  assert {number: x.shape for number, x in maps.items()} == {
+    4: (1, 4, 4, 80),
+    1: (1, 32, 32, 16),
+  }
+  assert len(computed) == 8
 
 
 def refusal(call, *arguments, **options):
@@ -308,6 +321,10 @@ def test_wrong_arguments_of_the_network_are_refused():
   assert "'zero' or 'sphere'" in refusal(EfficientNetLite0, padding="same", rngs=rngs)
   options = {"padding": "zero", "sphere_from_stride": 8, "rngs": rngs}
   assert "needs padding='sphere'" in refusal(EfficientNetLite0, **options)
+  model = nnx.eval_shape(lambda: EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0)))
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+  assert "has stages 1 to 7, not 8" in refusal(model.stages, image, (3, 8))
+  assert "strides must be of" in refusal(model.stages, image, ())
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import json
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.ndimage
 from flax import nnx
 
 from foir360_jax import saliency
@@ -18,6 +20,7 @@ from foir360_jax.saliency import (
   build_saliency,
   default_saliency_name,
   load_readout,
+  observe,
   save_readout,
 )
 from foir360_jax.saliency.alignment import (
@@ -26,7 +29,7 @@ from foir360_jax.saliency.alignment import (
   interpolation_matrix,
   tile_centres,
 )
-from foir360_jax.saliency.readout import FEATURES, enlarge
+from foir360_jax.saliency.readout import COMPONENTS, FEATURES, enlarged_size
 from foir360_jax.saliency.readout_file import COMMITTED, read_tensors
 
 needs_backbone = pytest.mark.skipif(
@@ -49,7 +52,7 @@ def centres_by_windows(length, stride, size):
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("length", [32, 224, 336, 50, 37, 101])
 def test_cells_are_where_the_windows_of_strided_convolutions_are_centred(length, size):
-  for stride in FEATURES:
+  for stride in (8, 16, 32):
     expected = centres_by_windows(length, stride, size)
     np.testing.assert_array_equal(cell_centres(length, stride), expected)
 
@@ -66,10 +69,10 @@ def test_interpolation_is_that_of_numpy(seed):
 
 def draw_features(rng, size):
   return {
-    stride: rng.normal(size=(2, -(-size[0] // stride), -(-size[1] // stride), channels)).astype(
+    number: rng.normal(size=(2, -(-size[0] // stride), -(-size[1] // stride), channels)).astype(
       np.float32
     )
-    for stride, channels in FEATURES.items()
+    for number, (stride, channels) in FEATURES.items()
   }
 
 
@@ -89,8 +92,8 @@ def reference_readout(readout, features, size, index):
   for i, y in enumerate(rows):
     for j, x in enumerate(columns):
       hidden = np.array(readout.bias[...], float)
-      for stride, projection in zip(FEATURES, readout.projections, strict=True):
-        value = interpolate(features[stride][index], size, stride, y, x)
+      for (number, stage), projection in zip(FEATURES.items(), readout.projections, strict=True):
+        value = interpolate(features[number][index], size, stage.stride, y, x)
         value = (value - np.asarray(projection.mean[...])) / np.asarray(projection.deviation[...])
         hidden = hidden + value @ np.asarray(projection.kernel[...])
       for layer in readout.layers:
@@ -150,17 +153,17 @@ def test_a_blur_keeps_constants_and_hardly_blurs_where_it_is_narrow():
 
 def test_a_shift_of_the_features_shifts_the_density_and_the_border_is_no_different(readout):
   size, background = (320, 320), np.random.default_rng(5)
-  values = {stride: background.normal(size=channels) for stride, channels in FEATURES.items()}
-  objects = {stride: background.normal(size=channels) for stride, channels in FEATURES.items()}
+  values = {number: background.normal(size=stage.channels) for number, stage in FEATURES.items()}
+  objects = {number: background.normal(size=stage.channels) for number, stage in FEATURES.items()}
 
   def density(row, column):
     """An object on the cell (row, column) of the map at stride 32, on ground that is all alike."""
     features = {}
-    for stride in FEATURES:
-      x = np.tile(values[stride], (1, 320 // stride, 320 // stride, 1)).astype(np.float32)
+    for number, (stride, _) in FEATURES.items():
+      x = np.tile(values[number], (1, 320 // stride, 320 // stride, 1)).astype(np.float32)
       n = 32 // stride
-      x[0, row * n : (row + 1) * n, column * n : (column + 1) * n] = objects[stride]
-      features[stride] = x
+      x[0, row * n : (row + 1) * n, column * n : (column + 1) * n] = objects[number]
+      features[number] = x
     return np.asarray(readout(features, size))[0]
 
   here, there = density(4, 3), density(6, 5)
@@ -176,12 +179,63 @@ def test_maps_are_densities_of_mean_one(model):
   assert maps.shape == (2, 50, 68) and maps.dtype == jnp.float32
   np.testing.assert_allclose(np.asarray(maps).mean((1, 2)), 1, atol=1e-5)
   assert np.asarray(maps).min() >= 0 and np.asarray(maps).std() > 1e-3  # not just flat
-  log_density = enlarge(
-    model.readout(model.backbone(views.astype(np.float32), strides=(8, 16, 32)), (50, 68)), (50, 68)
+  features = model.backbone.stages(views.astype(np.float32), (3, 4, 5, 6, 7))
+  cells = np.asarray(model.readout(features, (50, 68)))
+  rows, columns = (
+    interpolation_matrix(tile_centres(n, 8), np.arange(n) + 0.5) for n in maps.shape[1:]
   )
+  log_density = rows @ cells @ columns.T
   np.testing.assert_allclose(
     np.log(maps) - np.log(maps)[:, :1, :1], log_density - log_density[:, :1, :1], atol=1e-3
   )
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (50, 68)])
+def test_a_picture_is_enlarged_to_whole_cells_before_the_backbone_sees_it(model, readout, shape):
+  views = np.random.default_rng(4).integers(0, 256, (2, *shape, 3), np.uint8)
+  readout = nnx.clone(readout)
+  readout.enlargement = 1.5
+  size = enlarged_size(shape, 1.5)
+  assert size == tuple(8 * round(n * 1.5 / 8) for n in shape)
+  density, appearance = LearnedSaliency(model.backbone, readout).observe(views)
+  images = np.stack([cv2.resize(view.astype(np.float32), size[::-1]) for view in views])
+  features = model.backbone.stages(images, tuple(FEATURES))
+  cells, hidden = readout.observe(features, size)
+  assert appearance.shape == (2, size[0] // 8, size[1] // 8, COMPONENTS)
+  np.testing.assert_allclose(appearance, hidden, atol=1e-3 * np.abs(hidden).max())
+  places = [
+    [(index + 0.5) * long / short / 8 - 0.5 for index in range(short)]
+    for short, long in zip(shape, size, strict=True)
+  ]
+  log_density = np.log(density) - np.log(density).mean((1, 2), keepdims=True)
+  for index in range(2):
+    expected = scipy.ndimage.map_coordinates(
+      np.asarray(cells[index]), np.meshgrid(*places, indexing="ij"), order=1, mode="nearest"
+    )
+    np.testing.assert_allclose(log_density[index], expected - expected.mean(), atol=1e-3)
+
+
+def test_the_appearance_is_the_standardised_features_along_the_axes(readout):
+  size = (40, 57)
+  features = draw_features(np.random.default_rng(6), size)
+  cells, appearance = readout.observe(features, size)
+  assert appearance.shape == (2, 5, 8, COMPONENTS)
+  np.testing.assert_array_equal(readout(features, size), cells)
+  expected = np.zeros((5, 8, COMPONENTS))
+  for i, y in enumerate(tile_centres(40, 8)):
+    for j, x in enumerate(tile_centres(57, 8)):
+      for (number, stage), projection in zip(FEATURES.items(), readout.projections, strict=True):
+        value = interpolate(features[number][1], size, stage.stride, y, x)
+        value = (value - np.asarray(projection.mean[...])) / np.asarray(projection.deviation[...])
+        expected[i, j] += value @ np.asarray(projection.axes[...])
+  np.testing.assert_allclose(appearance[1], expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_a_model_without_an_appearance_is_observed_as_well():
+  views = np.random.default_rng(7).integers(0, 256, (2, 32, 48, 3), np.uint8)
+  density, appearance = observe(SpectralResidual(), views)
+  assert appearance.shape == (2, 1, 1, 0)
+  np.testing.assert_array_equal(density, SpectralResidual()(views))
 
 
 def test_views_do_not_depend_on_each_other_and_bytes_are_as_floats(model):
@@ -216,17 +270,24 @@ def test_a_saved_readout_is_read_as_it_was(readout, tmp_path):
   assert metadata["command"] == "none" and tensors["bias_of_mine"].tolist() == [1, 1]
   features = draw_features(np.random.default_rng(3), (40, 40))
   expected = readout(features, (40, 40))
-  np.testing.assert_array_equal(load_readout(path)(features, (40, 40)), expected)
+  again = load_readout(path)
+  np.testing.assert_array_equal(again(features, (40, 40)), expected)
+  assert again.enlargement == 1.0
+  fine = nnx.clone(readout)
+  fine.enlargement = 1.5
+  save_readout(path, fine, {})
+  assert load_readout(path).enlargement == 1.5
 
 
 @pytest.mark.parametrize(
   ("change", "message"),
   [
     ({"layers.0.kernel": np.ones((6, 4), np.float32)}, r"layers.0.kernel is \(6, 4\), .*\(6, 5\)"),
-    ({"projections.1.mean": None}, r"projections.1.mean is missing, a readout needs \(112,\)"),
-    ({"channels": "[6"}, "metadata name no channels"),
-    ({"channels": "[]"}, "metadata name no channels"),
-    ({"channels": None}, "metadata name no channels"),
+    ({"projections.1.mean": None}, r"projections.1.mean is missing, a readout needs \(80,\)"),
+    ({"channels": "[6"}, "metadata do not name channels"),
+    ({"channels": "[]"}, "metadata do not name channels"),
+    ({"channels": None}, "metadata do not name channels"),
+    ({"enlargement": None}, "metadata do not name channels and enlargement"),
   ],
 )
 def test_a_file_that_is_no_readout_is_told_by_name(readout, tmp_path, change, message):
@@ -234,7 +295,7 @@ def test_a_file_that_is_no_readout_is_told_by_name(readout, tmp_path, change, me
   save_readout(path, readout, {})
   tensors, metadata = read_tensors(path)
   for name, value in change.items():
-    part = metadata if name == "channels" else tensors
+    part = metadata if name in metadata else tensors
     part.pop(name)
     if value is not None:
       part[name] = value

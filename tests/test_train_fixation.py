@@ -28,7 +28,7 @@ from foir360_jax.metrics import Score
 from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, similarity
 from foir360_jax.saliency import FixationReadout, LearnedSaliency, SpectralResidual, load_readout
 from foir360_jax.saliency.alignment import cell_centres, interpolation_matrix, tile_centres
-from foir360_jax.saliency.readout import FEATURES
+from foir360_jax.saliency.readout import COMPONENTS, FEATURES
 from foir360_jax.train import create_state, model_from_state, train_step
 from foir360_jax.train.fixation import (
   BiasedReadout,
@@ -38,6 +38,7 @@ from foir360_jax.train.fixation import (
   example_batches,
   make_examples,
   set_statistics,
+  sharpen,
 )
 
 SIZE = (32, 48)
@@ -47,10 +48,10 @@ CELLS = (4, 6)
 def draw_examples(rng, number):
   """Random features and masses; windows reach beyond the photograph on some sides."""
   examples = {
-    f"features_{stride}": rng.normal(
+    f"features_{stage}": rng.normal(
       size=(number, -(-SIZE[0] // stride), -(-SIZE[1] // stride), channels)
     ).astype(np.float16)
-    for stride, channels in FEATURES.items()
+    for stage, (stride, channels) in FEATURES.items()
   }
   start, end = rng.uniform(-0.6, 0.4, (number, 2)), rng.uniform(0.6, 1.4, (number, 2))
   mass = rng.uniform(0, 1, (number, *CELLS))
@@ -64,7 +65,7 @@ def draw_examples(rng, number):
 
 @pytest.fixture(scope="module")
 def model(draw_parameters):
-  model = draw_parameters(lambda: BiasedReadout((6, 5), 2, rngs=nnx.Rngs(0)))
+  model = draw_parameters(lambda: BiasedReadout(FixationReadout((6, 5), rngs=nnx.Rngs(0)), 2))
   for projection in model.readout.projections:
     projection.deviation[...] = 1 + jnp.abs(projection.deviation[...])
   return model
@@ -72,7 +73,7 @@ def model(draw_parameters):
 
 def reference_divergence(model, examples, index):
   """KL over the cells inside the photograph, times the share of the mass there; and that share."""
-  features = {stride: examples[f"features_{stride}"][[index]] for stride in FEATURES}
+  features = {stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}
   log_density = np.array(model.readout(features, SIZE))[0].astype(float)
   a, b, c = np.asarray(model.bias.coefficients[...])[examples["data_set"][index]]
   x0, y0, x1, y1 = examples["window"][index]
@@ -140,10 +141,10 @@ def draw_pictures(rng, number, size=SIZE):
 def test_features_are_those_of_each_picture_whatever_the_batch(pooling_backbone):
   images = [picture.image for picture in draw_pictures(np.random.default_rng(5), 5)]
   together = compile_backbone(pooling_backbone, 3)(images)
-  for stride, maps in together.items():
+  for stage, maps in together.items():
     assert maps.shape[0] == 5
     for index, image in enumerate(images):
-      alone = pooling_backbone(image[None].astype(np.float32), strides=tuple(FEATURES))[stride]
+      alone = pooling_backbone.stages(image[None].astype(np.float32), tuple(FEATURES))[stage]
       np.testing.assert_allclose(maps[index], alone[0], rtol=1e-5, atol=1e-5)
 
 
@@ -158,10 +159,10 @@ def test_examples_are_the_views_of_all_pictures_in_order(pooling_backbone):
   density = whole.density().reshape(4, 8, 6, 8).sum((1, 3))
   assert min(np.abs(examples["mass"][6] - x).max() for x in (density, density[:, ::-1])) < 1e-6
   images = [whole.image, whole.image[:, ::-1]]
-  for stride in FEATURES:
-    maps = examples[f"features_{stride}"]
+  for stage in FEATURES:
+    maps = examples[f"features_{stage}"]
     assert maps.dtype == np.float16
-    candidates = compile_backbone(pooling_backbone, 2)(images)[stride]
+    candidates = compile_backbone(pooling_backbone, 2)(images)[stage]
     assert min(np.abs(maps[6] - x).max() for x in candidates) < 1e-2
   again = make_examples(data_sets, pooling_backbone, windows=windows, seed=1)
   other = make_examples(data_sets, pooling_backbone, windows=windows, seed=2)
@@ -171,13 +172,46 @@ def test_examples_are_the_views_of_all_pictures_in_order(pooling_backbone):
 
 def test_the_readout_standardises_by_the_statistics_of_the_examples(model):
   examples = draw_examples(np.random.default_rng(7), 4)
-  examples["features_16"] = examples["features_16"] * 3 + 5
+  examples["features_5"] = examples["features_5"] * 3 + 5
   readout = nnx.clone(model.readout)
-  set_statistics(readout, examples)
-  for stride, projection in zip(FEATURES, readout.projections, strict=True):
-    cells = examples[f"features_{stride}"].astype(float).reshape(-1, FEATURES[stride])
+  set_statistics(readout, examples, SIZE)
+  for (number, stage), projection in zip(FEATURES.items(), readout.projections, strict=True):
+    cells = examples[f"features_{number}"].astype(float).reshape(-1, stage.channels)
     np.testing.assert_allclose(projection.mean[...], cells.mean(0), atol=1e-4)
     np.testing.assert_allclose(projection.deviation[...], cells.std(0) + 1e-3, rtol=1e-3)
+
+
+def test_the_appearance_is_the_features_along_their_principal_components(model):
+  rng = np.random.default_rng(13)
+  examples = draw_examples(rng, 3)
+  for stage in FEATURES:  # one direction of large variance that all stages share
+    direction = rng.normal(size=FEATURES[stage].channels)
+    level = np.array([-1.0, 0.0, 1.0])[:, None, None, None]
+    examples[f"features_{stage}"] = (examples[f"features_{stage}"] / 9 + level * direction).astype(
+      np.float16
+    )
+  readout = nnx.clone(model.readout)
+  set_statistics(readout, examples, SIZE)
+  features = {stage: examples[f"features_{stage}"] for stage in FEATURES}
+  _, appearance = readout.observe(features, SIZE)
+  cells = np.asarray(appearance).reshape(-1, COMPONENTS)
+  axes = np.concatenate([projection.axes[...] for projection in readout.projections])
+  np.testing.assert_allclose(axes.T @ axes, np.eye(COMPONENTS), atol=1e-4)
+  assert (axes[np.abs(axes).argmax(0), np.arange(COMPONENTS)] > 0).all()
+  variance = (cells**2).mean(0)
+  assert (np.diff(variance) < 1e-3 * variance[0]).all() and variance[0] > 5 * variance[1]
+  assert abs(np.corrcoef(np.repeat([-1, 0, 1], len(cells) // 3), cells[:, 0])[0, 1]) > 0.95
+  mixed = cells.T @ cells / len(cells)
+  np.testing.assert_allclose(mixed, np.diag(variance), atol=1e-3 * variance[0])
+
+
+def test_a_sharpened_readout_gives_densities_to_a_power(pooling_backbone, model):
+  readout = nnx.clone(model.readout)
+  views = np.random.default_rng(14).integers(0, 256, (2, *SIZE, 3), np.uint8)
+  powers = np.asarray(LearnedSaliency(pooling_backbone, readout)(views), np.float64) ** 1.3
+  sharpen(readout, 1.3)
+  expected = powers / powers.mean((1, 2), keepdims=True)
+  np.testing.assert_allclose(LearnedSaliency(pooling_backbone, readout)(views), expected, rtol=1e-3)
 
 
 def test_batches_are_shuffled_epochs_that_resume_where_they_were():
@@ -213,15 +247,15 @@ def test_the_bias_explains_a_habit_of_looking_at_the_centre_and_the_readout_the_
   windows[:, 2:] = windows[:, :2] + 1
   examples["window"] = windows.astype(np.float32)
   x, y = (2 * (windows[:, [axis]] + (np.arange(n) + 0.5) / n) - 1 for axis, n in ((0, 6), (1, 4)))
-  for stride in FEATURES:  # one channel says something; by others the readout could learn by rote
-    examples[f"features_{stride}"][..., 1 if stride == 8 else 0 :] = 0
+  for stage in FEATURES:  # one channel says something; by others the readout could learn by rote
+    examples[f"features_{stage}"][..., 1 if stage == 3 else 0 :] = 0
   matrices = (interpolation_matrix(cell_centres(n, 8), tile_centres(n, 8)) for n in SIZE)
-  objects = np.einsum("mh,nw,bhw->bmn", *matrices, examples["features_8"][..., 0].astype(float))
+  objects = np.einsum("mh,nw,bhw->bmn", *matrices, examples["features_3"][..., 0].astype(float))
   log = objects - (2 * x**2)[:, None, :] - (3 * y**2)[:, :, None]
   mass = np.exp(log)
   mass *= (np.abs(x) <= 1)[:, None, :] & (np.abs(y) <= 1)[:, :, None]
   examples["mass"] = (mass / mass.sum((1, 2), keepdims=True)).astype(np.float32)
-  model = BiasedReadout((8,), 2, rngs=nnx.Rngs(0))
+  model = BiasedReadout(FixationReadout((8,), rngs=nnx.Rngs(0)), 2)
   model.readout.log_blur[...] = jnp.array(-1.5)
   optimizer = optax.with_extra_args_support(optax.adam(0.02))
   graphdef, state = create_state(model, optimizer)
@@ -236,7 +270,7 @@ def test_the_bias_explains_a_habit_of_looking_at_the_centre_and_the_readout_the_
   trained = model_from_state(graphdef, state)
   assert losses[-1] < 0.1 * losses[0]
   np.testing.assert_allclose(trained.bias.coefficients[...][:, :2], [[-2, -3]] * 2, atol=0.5)
-  features = {stride: examples[f"features_{stride}"] for stride in FEATURES}
+  features = {stage: examples[f"features_{stage}"] for stage in FEATURES}
   got = np.asarray(trained.readout(features, SIZE))
   got, objects = (v - v.mean((1, 2), keepdims=True) for v in (got, objects))
   assert np.corrcoef(got.ravel(), objects.ravel())[0, 1] > 0.9
@@ -317,6 +351,7 @@ def settings(prepared_fixations, pooling_backbone, monkeypatch):
   config.data.windows = (1.0, 0.75)
   config.data.batch_size = 4
   config.model.channels = (8,)
+  config.model.enlargement = 1.5
   config.train.steps = 4
   config.train.log_every = 2
   config.evaluate.batch_size = 2
@@ -332,7 +367,8 @@ def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
   assert json.loads((tmp_path / "config.json").read_text())["task"] == "fixation"
   assert (tmp_path / "evaluation.png").stat().st_size > 1000
   assert "together, 4 pictures" in capsys.readouterr().out
-  assert load_readout(tmp_path / run_fixation.WEIGHTS).bias.shape == (8,)
+  trained = load_readout(tmp_path / run_fixation.WEIGHTS)
+  assert trained.bias.shape == (8,) and trained.enlargement == settings.model.enlargement
   settings.evaluate.split = "test"
   run.evaluate_run(settings, str(tmp_path))
   report = json.loads((tmp_path / "metrics.json").read_text())
@@ -362,8 +398,8 @@ def test_the_bias_of_a_place_is_a_parabola_of_its_data_set():
 
 def test_a_readout_may_have_one_hidden_layer_or_more(draw_parameters):
   features = {
-    stride: jnp.ones((1, -(-32 // stride), -(-48 // stride), channels))
-    for stride, channels in FEATURES.items()
+    number: jnp.ones((1, -(-32 // stride), -(-48 // stride), channels))
+    for number, (stride, channels) in FEATURES.items()
   }
   for channels in ((3,), (4, 3, 2)):
     readout = draw_parameters(lambda channels=channels: FixationReadout(channels, rngs=nnx.Rngs(0)))

@@ -17,8 +17,12 @@ from foir360_jax.weak_labels.variants import VARIANTS, strengths
 NUM_VIEWS = 3
 
 
-def draw_example(rng, name, *, count=7):
-  """Importance is the saliency that was not there in the bare scene, and a little size."""
+def draw_example(rng, name, *, count=7, look=0.0, habit=0.0):
+  """Importance is the saliency that was not there in the bare scene, and a little size.
+
+  Of the three channels of the appearance the first counts `look`; the last tells how far out in the
+  photograph an object is, with some noise, and for that people have a habit of strength `habit`.
+  """
   own = rng.normal(size=count)
   place = rng.normal(size=count)
   log_area = rng.uniform(-6, -2, count).astype(np.float32)
@@ -34,9 +38,16 @@ def draw_example(rng, name, *, count=7):
   order = np.argsort(np.argsort(-first[..., 0], axis=1), axis=1).astype(np.int32)
   none = np.zeros(0, np.uint8)
   scene = Scene(none, none, np.exp(log_area), np.zeros(count, np.float32), np.ones(count, bool))
-  relevance = np.argsort(np.argsort(own + 0.2 * log_area)).astype(np.float32)
-  local = LocalRanks(history, order, visibility, np.int32(3))
-  return Example(name, local, scene, relevance, np.exp(log_area) / 12, np.exp(first[-1, :, 0]))
+  place = rng.uniform(-1, 1, (count, 2))
+  distance = (place**2).sum(1)
+  looks = rng.normal(size=(count, 3))
+  looks[:, 2] = distance + 0.3 * looks[:, 2]
+  appearance = np.broadcast_to(looks, (NUM_VIEWS, count, 3)).astype(np.float32)
+  value = own + 0.2 * log_area + look * looks[:, 0] - habit * distance
+  relevance = np.argsort(np.argsort(value)).astype(np.float32)
+  local = LocalRanks(history, order, visibility, appearance, np.int32(3))
+  pixels, saliency_sum = np.exp(log_area) / 12, np.exp(first[-1, :, 0])
+  return Example(name, local, scene, relevance, pixels, saliency_sum, place)
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +92,55 @@ def test_a_variant_sees_no_more_than_it_may(parts, scores):
   assert alone.visibility.shape == (1, 7)
   np.testing.assert_array_equal(alone.order, example.local.order[-1:])
   assert scores["without_views"].local_views == (0.0,) * len(LOCAL_TERMS)
+  assert VARIANTS["without_appearance"].restrict(example.local).appearance.shape == (3, 7, 0)
 
 
 def test_without_the_collector_the_view_that_sees_most_of_an_object_decides(parts, scores):
   example, score = parts[1]["made_up"][3], scores["without_collector"]
   local = np.asarray(
-    score.local_score(np.log(example.scene.area), example.scene.elevation, example.local.history)
+    score.local_score(
+      np.log(example.scene.area),
+      example.scene.elevation,
+      example.local.history,
+      example.local.appearance,
+    )
   )
   best = example.local.visibility.argmax(0)
   expected = local[best, np.arange(len(best))]
   value = strengths(example, score, VARIANTS["without_collector"])
   np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_the_appearance_counts_and_the_habit_of_looking_at_the_middle_does_not():
+  rng = np.random.default_rng(1)
+  parts = tuple(
+    {"made_up": [draw_example(rng, f"{part}_{n}", look=1.0, habit=1.5) for n in range(80)]}
+    for part in ("a", "b")
+  )
+  full = fit_object_score(*parts, VARIANTS["full"])
+  for coefficients in (full.appearance_views, full.appearance_whole):
+    looks, nothing, distance = coefficients
+    # The last channel would be taken for the habit itself, were there no terms for the place.
+    assert looks > 1 and abs(nothing) < 0.25 and abs(distance) < 0.25 * looks
+  blind = fit_object_score(*parts, VARIANTS["without_appearance"])
+  assert blind.appearance_views == blind.appearance_whole == ()
+  assert agreement(parts, full, "full") > agreement(parts, blind, "without_appearance") + 0.03
+  # In panoramas, which have no middle, nothing is fitted beside what is kept.
+  example = parts[0]["made_up"][0]
+  panorama = example._replace(place=np.zeros_like(example.place))
+  fit_object_score({"a": [panorama]}, {"a": [panorama]}, VARIANTS["full"])
+
+
+def test_an_appearance_that_coefficients_do_not_fit_is_refused(parts, scores):
+  example = parts[0]["made_up"][0]
+  known = np.log(example.scene.area), example.scene.elevation, example.local.history
+  appearance = example.local.appearance
+  with pytest.raises(ValueError, match=r"appearance of 3 channels .* gives 2; fit them anew"):
+    scores["full"].local_score(*known, appearance[..., :2])
+  without = scores["full"]._replace(appearance_views=(), appearance_whole=())
+  expected = without.local_score(*known, appearance)
+  np.testing.assert_array_equal(scores["full"].local_score(*known, appearance[..., :0]), expected)
+  assert np.abs(scores["full"].local_score(*known, appearance) - expected).max() > 0
 
 
 def test_importance_lies_in_the_unit_interval_and_follows_the_strength(parts, scores):
@@ -124,7 +173,9 @@ def test_the_report_sets_the_method_beside_baselines_and_variants(parts, scores)
   figures = report.judge(examples, all_scores)
   assert figures["pictures"] == 40 and figures["objects"] == 280
   rankers = figures["rankers"]
-  assert set(rankers) == {*VARIANTS, *report.BASELINES}
+  assert set(rankers) == {*VARIANTS, *report.BASELINES, *report.OF_PHOTOGRAPHS}
+  panoramas = [example._replace(place=np.zeros((7, 2))) for example in examples[:2]]
+  assert set(report.judge(panoramas, all_scores)["rankers"]) == {*VARIANTS, *report.BASELINES}
   assert rankers["full"]["gain"]["mean"] == 0
   for name in ("area", "without_erasing", "saliency_sum"):
     gain = rankers[name]["gain"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foir360_jax.saliency import Observation
 from foir360_jax.weak_labels.local import Views, rank_views
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.reference import rank_views_plainly
@@ -25,6 +26,15 @@ def brightness(views):
   """A saliency that any change of a picture changes everywhere: red stands out from the mean."""
   red = views[..., 0]
   return 1.0 + jnp.maximum(red - 0.7 * red.mean((1, 2), keepdims=True), 0.0)
+
+
+class Described:
+  """The same saliency, with an appearance of two channels on a coarse grid of its own, 5 x 7."""
+
+  def observe(self, views):
+    bands = [part.mean(1) for part in jnp.array_split(views[..., 1:], 5, axis=1)]
+    tiles = [part.mean(2) for part in jnp.array_split(jnp.stack(bands, axis=1), 7, axis=2)]
+    return Observation(brightness(views), jnp.stack(tiles, axis=2))
 
 
 def draw_views(rng, num_views, num_objects, padding=0):
@@ -53,7 +63,7 @@ def draw_views(rng, num_views, num_objects, padding=0):
 def compiled(views, max_erased=128):
   return rank_views(
     views,
-    saliency=brightness,
+    saliency=Described(),
     choose=SCORE.erasing_score,
     fill="mean",
     grow_px=1,
@@ -71,6 +81,8 @@ def assert_same(ranks, expected):
   np.testing.assert_allclose(ranks.visibility, expected.visibility, rtol=1e-5, atol=1e-6)
   for part, wanted in zip(ranks.history, expected.history, strict=True):
     np.testing.assert_allclose(part, wanted, rtol=1e-4, atol=1e-4)
+  assert ranks.appearance.shape == (*ranks.order.shape, 2)
+  np.testing.assert_allclose(ranks.appearance, expected.appearance, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -79,7 +91,7 @@ def test_the_pool_computes_what_plain_loops_do(seed, max_erased):
   views = draw_views(np.random.default_rng(seed), num_views=5, num_objects=5)
   expected = rank_views_plainly(
     views,
-    saliency=brightness,
+    saliency=Described(),
     choose=SCORE.erasing_score,
     fill="mean",
     grow_px=1,
@@ -88,6 +100,18 @@ def test_the_pool_computes_what_plain_loops_do(seed, max_erased):
   ranks = compiled_as_numpy(views, max_erased=max_erased)
   assert_same(ranks, expected)
   assert ranks.evaluations == expected.evaluations
+
+
+def test_the_appearance_is_the_mean_over_what_a_view_holds_of_an_object_and_needs_no_model_for_it():
+  views = draw_views(np.random.default_rng(2), num_views=5, num_objects=5)
+  flat = views._replace(images=np.full_like(views.images, (1.0, 2.0, 3.0)))
+  ranks = compiled_as_numpy(flat)
+  expected = np.where(ranks.visibility[..., None] > 0, [2.0, 3.0], 0.0)
+  np.testing.assert_allclose(ranks.appearance, expected, rtol=1e-5)
+  options = {"saliency": brightness, "choose": SCORE.erasing_score, "fill": "mean"}
+  plain = rank_views(jax.tree.map(jnp.asarray, views), **options)
+  assert plain.appearance.shape == (5, 5, 0)
+  assert rank_views_plainly(views, **options).appearance.shape == (5, 5, 0)
 
 
 def test_only_views_in_which_something_was_erased_are_computed_again():

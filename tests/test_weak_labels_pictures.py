@@ -4,8 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foir360_jax.weak_labels.examples import box_masks
+from foir360_jax.saliency import Observation
+from foir360_jax.weak_labels.examples import box_masks, measure_faces, read_faces
+from foir360_jax.weak_labels.object_score import LOCAL_TERMS, ObjectScore
 from foir360_jax.weak_labels.pictures import CropPlan, picture_views
+from foir360_jax.weak_labels.program import Strategy
 
 PLAN = CropPlan(whole_size=(24, 32), crop_size=(24, 32), share=0.5, cell=4)
 
@@ -66,3 +69,59 @@ def test_boxes_cover_the_pixels_whose_centres_they_hold_and_at_least_one():
   masks = box_masks(boxes, (4, 8))
   assert masks.sum((1, 2)).tolist() == [4, 1, 1, 2]
   assert masks[0, :2, 1:3].all() and masks[1, 1, 2] and masks[2, 0, 0] and masks[3, 2:, 7].all()
+
+
+def crowd_example(rng, name, boxes, rank):
+  image = rng.integers(0, 256, (48, 64, 3), np.uint8)
+  return {
+    "image_id": name,
+    "image": image,
+    "boxes": np.array(boxes, np.float32),
+    "box_rank": np.array(rank, np.int32),
+  }
+
+
+class _Shades:
+  """Red is looked at; the appearance is the picture's other two channels, a cell for 8 pixels."""
+
+  def observe(self, views):
+    cells = views[..., 1:].reshape(len(views), views.shape[1] // 8, 8, views.shape[2] // 8, 8, 2)
+    return Observation(1.0 + views[..., 0], cells.mean((2, 4)))
+
+  def __call__(self, views):
+    return self.observe(views).density
+
+
+def test_faces_are_measured_with_their_place_in_the_photograph_and_their_appearance():
+  rng = np.random.default_rng(0)
+  boxes = [[0, 0, 16, 16], [40, 32, 56, 48], [32, 8, 48, 24]]
+  source = [  # as a prepared split: its examples by their index
+    crowd_example(rng, "three", boxes, [2, -1, 1]),
+    crowd_example(rng, "one", boxes[:1], [1]),  # nothing to order
+  ]
+  plan = CropPlan(whole_size=(48, 64), crop_size=(24, 32))
+  (picture,) = read_faces(source)
+  np.testing.assert_allclose(picture.place, [[-0.75, -2 / 3], [0.5, 2 / 3], [0.25, -1 / 3]])
+  assert picture.relevance.tolist() == [1, 0, 2]
+  score = ObjectScore(
+    (1.0, 0.0, 0.8, 0.2), *[(0.0,) * len(LOCAL_TERMS)] * 2, (0.0,) * 4, 0.1, 1.0, 1.0, 0.0
+  )
+  strategy = Strategy(fill="mean", max_erased=1, max_erased_whole=1)
+  (example,) = measure_faces(
+    [picture],
+    saliency=_Shades(),
+    strategy=strategy,
+    object_score=score,
+    plan=plan,
+    batch_size=2,
+  )
+  np.testing.assert_array_equal(example.place, picture.place)
+  assert example.local.appearance.shape == (6, 3, 2)
+  image = picture.image.astype(float)
+  density = 1 + image[..., 0]
+  for number, (x0, y0, x1, y1) in enumerate(boxes):
+    inside = image[y0:y1, x0:x1, 1:].mean((0, 1))
+    # Cells of the appearance are interpolated, so that its neighbours have a little say.
+    np.testing.assert_allclose(example.local.appearance[-1, number], inside, atol=12)
+    share = density[y0:y1, x0:x1].sum() / density.sum()
+    np.testing.assert_allclose(example.saliency_sum[number], share, rtol=1e-4)

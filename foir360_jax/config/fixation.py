@@ -17,21 +17,24 @@ def fixation_config() -> ConfigDict:
   config.data.degrees = (26 / 1024, 24 / 800)
   config.data.data_dir = "data"
   config.data.train_split = "train"
-  config.data.height = 336  # to which all pictures are brought
+  config.data.height = 336  # to which all pictures are brought; figures are measured at it
   config.data.width = 448
   # Sides of the views of each training picture as shares of its own, one view each. Above 1 the
   # mirror image of the picture is around it.
-  config.data.windows = (1.0, 1.0, 0.7, 1.4)
+  config.data.windows = (1.0, 1.0, 0.7, 1.4, 0.85)
   config.data.batch_size = 16
 
   config.model = ConfigDict()
-  config.model.channels = (64, 32)  # of the hidden layers
-  config.model.dropout = 0.3  # share of the first one's channels that a view does without
+  config.model.enlargement = 12 / 7  # of pictures, for the backbone: its maps are coarse
+  config.model.channels = (128, 64)  # of the hidden layers
+  # Exponent of the density at use: the centre bias, which is dropped there, had sharpened it.
+  config.model.sharpness = 1.3
+  config.model.dropout = 0.5  # share of the first one's channels that a view does without
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 3e-3
   config.optimizer.warmup_steps = 20
-  config.optimizer.weight_decay = 0.1
+  config.optimizer.weight_decay = 0.3
   config.optimizer.b2 = 0.99
   config.optimizer.clip_norm = 1.0
 
@@ -70,6 +73,17 @@ def validate_fixation(config: ConfigDict) -> None:
     raise ValueError(
       f"config.model.channels must be one or more numbers of channels, not {config.model.channels}"
     )
+  if not 1 <= config.model.enlargement <= 4:
+    raise ValueError(f"config.model.enlargement must be in [1, 4], not {config.model.enlargement}")
+  for field in ("height", "width"):
+    enlarged = data[field] * config.model.enlargement
+    if abs(enlarged - CELL * round(enlarged / CELL)) > 1e-6:
+      raise ValueError(
+        f"config.data.{field} times config.model.enlargement must be divisible by {CELL}, and"
+        f" {data[field]} * {config.model.enlargement:.4g} = {enlarged:.4g} is not"
+      )
+  if not config.model.sharpness > 0:
+    raise ValueError(f"config.model.sharpness must be above 0, not {config.model.sharpness}")
   if not 0 <= config.model.dropout < 1:
     raise ValueError(f"config.model.dropout must be in [0, 1), not {config.model.dropout}")
   for section in ("data", "evaluate"):

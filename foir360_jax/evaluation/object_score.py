@@ -1,9 +1,11 @@
 """Fits the object score of the weak labels: `python -m foir360_jax.evaluation.object_score`.
 
-Writes the coefficients of the method and of each variant of it. Fitted on the train part of
-`fixations/crowd` and the first 100 panoramas of the validation split of `synthetic360/128x256`,
-which weigh alike; the prior's weight is chosen on the tune part and the next 100. The test parts
-are not opened.
+Writes the coefficients of the method and of each variant of it. Local scores are fitted on the tune
+part of `fixations/crowd` alone: what draws the eye is learned from people. The prior is fitted on
+the same and on the first 100 panoramas of the validation split of `synthetic360/128x256`, which
+weigh alike and have objects all over the sphere; its weight is chosen on the tune part and the next
+100. The test parts are not opened. Nor is the train part of `crowd` of use here: the readout knows
+where people looked in those pictures, so that its saliency would be trusted more than it deserves.
 
   python datasets/prepare.py --dataset=fixations/crowd --manual_dir=CROWD --data_dir=data
   python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
@@ -11,6 +13,7 @@ are not opened.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
@@ -31,8 +34,9 @@ from foir360_jax.weak_labels.program import Strategy
 from foir360_jax.weak_labels.variants import VARIANTS
 
 PANORAMAS = "synthetic360/128x256"
+LOCAL_FROM = (FACES,)
 SPLITS = {
-  FACES: ("train", "tune"),
+  FACES: ("tune", "tune"),
   PANORAMAS: ("validation[:100]", "validation[100:200]"),
 }
 # Measurements depend on its `erasing` alone, which is not fitted.
@@ -69,14 +73,22 @@ def main():
 def fit_variants(saliency_name: str, data_dir: str) -> dict:
   """Returns the coefficients of every variant, as they stand in the file."""
   saliency = build_saliency(saliency_name)
-  parts: tuple[dict[str, list[Example]], ...] = ({}, {})
-  for name, splits in SPLITS.items():
-    for part, split in zip(parts, splits, strict=True):
-      part[name] = measure_prepared(
-        name, data_dir, split, saliency=saliency, strategy=Strategy(), object_score=START
-      )
-      print(f"{saliency_name}: measured {len(part[name])} pictures of {name} {split}", flush=True)
-  return {name: fit_object_score(*parts, variant).to_json() for name, variant in VARIANTS.items()}
+
+  @functools.cache
+  def measured(name: str, split: str) -> list[Example]:
+    examples = measure_prepared(
+      name, data_dir, split, saliency=saliency, strategy=Strategy(), object_score=START
+    )
+    print(f"{saliency_name}: measured {len(examples)} pictures of {name} {split}", flush=True)
+    return examples
+
+  parts = [
+    {name: measured(name, splits[index]) for name, splits in SPLITS.items()} for index in range(2)
+  ]
+  return {
+    name: fit_object_score(*parts, variant, local_from=LOCAL_FROM).to_json()
+    for name, variant in VARIANTS.items()
+  }
 
 
 if __name__ == "__main__":

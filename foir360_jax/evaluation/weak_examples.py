@@ -66,4 +66,6 @@ def _ranked_scenes(folder: str | pathlib.Path) -> Iterator[Labelled]:
   for scene in open_scenes(folder):
     if len(scene.objects) >= 2 and scene.is_ranked and scene.image_file is not None:
       panorama = read_panorama(scene.image_file)
-      yield Labelled(scene.id, panorama, scene.masks(), np.asarray(scene.relevance()))
+      masks = scene.masks()
+      place = np.zeros((len(masks), 2))
+      yield Labelled(scene.id, panorama, masks, np.asarray(scene.relevance()), place)

@@ -43,6 +43,10 @@ BASELINES: dict[str, Callable[[Example], np.ndarray]] = {
   "horizon": lambda example: -np.abs(example.scene.elevation),
   "saliency_sum": lambda example: example.saliency_sum,
 }
+OF_PHOTOGRAPHS: dict[str, Callable[[Example], np.ndarray]] = {
+  # Where photographers put what matters; a panorama has no middle, so it is no rival there.
+  "middle_of_photograph": lambda example: -np.hypot(*example.place.T),
+}
 POLAR_SINE = np.sin(np.radians(45))
 
 SPLITS = {
@@ -57,7 +61,12 @@ def main():
   parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
   parser.add_argument("--out", required=True, help="JSON file for all figures")
   parser.add_argument("--saliency", default="learned", choices=NAMES)
-  parser.add_argument("--split", default="test", choices=SPLITS, help="look on tune, judge on test")
+  parser.add_argument(
+    "--split",
+    default="test",
+    choices=SPLITS,
+    help="judge on test; on the faces of tune the score is fitted",
+  )
   parser.add_argument("--scenes", help="also a folder of ranked panoramas, of any format")
   parser.add_argument(
     "--groups",
@@ -134,7 +143,9 @@ def judge(
     name: [strengths(example, scores[name], variant) for example in examples]
     for name, variant in VARIANTS.items()
   }
-  values |= {name: [ranker(e) for e in examples] for name, ranker in BASELINES.items()}
+  photographs = any(example.place.any() for example in examples)
+  baselines = BASELINES | (OF_PHOTOGRAPHS if photographs else {})
+  values |= {name: [ranker(e) for e in examples] for name, ranker in baselines.items()}
   correlations = {
     name: _scores(rank_correlation, examples, of_ranker) for name, of_ranker in values.items()
   }

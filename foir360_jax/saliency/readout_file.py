@@ -37,7 +37,8 @@ def save_readout(
   """
   tensors = {name: np.asarray(value) for name, value in _named(nnx.state(readout)).items()}
   channels = [layer.kernel.shape[0] for layer in readout.layers]
-  metadata = {**metadata, "channels": json.dumps(channels)}
+  built_with = {"channels": channels, "enlargement": readout.enlargement}
+  metadata = {**metadata, **{name: json.dumps(value) for name, value in built_with.items()}}
   data = safetensors.numpy.save({**tensors, **(extra or {})}, metadata=metadata)
   write_atomically(path, data)
 
@@ -51,9 +52,12 @@ def load_readout(path: str | os.PathLike = COMMITTED) -> FixationReadout:
   tensors, metadata = read_tensors(path)
   try:
     channels = tuple(int(width) for width in json.loads(metadata["channels"]))
-    readout = nnx.eval_shape(lambda: FixationReadout(channels, rngs=nnx.Rngs(0)))
+    enlargement = float(json.loads(metadata["enlargement"]))
+    readout = nnx.eval_shape(lambda: FixationReadout(channels, enlargement, rngs=nnx.Rngs(0)))
   except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{path}: its metadata name no channels of a readout; {_CURE}") from error
+    raise ValueError(
+      f"{path}: its metadata do not name channels and enlargement of a readout; {_CURE}"
+    ) from error
   graphdef, state = nnx.split(readout)
   for name, abstract in _named(state).items():
     shape = tensors[name].shape if name in tensors else "missing"

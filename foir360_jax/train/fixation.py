@@ -20,13 +20,15 @@ from flax import nnx
 
 from foir360_jax.data.fixations import FixatedPicture, draw_view
 from foir360_jax.models.encoders import EfficientNetLite0
-from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout
+from foir360_jax.saliency.readout import CELL, COMPONENTS, FEATURES, FixationReadout, at_tiles
 from foir360_jax.train.step import Objective
 
+_VIEWS_FOR_AXES = 256  # spread over all examples; the axes need no more
+
 Examples = dict[str, np.ndarray]
-"""N views, and so a batch of them: `features_8`, `features_16`, `features_32` [N, h, w, C] float16,
-`mass` [N, h / 8, w / 8], `window` [N, 4] (see `foir360_jax.data.fixations.View`), `data_set` [N]
-int32, and in batches `seed` [B] uint32."""
+"""N views, and so a batch of them: `features_3` to `features_7` [N, h, w, C] float16 (the stages of
+`FEATURES`), `mass` [N, h / 8, w / 8], `window` [N, 4] (see `foir360_jax.data.fixations.View`),
+`data_set` [N] int32, and in batches `seed` [B] uint32."""
 
 
 class CentreBias(nnx.Module):
@@ -49,13 +51,12 @@ class BiasedReadout(nnx.Module):
   """What is trained: the readout and the bias.
 
   Args:
-    channels: of the readout.
+    readout: the part that is kept.
     num_data_sets: number of data sets.
-    rngs: source of the initial kernels.
   """
 
-  def __init__(self, channels: Sequence[int], num_data_sets: int, *, rngs: nnx.Rngs):
-    self.readout = FixationReadout(channels, rngs=rngs)
+  def __init__(self, readout: FixationReadout, num_data_sets: int):
+    self.readout = readout
     self.bias = CentreBias(num_data_sets)
 
 
@@ -74,7 +75,7 @@ def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective
 
 
 def _divergence(size, dropout, model: BiasedReadout, batch: Mapping[str, jax.Array]):
-  features = {stride: batch[f"features_{stride}"] for stride in FEATURES}
+  features = {number: batch[f"features_{number}"] for number in FEATURES}
   keep = _keep(batch["seed"], model.readout.bias.shape[0], dropout)
   log_density = model.readout(features, size, keep)
   x, y = _places(batch["window"], log_density.shape[1:])
@@ -109,13 +110,13 @@ def _places(window: jax.Array, shape: tuple[int, int]) -> tuple[jax.Array, jax.A
 def compile_backbone(
   backbone: EfficientNetLite0, batch_size: int
 ) -> Callable[[Sequence[np.ndarray]], dict[int, np.ndarray]]:
-  """Returns a function from pictures of one size to {stride: [N, h, w, C] float32}.
+  """Returns a function from pictures of one size to {stage: [N, h, w, C] float32}.
 
   Args:
     backbone: gives the features.
     batch_size: pictures that are computed at once.
   """
-  compute = jax.jit(lambda backbone, images: backbone(images, strides=tuple(FEATURES)))
+  compute = jax.jit(lambda backbone, images: backbone.stages(images, tuple(FEATURES)))
 
   def run(images: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
     parts = []
@@ -123,8 +124,8 @@ def compile_backbone(
       chunk = np.stack(images[start : start + batch_size]).astype(np.float32)
       padding = [(0, batch_size - len(chunk)), *[(0, 0)] * 3]  # always the same shape
       maps = jax.device_get(compute(backbone, np.pad(chunk, padding)))
-      parts.append({stride: x[: len(chunk)] for stride, x in maps.items()})
-    return {stride: np.concatenate([part[stride] for part in parts]) for stride in FEATURES}
+      parts.append({number: x[: len(chunk)] for number, x in maps.items()})
+    return {number: np.concatenate([part[number] for part in parts]) for number in FEATURES}
 
   return run
 
@@ -136,7 +137,7 @@ def make_examples(
   windows: Sequence[float],
   seed: int,
 ) -> Examples:
-  """Draws the views and passes them through the backbone: some 0.4 MB a view of 336 x 448.
+  """Draws the views and passes them through the backbone: 1.3 MB a view of 504 x 672.
 
   Args:
     data_sets: pictures of one size.
@@ -146,25 +147,36 @@ def make_examples(
   """
   features_of = compile_backbone(backbone, batch_size=len(windows))
   rng = np.random.default_rng(seed)
-  columns: dict[str, list[np.ndarray]] = {}
+  length = len(windows) * sum(map(len, data_sets))
+  columns: Examples = {}
+  start = 0
   for number, pictures in enumerate(data_sets):
     for picture in pictures:
       density = picture.density()
       views = [draw_view(picture, density, share, CELL, rng) for share in windows]
       maps = features_of([view.image for view in views])
-      rows = {f"features_{stride}": x.astype(np.float16) for stride, x in maps.items()}
+      rows = {f"features_{number}": x.astype(np.float16) for number, x in maps.items()}
       rows |= {"mass": np.stack([view.mass for view in views])}
       rows |= {"window": np.stack([view.window for view in views])}
       rows |= {"data_set": np.full(len(views), number, np.int32)}
       for key, value in rows.items():
-        columns.setdefault(key, []).append(value)
-  return {key: np.concatenate(columns.pop(key)) for key in list(columns)}
+        if key not in columns:  # gigabytes: nothing is held twice
+          columns[key] = np.empty((length, *value.shape[1:]), value.dtype)
+        columns[key][start : start + len(views)] = value
+      start += len(views)
+  return columns
 
 
-def set_statistics(readout: FixationReadout, examples: Examples) -> None:
-  """Sets the mean and the deviation of each channel by which the readout standardises features."""
-  for stride, projection in zip(FEATURES, readout.projections, strict=True):
-    maps = examples[f"features_{stride}"]
+def set_statistics(readout: FixationReadout, examples: Examples, size: tuple[int, int]) -> None:
+  """Sets what the readout knows of the features: mean and deviation of channels, principal axes.
+
+  Args:
+    readout: is changed.
+    examples: all views.
+    size: (h, w) of the views.
+  """
+  for number, projection in zip(FEATURES, readout.projections, strict=True):
+    maps = examples[f"features_{number}"]
     cells = np.prod(maps.shape[:3])
     total = sum(x.sum((0, 1), np.float64) for x in maps)
     mean = total / cells
@@ -172,6 +184,45 @@ def set_statistics(readout: FixationReadout, examples: Examples) -> None:
     projection.mean[...] = jnp.asarray(mean, jnp.float32)
     # The floor is for channels that are silent on these pictures.
     projection.deviation[...] = jnp.asarray(np.sqrt(squares / cells) + 1e-3, jnp.float32)
+  widths = [stage.channels for stage in FEATURES.values()]
+  parts = np.split(_principal_axes(readout, examples, size), np.cumsum(widths)[:-1])
+  for projection, part in zip(readout.projections, parts, strict=True):
+    projection.axes[...] = jnp.asarray(part, jnp.float32)
+
+
+def _principal_axes(
+  readout: FixationReadout, examples: Examples, size: tuple[int, int]
+) -> np.ndarray:
+  """[sum of C, K] unit vectors of the largest variance of the standardised features of a cell."""
+
+  @jax.jit
+  def products(features: Mapping[int, jax.Array]) -> jax.Array:
+    standardised = [
+      at_tiles((features[number] - projection.mean[...]) / projection.deviation[...], size, stride)
+      for (number, (stride, _)), projection in zip(
+        FEATURES.items(), readout.projections, strict=True
+      )
+    ]
+    cells = jnp.concatenate(standardised, axis=-1)
+    cells = cells.reshape(-1, cells.shape[-1])
+    return cells.T @ cells
+
+  number = len(examples["mass"])
+  chosen = np.unique(np.linspace(0, number - 1, _VIEWS_FOR_AXES).astype(int))
+  covariance = sum(
+    np.asarray(products({stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}))
+    for index in chosen
+  )
+  axes = np.linalg.eigh(covariance.astype(np.float64))[1][:, ::-1][:, :COMPONENTS]
+  # Of the two directions of an axis always the same one.
+  return axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(COMPONENTS)])
+
+
+def sharpen(readout: FixationReadout, exponent: float) -> None:
+  """Changes a readout so that its densities are what they were to the power of `exponent`."""
+  last = readout.layers[-1]
+  last.kernel = nnx.Param(last.kernel[...] * exponent)
+  last.bias = nnx.Param(last.bias[...] * exponent)
 
 
 def example_batches(examples: Examples, batch_size: int, seed: int) -> Iterable[Examples]:

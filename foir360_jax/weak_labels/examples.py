@@ -43,12 +43,14 @@ class Labelled(NamedTuple):
     image: [H, W, 3] uint8 RGB.
     masks: [n, H, W] bool.
     relevance: [n] higher = more important.
+    place: [n, 2] x and y in a photograph, -1 to 1 over it; 0 in a panorama, which has no middle.
   """
 
   name: str
   image: np.ndarray
   masks: np.ndarray
   relevance: np.ndarray
+  place: np.ndarray
 
 
 class Example(NamedTuple):
@@ -61,6 +63,7 @@ class Example(NamedTuple):
     relevance: [n].
     pixels: [n] pixels of each object over those of the picture.
     saliency_sum: [n] saliency of the plain picture, summed over the object's pixels.
+    place: [n, 2] as of `Labelled`.
   """
 
   name: str
@@ -69,6 +72,7 @@ class Example(NamedTuple):
   relevance: np.ndarray
   pixels: np.ndarray
   saliency_sum: np.ndarray
+  place: np.ndarray
 
 
 def read_faces(source: PreparedSource) -> Iterator[Labelled]:
@@ -78,8 +82,10 @@ def read_faces(source: PreparedSource) -> Iterator[Labelled]:
     boxes, rank = np.asarray(example["boxes"]), np.asarray(example["box_rank"])
     if 2 <= len(boxes) <= _LIMIT:
       relevance = np.where(rank > 0, rank.max(initial=0) + 1 - rank, 0).astype(np.float32)
-      masks = box_masks(boxes, example["image"].shape[:2])
-      yield Labelled(example["image_id"], example["image"], masks, relevance)
+      height, width = example["image"].shape[:2]
+      masks = box_masks(boxes, (height, width))
+      place = (boxes[:, :2] + boxes[:, 2:]) / (width, height) - 1
+      yield Labelled(example["image_id"], example["image"], masks, relevance, place)
 
 
 def read_panoramas(source: PreparedSource) -> Iterator[Labelled]:
@@ -89,7 +95,8 @@ def read_panoramas(source: PreparedSource) -> Iterator[Labelled]:
     image, relevance = example["image"], np.asarray(example["importance"], np.float32)
     masks = unpack_masks(example["masks"], image.shape[1])
     if 2 <= len(masks) <= _LIMIT:
-      yield Labelled(str(example["image_id"]), image, masks, relevance)
+      place = np.zeros((len(masks), 2))
+      yield Labelled(str(example["image_id"]), image, masks, relevance, place)
 
 
 def box_masks(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -207,6 +214,7 @@ def _measure(
         relevance=picture.relevance,
         pixels=picture.masks.mean((1, 2)),
         saliency_sum=summed[index, :count],
+        place=picture.place,
       )
 
   waiting: dict[tuple, list] = {}

@@ -3,10 +3,17 @@
 Logistic regression on pairs: of two objects that a view sees together, the terms of their local
 scores say how likely the one is ranked above the other; likewise the prior's terms, on all pairs.
 A picture's pairs together weigh 1, weighted among themselves by visibility, and each data set as
-much as the others. Axes: V views, n objects, K terms, M pairs.
+much as the others.
+
+People look at the middle of a photograph more than at its edges. What an object looks like tells
+where in the photograph it is (what photographers put into the middle is larger, sharper, and turned
+to them), so coefficients would learn that habit. Terms for the place in the photograph are fitted
+beside them, explain it away, and are dropped: a panorama has no such middle.
+
+Axes: V views, n objects, K terms, M pairs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -14,6 +21,8 @@ from scipy.special import expit
 
 from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.object_score import (
+  LOCAL_TERMS,
+  PRIOR_TERMS,
   SALIENCY_SUM,
   ObjectScore,
   local_terms,
@@ -21,13 +30,22 @@ from foir360_jax.weak_labels.object_score import (
 )
 from foir360_jax.weak_labels.variants import Variant, strengths
 
-_RIDGE = 1e-3  # of the mean loss, on standardised terms
+_RIDGE = 1e-3  # of the mean loss, on standardised terms;
+_APPEARANCE_RIDGE = 3e-2  # more on these many, of which each says little,
+_HABIT_RIDGE = 1e-6  # and none on what is to be explained away
 PRIOR_WEIGHTS = (0.03, 0.1, 0.3, 1.0)
 WHOLE_WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+Coefficients = tuple[float, ...]
+Pairs = Callable[[Example], tuple[np.ndarray, np.ndarray]]
+NUM_HABITS = 3  # terms of the place in a photograph
 
 
 def fit_object_score(
-  train: Mapping[str, Sequence[Example]], tune: Mapping[str, Sequence[Example]], variant: Variant
+  train: Mapping[str, Sequence[Example]],
+  tune: Mapping[str, Sequence[Example]],
+  variant: Variant,
+  *,
+  local_from: Collection[str] | None = None,
 ) -> ObjectScore:
   """Fits local scores and prior on `train`, chooses the weights of prior and views on `tune`.
 
@@ -35,6 +53,8 @@ def fit_object_score(
     train: examples by data set, measured with a score that erases by `SALIENCY_SUM`.
     tune: other examples by data set.
     variant: which of the measurements are used, and how.
+    local_from: data sets of `train` to which the local scores are fitted; None: to all. The prior
+      always is fitted to all.
 
   Returns:
     The coefficients, rounded to four digits.
@@ -44,19 +64,23 @@ def fit_object_score(
     for name, part in train.items()
   }
 
-  def fitted(pairs: Callable[[Example], tuple[np.ndarray, np.ndarray]]) -> tuple[float, ...]:
-    coefficients = _logistic([[pairs(example) for example in part] for part in views.values()])
-    return tuple(float(f"{value:.4g}") for value in coefficients)
+  def fitted(pairs: Pairs, known: int, names: Collection[str]) -> Coefficients:
+    sets = [[pairs(example) for example in views[name]] for name in names]
+    ridges = np.full(sets[0][0][0].shape[1], _APPEARANCE_RIDGE)
+    ridges[:known], ridges[-NUM_HABITS:] = _RIDGE, _HABIT_RIDGE
+    return tuple(float(f"{value:.4g}") for value in _logistic(sets, ridges)[:-NUM_HABITS])
 
-  coefficients = (
-    SALIENCY_SUM,
-    fitted(lambda example: _local_pairs(example, slice(0, -1))),
-    fitted(lambda example: _local_pairs(example, slice(-1, None))),
-    fitted(_prior_pairs),
+  known = len(LOCAL_TERMS)
+  of_views, of_whole = (
+    fitted(lambda example, part=part: _local_pairs(example, part), known, local_from or views)
+    for part in (slice(0, -1), slice(-1, None))
   )
+  prior = fitted(_prior_pairs, len(PRIOR_TERMS), views)
+  coefficients = SALIENCY_SUM, of_views[:known], of_whole[:known], prior
+  appearance = of_views[known:], of_whole[known:]
   weights = WHOLE_WEIGHTS if variant.has_views and variant.collector else (1.0,)
   candidates = [
-    ObjectScore(*coefficients, prior_weight, whole_weight, 1.0, 0.0)
+    ObjectScore(*coefficients, prior_weight, whole_weight, 1.0, 0.0, *appearance)
     for prior_weight in PRIOR_WEIGHTS
     for whole_weight in weights
   ]
@@ -81,10 +105,12 @@ def _loss(example: Example, score: ObjectScore, variant: Variant) -> float:
 
 def _local_pairs(example: Example, views: slice) -> tuple[np.ndarray, np.ndarray]:
   """Differences of terms [M, K] of pairs in their true order in `views`, and weights [M], sum 1."""
-  history, visibility = jax.tree.map(
-    lambda x: x[views], (example.local.history, example.local.visibility)
+  history, _, visibility, appearance, _ = jax.tree.map(
+    lambda x: x[views] if x.ndim else x, example.local
   )
-  terms = np.asarray(local_terms(np.log(example.scene.area), example.scene.elevation, history))
+  known = np.asarray(local_terms(np.log(example.scene.area), example.scene.elevation, history))
+  habit = np.broadcast_to(_habit_terms(example), (*known.shape[:2], NUM_HABITS))
+  terms = np.concatenate([known, appearance, habit], axis=-1)
   better = example.relevance[:, None] > example.relevance
   weights = visibility[:, :, None] * visibility[:, None] * better
   view, first, second = np.nonzero(weights)
@@ -92,16 +118,25 @@ def _local_pairs(example: Example, views: slice) -> tuple[np.ndarray, np.ndarray
 
 
 def _prior_pairs(example: Example) -> tuple[np.ndarray, np.ndarray]:
-  terms = np.asarray(prior_terms(np.log(example.scene.area), example.scene.elevation))
+  known = np.asarray(prior_terms(np.log(example.scene.area), example.scene.elevation))
+  terms = np.concatenate([known, _habit_terms(example)], axis=-1)
   first, second = np.nonzero(example.relevance[:, None] > example.relevance)
   return terms[first] - terms[second], _normalised(np.ones(len(first)))
+
+
+def _habit_terms(example: Example) -> np.ndarray:
+  """[n, NUM_HABITS] how far out in its photograph an object is; as `train.fixation.CentreBias`."""
+  x, y = example.place.T
+  return np.stack([x**2, y**2, y], axis=-1)
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
   return weights / max(weights.sum(), 1e-12)
 
 
-def _logistic(sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> np.ndarray:
+def _logistic(
+  sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], ridges: np.ndarray
+) -> np.ndarray:
   """Coefficients [K] that give the differences [M, K] of each picture the highest likelihood."""
   parts = [
     (differences, weights / (len(pictures) * len(sets)))
@@ -112,15 +147,15 @@ def _logistic(sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> np.nda
   weights = np.concatenate([part for _, part in parts]).astype(np.float64)
   scale = np.sqrt(weights @ differences**2 / max(weights.sum(), 1e-12))
   used = scale > 1e-9  # a term that is the same for all objects has no coefficient
-  scaled = differences[:, used] / scale[used]
+  scaled, ridges = differences[:, used] / scale[used], ridges[used]
   if not used.any():
     return np.zeros(len(scale))
   coefficients = np.zeros(used.sum())
   for _ in range(50):
     wrong = expit(-scaled @ coefficients)
-    gradient = scaled.T @ (weights * wrong) - _RIDGE * coefficients
+    gradient = scaled.T @ (weights * wrong) - ridges * coefficients
     curvature = (scaled * (weights * wrong * (1 - wrong))[:, None]).T @ scaled
-    step = np.linalg.solve(curvature + _RIDGE * np.eye(len(coefficients)), gradient)
+    step = np.linalg.solve(curvature + np.diag(ridges), gradient)
     coefficients += step / max(1.0, np.abs(step).max())
     if np.abs(step).max() < 1e-9:
       break

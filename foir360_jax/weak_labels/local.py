@@ -8,7 +8,7 @@ a time, those with the most left to do first; a view is computed again only if a
 in it.
 
 Axes: P views (of one or of several panoramas), N objects (padded), h x w pixels, g x k cells of
-`cell` x `cell` pixels, F measurements.
+`cell` x `cell` pixels, F measurements, K channels of the saliency model's `appearance`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,10 @@ from typing import NamedTuple
 import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from foir360_jax.saliency import observe
+from foir360_jax.saliency.alignment import interpolation_matrix
 from foir360_jax.weak_labels.erase import FILLS, erase
 
 MEASUREMENTS = ("log_mean", "log_peak")
@@ -75,12 +78,14 @@ class LocalRanks(NamedTuple):
     history: [P, N, F] each.
     order: [P, N] int32, the place at which it was erased, 0 = first; -1 where not seen.
     visibility: [P, N] in [0, 1], share of the object's solid angle in the view; 0 where not seen.
+    appearance: [P, N, K] mean over the object, before anything was erased; 0 where not seen.
     evaluations: [] int32, how many views the saliency was computed of.
   """
 
   history: History
   order: jax.Array
   visibility: jax.Array
+  appearance: jax.Array
   evaluations: jax.Array
 
 
@@ -89,6 +94,7 @@ class _Pool(NamedTuple):
   gone: jax.Array  # [P, N] bool: erased
   order: jax.Array  # [P, N]
   history: History  # frozen for objects that are gone, but for `bare`
+  appearance: jax.Array  # [P, N, K]
 
 
 def rank_views(
@@ -105,7 +111,8 @@ def rank_views(
 
   Args:
     views: the pool.
-    saliency: [C, h, w, 3] -> [C, h, w], a density up to scale.
+    saliency: [C, h, w, 3] -> [C, h, w], a density up to scale; its appearance is kept if it has
+      one, see `saliency.observe`.
     choose: (log of the objects' solid angles [C, N], measurements [C, N, F] now) -> [C, N]; the
       highest is erased next.
     fill: what erased objects are replaced by, a name of `FILLS`.
@@ -153,7 +160,8 @@ def rank_views(
     is_bare = ((amount == 1) & (state.times > 0))[:, None]
     erased &= ~is_bare
     gone = state.gone | erased
-    density = saliency(_erase(view, gone | (view_seen & is_bare), cell, fill, grow_px))
+    image = _erase(view, gone | (view_seen & is_bare), cell, fill, grow_px)
+    density, appearance = observe(saliency, image)
     density = einops.reduce(density, "c (g i) (k j) -> c g k", "mean", i=cell, j=cell)
     now = _measure(density, view, view_seen)
     times = state.times[:, None, None]
@@ -173,6 +181,7 @@ def rank_views(
         old,
         History(*[gone | is_bare] * 3, bare=jnp.zeros_like(gone)),
       ),
+      appearance=jnp.where(times == 0, _describe(appearance, view, view_seen), state.appearance),
     )
 
     def put(whole, part):
@@ -182,11 +191,13 @@ def rank_views(
     return jax.tree.map(put, pool, updated)
 
   measured = jnp.zeros((*seen.shape, len(MEASUREMENTS)))
+  described = jax.eval_shape(lambda x: observe(saliency, x), views.images[:views_at_once])
   pool = _Pool(
     times=jnp.zeros(num_views, jnp.int32),
     gone=jnp.zeros_like(seen),
     order=jnp.full(seen.shape, -1, jnp.int32),
     history=History(*[measured] * 4),
+    appearance=jnp.zeros((*seen.shape, described.appearance.shape[-1])),
   )
   pool = jax.lax.while_loop(lambda pool: (work(pool) > 0).any(), turn, pool)
 
@@ -198,6 +209,7 @@ def rank_views(
     history=pool.history,
     order=jnp.where(left, place.astype(jnp.int32), pool.order),
     visibility=visibility,
+    appearance=pool.appearance,
     evaluations=pool.times.sum(),
   )
 
@@ -240,3 +252,15 @@ def _measure(density: jax.Array, view: Views, seen: jax.Array) -> jax.Array:
   peak = jnp.where(inside, relative[:, None], 0.0).max((-2, -1))
   measured = jnp.log(jnp.maximum(jnp.stack([within, peak], axis=-1), _FLOOR))
   return jnp.where(seen[..., None], measured, 0.0)
+
+
+def _describe(appearance: jax.Array, view: Views, seen: jax.Array) -> jax.Array:
+  """The means [C, N, K] of the appearance [C, a, b, K] over all objects of their views."""
+  weights = view.coverage * view.cell_areas[:, None]
+  # What each cell of the appearance has of an object: it is interpolated to the view's cells.
+  for axis, fine, coarse in zip((2, 3), weights.shape[2:], appearance.shape[1:3], strict=True):
+    places = (np.arange(fine) + 0.5) * (coarse / fine)
+    matrix = interpolation_matrix(np.arange(coarse) + 0.5, places)
+    weights = jnp.moveaxis(jnp.tensordot(weights, matrix, (axis, 0)), -1, axis)
+  total = jnp.maximum(weights.sum((-2, -1)), 1e-12)[..., None]
+  return jnp.where(seen[..., None], jnp.einsum("cnab,cabk->cnk", weights, appearance) / total, 0.0)

@@ -2,7 +2,8 @@
 
 A small model with committed coefficients, `object_score.json`, written by
 `python -m foir360_jax.evaluation.object_score`. Scores are in units of log odds: a difference of 1
-means e : 1 that people order two objects so. Axes: V views, N objects, F `local.MEASUREMENTS`.
+means e : 1 that people order two objects so. Axes: V views, N objects, F `local.MEASUREMENTS`, K
+channels of the saliency model's appearance.
 """
 
 import json
@@ -34,6 +35,7 @@ SALIENCY_SUM = (1.0, 0.0, 0.8, 0.2)
 ERASING_TERMS = ("log_area", "log_area_squared", "log_mean", "log_peak")
 COEFFICIENTS = pathlib.Path(__file__).with_name("object_score.json")
 _AREA_OFFSET = 4.0
+_APPEARANCE = ("appearance_views", "appearance_whole")
 _TERMS = {
   "erasing": ERASING_TERMS,
   "local_views": LOCAL_TERMS,
@@ -54,6 +56,9 @@ class ObjectScore(NamedTuple):
     whole_weight: what the view of the whole scene counts beside each other view.
     slope: of importance = sigmoid(slope * strength + intercept).
     intercept: see slope.
+    appearance_views: one for each channel of the appearance, in views of a part of the scene; ()
+      for none.
+    appearance_whole: the same in the view of the whole scene.
   """
 
   erasing: tuple[float, ...]
@@ -64,6 +69,8 @@ class ObjectScore(NamedTuple):
   whole_weight: float
   slope: float
   intercept: float
+  appearance_views: tuple[float, ...] = ()
+  appearance_whole: tuple[float, ...] = ()
 
   @classmethod
   def load(
@@ -88,10 +95,12 @@ class ObjectScore(NamedTuple):
   @classmethod
   def from_json(cls, content: Mapping[str, Any]) -> Self:
     """The inverse of `to_json`; raises KeyError for a missing coefficient."""
-    lists = [
-      tuple(float(content[field][name]) for name in names) for field, names in _TERMS.items()
-    ]
-    return cls(*lists, *(float(content[name]) for name in cls._fields[len(lists) :]))
+    fields: dict[str, Any] = {
+      field: tuple(float(content[field][name]) for name in names) for field, names in _TERMS.items()
+    }
+    fields |= {field: tuple(map(float, content[field])) for field in _APPEARANCE}
+    numbers = [field for field in cls._fields if field not in fields]
+    return cls(**fields, **{field: float(content[field]) for field in numbers})
 
   def to_json(self) -> dict[str, Any]:
     """The coefficients by name."""
@@ -104,18 +113,37 @@ class ObjectScore(NamedTuple):
     """The score [..., N] by which a view's next object is erased; see `local.rank_views`."""
     return erasing_terms(log_area, measured) @ jnp.asarray(self.erasing)
 
-  def local_score(self, log_area: jax.Array, elevation: jax.Array, history: History) -> jax.Array:
+  def local_score(
+    self, log_area: jax.Array, elevation: jax.Array, history: History, appearance: jax.Array
+  ) -> jax.Array:
     """The local scores [..., V, N], the view of the whole scene last.
 
     Args:
       log_area: [..., N] log of the objects' solid angles in steradians.
       elevation: [..., N] see `PRIOR_TERMS`.
       history: [..., V, N, F].
+      appearance: [..., V, N, K]; not used by coefficients that have none for it, nor where K = 0.
+
+    Raises:
+      ValueError: there are coefficients for another number of channels.
     """
+    channels = appearance.shape[-1]
+    uses_appearance = bool(channels and self.appearance_whole)
+    if uses_appearance and channels != len(self.appearance_whole):
+      raise ValueError(
+        f"coefficients for an appearance of {len(self.appearance_whole)} channels do not fit a"
+        f" saliency model that gives {channels}; fit them anew"
+      )
     terms = local_terms(log_area, elevation, history)
-    views = terms[..., :-1, :, :] @ jnp.asarray(self.local_views)
-    whole = terms[..., -1:, :, :] @ jnp.asarray(self.local_whole)
-    return jnp.concatenate([views, whole], axis=-2)
+    views, whole = self.local_views, self.local_whole
+    if uses_appearance:
+      terms = jnp.concatenate([terms, appearance], axis=-1)
+      views, whole = views + self.appearance_views, whole + self.appearance_whole
+    scores = [
+      terms[..., :-1, :, :] @ jnp.asarray(views),
+      terms[..., -1:, :, :] @ jnp.asarray(whole),
+    ]
+    return jnp.concatenate(scores, axis=-2)
 
   def view_weight(self, num_views: int) -> jax.Array:
     """What each view counts, [V] in (0, 1], the view of the whole scene last."""

@@ -28,8 +28,8 @@ class CropPlan(NamedTuple):
     height_deg: of the whole picture; the horizon is taken to be in its middle.
   """
 
-  whole_size: tuple[int, int] = (288, 384)
-  crop_size: tuple[int, int] = (288, 384)
+  whole_size: tuple[int, int] = (336, 448)
+  crop_size: tuple[int, int] = (168, 224)
   share: float = 0.5
   cell: int = 4
   solid_angle: float = 0.8  # of 60 by 46 degrees

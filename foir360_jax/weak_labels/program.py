@@ -161,7 +161,7 @@ def collect_ranks(
 ) -> Collected:
   """Step 3, for a batch: fields [B, N]. Of the scenes no pictures are used."""
   log_area = jnp.log(jnp.maximum(scenes.area, 1e-9))
-  scores = object_score.local_score(log_area, scenes.elevation, local.history)
+  scores = object_score.local_score(log_area, scenes.elevation, local.history, local.appearance)
   prior = object_score.prior_score(log_area, scenes.elevation)
   weight = object_score.view_weight(scores.shape[1])[:, None]
   collect = functools.partial(COLLECTORS[collector], prior_weight=object_score.prior_weight)

@@ -55,7 +55,8 @@ class WeakRanker:
     saliency: a local saliency model or its name, see `saliency.build_saliency`.
     strategy: how to go about it.
     object_score: coefficients; None: the committed ones for this saliency, those for "learned"
-      where it is no name, and for this strategy, see `fitted_variant`.
+      where it is no name, and for this strategy, see `fitted_variant`. A model without an
+      appearance gets those that were fitted without one.
 
   Raises:
     ValueError: an unknown name, or weights that are not installed.
@@ -84,7 +85,10 @@ class WeakRanker:
     name = saliency if isinstance(saliency, str) else "learned"
     self.saliency = build_saliency(saliency) if isinstance(saliency, str) else saliency
     if object_score is None:
-      object_score = ObjectScore.load(name, fitted_variant(strategy))
+      variant = fitted_variant(strategy)
+      if variant == "full" and not hasattr(self.saliency, "observe"):
+        variant = "without_appearance"
+      object_score = ObjectScore.load(name, variant)
     self.object_score = object_score
     self._weights, rebuild = separate_weights(self.saliency)
 

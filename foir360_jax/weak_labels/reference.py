@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from foir360_jax.saliency import observe
 from foir360_jax.weak_labels.erase import FILLS, erase
 from foir360_jax.weak_labels.local import MEASUREMENTS, History, LocalRanks, Saliency, Views
 
@@ -29,6 +30,7 @@ def rank_views_plainly(
   history = History(*(np.zeros(shape, np.float32) for _ in History._fields))
   order = np.full((num_views, num_objects), -1, np.int32)
   visibility = np.zeros((num_views, num_objects), np.float32)
+  appearance = None
   evaluations = 0
   for view in range(num_views):
     image, coverage = views.images[view], views.coverage[view]
@@ -40,16 +42,19 @@ def rank_views_plainly(
     background = cell_areas * (1.02 - np.minimum(coverage[views.where[view]].max(0), 1))
 
     def measure(seen):
-      density = np.asarray(saliency(seen[None]))[0]
+      density, channels = (np.asarray(x)[0] for x in observe(saliency, seen[None]))
       measured = [_measure(density, part, cell_areas, background) for part in coverage]  # noqa: B023
-      return np.array(measured)
+      return np.array(measured), channels
 
     while left:
       seen = _without(image, coverage, views.where[view], gone, fill, grow_px) if gone else image
-      measured = measure(seen)
+      measured, channels = measure(seen)
       evaluations += 1
+      if appearance is None:
+        appearance = np.zeros((num_views, num_objects, channels.shape[-1]), np.float32)
       for number in left:
         if not gone:
+          appearance[view, number] = _describe(channels, coverage[number], cell_areas)
           history.first[view, number] = history.bare[view, number] = measured[number]
         mean = history.average[view, number]
         history.average[view, number] = mean + (measured[number] - mean) / (len(gone) + 1)
@@ -65,10 +70,13 @@ def rank_views_plainly(
       gone.append(ranking[0])
       left.remove(ranking[0])
     if objects and max_erased:
-      bare = measure(_without(image, coverage, views.where[view], objects, fill, grow_px))
+      bare, _ = measure(_without(image, coverage, views.where[view], objects, fill, grow_px))
       evaluations += 1
       history.bare[view, objects] = bare[objects]
-  return LocalRanks(history, order, visibility, np.int32(evaluations))
+  if appearance is None:  # nothing was seen
+    shape = jax.eval_shape(lambda x: observe(saliency, x), views.images[:1]).appearance.shape
+    appearance = np.zeros((num_views, num_objects, shape[-1]), np.float32)
+  return LocalRanks(history, order, visibility, appearance, np.int32(evaluations))
 
 
 def _visibility(coverage: np.ndarray, cell_areas: np.ndarray, object_area: float) -> float:
@@ -102,3 +110,18 @@ def _measure(density, coverage, cell_areas, background) -> np.ndarray:
   mean = (weights * relative).sum() / weights.sum()
   peak = relative[weights >= 0.5 * weights.max()].max()
   return np.log(np.array([mean, peak]))
+
+
+def _describe(channels, coverage, cell_areas) -> np.ndarray:
+  """[K] mean over one object of the channels [a, b, K], looked up at the centre of each cell."""
+  total, weight = np.zeros(channels.shape[-1]), 0.0
+  for row, column in zip(*np.nonzero(coverage), strict=True):
+    share = float(coverage[row, column]) * float(cell_areas[row, column])
+    value = channels.astype(np.float64)
+    for place, cells in zip((row, column), coverage.shape, strict=True):
+      at = np.clip((place + 0.5) * len(value) / cells - 0.5, 0, len(value) - 1)
+      low = int(at)
+      high = min(low + 1, len(value) - 1)
+      value = value[low] * (1 - (at - low)) + value[high] * (at - low)  # this axis is gone
+    total, weight = total + share * value, weight + share
+  return total / max(weight, 1e-12)

@@ -27,20 +27,26 @@ class Variant(NamedTuple):
     has_views: False: the whole picture is the only view.
     collector: a name of `collect.COLLECTORS`, or "" for none: an object keeps its local score from
       the view that sees most of it, of equals the first: a part of the picture before the whole.
+    has_appearance: False: of an object no more counts than its saliency, size and place.
   """
 
   erases: bool = True
   has_views: bool = True
   collector: str = "bradley_terry"
+  has_appearance: bool = True
 
   def restrict(self, local: LocalRanks) -> LocalRanks:
     """What this variant may use of the measurements, fields [V, n, ...]."""
-    history, order, visibility, evaluations = local
+    history, order, visibility, appearance, evaluations = local
     if not self.erases:
       history = History(*[history.first] * len(history))
     if not self.has_views:
-      history, order, visibility = jax.tree.map(lambda x: x[-1:], (history, order, visibility))
-    return LocalRanks(history, order, visibility, evaluations)
+      history, order, visibility, appearance = jax.tree.map(
+        lambda x: x[-1:], (history, order, visibility, appearance)
+      )
+    if not self.has_appearance:
+      appearance = appearance[..., :0]
+    return LocalRanks(history, order, visibility, appearance, evaluations)
 
 
 VARIANTS = {
@@ -48,6 +54,7 @@ VARIANTS = {
   "without_erasing": Variant(erases=False),
   "without_views": Variant(has_views=False),
   "without_collector": Variant(collector=""),
+  "without_appearance": Variant(has_appearance=False),
   "plackett_luce": Variant(collector="plackett_luce"),
   "mean": Variant(collector="mean"),
   "borda": Variant(collector="borda"),
@@ -63,7 +70,7 @@ def strengths(example: Example, score: ObjectScore, variant: Variant) -> np.ndar
   def pad(x: np.ndarray, axis: int) -> np.ndarray:
     return np.pad(x, [(0, padding) if a == axis else (0, 0) for a in range(x.ndim)])[None]
 
-  measured = jax.tree.map(lambda x: pad(x, 1), (local.history, local.order, local.visibility))
+  measured = jax.tree.map(lambda x: pad(x, 1), local[:-1])
   scene = example.scene
   described = tuple(pad(x, 0) for x in (scene.area, scene.elevation, scene.where))
   strength = _strengths(measured, described, score, variant.collector)
@@ -77,6 +84,6 @@ def _strengths(measured, described, score: ObjectScore, collector: str) -> jax.A
   if collector:
     return collect_ranks(local, scene, object_score=score, collector=collector).strength
   log_area = jnp.log(jnp.maximum(scene.area, 1e-9))
-  scores = score.local_score(log_area, scene.elevation, local.history)
+  scores = score.local_score(log_area, scene.elevation, local.history, local.appearance)
   best = local.visibility.argmax(1, keepdims=True)
   return jnp.take_along_axis(scores, best, axis=1)[:, 0]

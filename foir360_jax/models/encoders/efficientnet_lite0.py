@@ -18,12 +18,34 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import Padding
 from foir360_jax.models.encoders.convolutional import ConvolutionalEncoder
+from foir360_jax.models.encoders.planar_depthwise import convolve_depthwise
 from foir360_jax.models.layers import pad_sphere
 from foir360_jax.models.repeated import apply_blocks
 from foir360_jax.sphere import sphere_conv
 
-CHANNELS = types.MappingProxyType({2: 16, 4: 24, 8: 40, 16: 112, 32: 320})
-"""Channels of the feature maps by their strides."""
+
+class Stage(NamedTuple):
+  """Successive blocks of one width; its features are what the last of them gives."""
+
+  stride: int
+  channels: int
+
+
+STAGES = types.MappingProxyType(
+  {
+    1: Stage(2, 16),
+    2: Stage(4, 24),
+    3: Stage(8, 40),
+    4: Stage(16, 80),
+    5: Stage(16, 112),
+    6: Stage(32, 192),
+    7: Stage(32, 320),
+  }
+)
+"""The stages of blocks in their order; in the paper's table, after the stem, they are 2 to 8."""
+
+CHANNELS = types.MappingProxyType({stage.stride: stage.channels for stage in STAGES.values()})
+"""Channels of the feature maps by their strides: of the last stage at each."""
 
 STRIDES = tuple(CHANNELS)
 
@@ -115,16 +137,37 @@ class EfficientNetLite0(ConvolutionalEncoder):
     """
     del seed
     self._check(image, strides)
+    last = {stage.stride: number for number, stage in STAGES.items()}
+    maps = self.stages(image, tuple(last[stride] for stride in strides))
+    return {stride: maps[last[stride]] for stride in strides}
+
+  def stages(self, image: jax.Array, numbers: tuple[int, ...]) -> dict[int, jax.Array]:
+    """Feature maps of stages, also of those that another stage of the same stride follows.
+
+    Args:
+      image: as for `__call__`.
+      numbers: of `STAGES`; blocks beyond the last are not computed.
+
+    Returns:
+      {number: [B, H / stride, W / stride, channels]}, rounded up.
+
+    Raises:
+      ValueError: an unknown number, or a shape outside this contract.
+    """
+    unknown = [number for number in numbers if number not in STAGES]
+    if unknown:
+      raise ValueError(f"EfficientNetLite0 has stages 1 to {max(STAGES)}, not {unknown[0]}")
+    self._check(image, tuple({STAGES[number].stride: None for number in numbers}))
     x = self.stem(image)
-    maps, stride = {}, 2
+    maps, widths = {}, {stage.channels: number for number, stage in STAGES.items()}
     for block in self.blocks:
-      stride *= block.depthwise.stride
-      if stride > max(strides):
+      number = widths[block.project.kernel.shape[1]]
+      if number > max(numbers):
         break
-      # The last block at a stride has the last word. No loop over the few that are alike: on a CPU
+      # The last block of a stage has the last word. No loop over the few that are alike: on a CPU
       # it compiles no faster.
-      maps[stride] = x = apply_blocks([block], x, remat=self.remat)
-    return {stride: maps[stride] for stride in strides}
+      maps[number] = x = apply_blocks([block], x, remat=self.remat)
+    return {number: maps[number] for number in numbers}
 
   def _least_height(self, strides: tuple[int, ...]) -> int:
     """Rows of a panorama with which every layer up to the last of `strides` can pad its map."""
@@ -247,26 +290,3 @@ def _pad(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
   (north, south), (west, east) = pads
   reach = max(south, east)  # sizes are even: as much behind as in front, or one more
   return pad_sphere(x, reach)[:, reach - north :, reach - west :]
-
-
-def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """Planar depthwise convolution of a padded map, as a sum of shifted maps.
-
-  Args:
-    x: [B, H, W, C].
-    kernel: [k, k, 1, C].
-    stride: distance of the output's pixels.
-
-  Returns:
-    [B, (H - k) // stride + 1, (W - k) // stride + 1, C], of the type of x; sums are float32.
-  """
-  size, dtype = len(kernel), x.dtype
-  x = x.astype(jnp.promote_types(dtype, jnp.float32))
-  rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
-  out = 0.0
-  for row in range(size):
-    for column in range(size):
-      taps = x[:, row : row + (rows - 1) * stride + 1 : stride]
-      taps = taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
-      out = out + taps * kernel[row, column, 0]
-  return out.astype(dtype)

@@ -1,0 +1,33 @@
+"""What a saliency model says of views beside where people look in them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Observation(NamedTuple):
+  """What a model made of V views.
+
+  Attributes:
+    density: [V, h, w] float32 >= 0, as the model gives it when it is called.
+    appearance: [V, a, b, K] float32, what there is to see at a place, for evenly spaced cells that
+      cover the view. K = 0 for a model that has no description of what it looks at.
+  """
+
+  density: jax.Array
+  appearance: jax.Array
+
+
+def observe(saliency: Any, views: jax.Array) -> Observation:
+  """Asks a model for density and appearance at once, [V, h, w, 3] -> `Observation`.
+
+  A model that can describe what it sees has a method `observe`; for any other K = 0.
+
+  >>> seen = observe(lambda views: views.mean(-1), jnp.ones((2, 8, 12, 3)))
+  >>> seen.density.shape, seen.appearance.shape
+  ((2, 8, 12), (2, 1, 1, 0))
+  """
+  if hasattr(saliency, "observe"):
+    return saliency.observe(views)
+  return Observation(saliency(views), jnp.zeros((len(views), 1, 1, 0)))
