@@ -6,8 +6,9 @@ A picture's pairs together weigh 1, weighted among themselves by visibility, and
 much as the others.
 
 People look at the middle of a photograph more than at its edges. What an object looks like to the
-backbone tells where in the photograph it is, so coefficients would learn that habit. Terms for the place in the photograph are fitted
-beside them, explain it away, and are dropped: a panorama has no such middle.
+backbone tells where in the photograph it is, so coefficients would learn that habit. Terms for the
+place in the photograph are fitted beside them, explain it away, and are dropped: a panorama has no
+such middle.
 
 Axes: V views, n objects, K terms, M pairs.
 """
