@@ -131,6 +131,21 @@ def test_the_appearance_counts_and_the_habit_of_looking_at_the_middle_does_not()
   fit_object_score({"a": [panorama]}, {"a": [panorama]}, VARIANTS["full"])
 
 
+def test_local_scores_are_fitted_to_the_named_sets_and_the_prior_to_all():
+  rng = np.random.default_rng(2)
+  sets = {
+    name: [draw_example(rng, f"{name}_{n}", look=look) for n in range(20)]
+    for name, look in (("a", 2.0), ("b", -2.0))
+  }
+  variant = VARIANTS["full"]
+  of_one = fit_object_score(sets, sets, variant, local_from=("a",))
+  of_both = fit_object_score(sets, sets, variant)
+  alone = fit_object_score({"a": sets["a"]}, sets, variant)
+  for field in ("local_views", "local_whole", "appearance_views", "appearance_whole"):
+    assert getattr(of_one, field) == getattr(alone, field) != getattr(of_both, field)
+  assert of_one.prior == of_both.prior != alone.prior
+
+
 def test_an_appearance_that_coefficients_do_not_fit_is_refused(parts, scores):
   example = parts[0]["made_up"][0]
   known = np.log(example.scene.area), example.scene.elevation, example.local.history

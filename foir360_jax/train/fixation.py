@@ -137,7 +137,7 @@ def make_examples(
   windows: Sequence[float],
   seed: int,
 ) -> Examples:
-  """Draws the views and passes them through the backbone: 1.3 MB a view of 504 x 672.
+  """Draws the views and passes them through the backbone: 1.7 MB a view of 576 x 768.
 
   Args:
     data_sets: pictures of one size.

@@ -30,7 +30,8 @@ def rank_views_plainly(
   history = History(*(np.zeros(shape, np.float32) for _ in History._fields))
   order = np.full((num_views, num_objects), -1, np.int32)
   visibility = np.zeros((num_views, num_objects), np.float32)
-  appearance = None
+  seen = jax.eval_shape(lambda x: observe(saliency, x), views.images[:1])
+  appearance = np.zeros((num_views, num_objects, seen.appearance.shape[-1]), np.float32)
   evaluations = 0
   for view in range(num_views):
     image, coverage = views.images[view], views.coverage[view]
@@ -50,8 +51,6 @@ def rank_views_plainly(
       seen = _without(image, coverage, views.where[view], gone, fill, grow_px) if gone else image
       measured, channels = measure(seen)
       evaluations += 1
-      if appearance is None:
-        appearance = np.zeros((num_views, num_objects, channels.shape[-1]), np.float32)
       for number in left:
         if not gone:
           appearance[view, number] = _describe(channels, coverage[number], cell_areas)
@@ -73,9 +72,6 @@ def rank_views_plainly(
       bare, _ = measure(_without(image, coverage, views.where[view], objects, fill, grow_px))
       evaluations += 1
       history.bare[view, objects] = bare[objects]
-  if appearance is None:  # nothing was seen
-    shape = jax.eval_shape(lambda x: observe(saliency, x), views.images[:1]).appearance.shape
-    appearance = np.zeros((num_views, num_objects, shape[-1]), np.float32)
   return LocalRanks(history, order, visibility, appearance, np.int32(evaluations))
 
 
