@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from foir360_jax.data.fixations import FixatedPicture, read_fixations
+from foir360_jax.config.fixation import is_trained_on
+from foir360_jax.data.fixations import FixatedPicture, fold_of, read_fixations
 from foir360_jax.evaluation.fixation import (
   DEFINITION,
   fit_centre_prior,
@@ -23,11 +24,12 @@ from foir360_jax.formats import save_image, write_atomically
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import FixationReadout, LearnedSaliency
 from foir360_jax.saliency.readout import enlarged_size
-from foir360_jax.saliency.readout_file import load_readout, read_tensors, save_readout
+from foir360_jax.saliency.readout_file import file_of_run, load_readout, read_tensors, save_readout
 from foir360_jax.train import build_optimizer, create_state, model_from_state
 from foir360_jax.train.fixation import (
   BiasedReadout,
   CentreBias,
+  Examples,
   build_fixation_objective,
   example_batches,
   make_examples,
@@ -36,12 +38,16 @@ from foir360_jax.train.fixation import (
 )
 from foir360_jax.train.loop import train
 
-WEIGHTS = "fixation_readout.safetensors"
 _BIAS = "centre_bias.coefficients"
 
 
 def train_fixation(config: ConfigDict, workdir: str) -> None:
-  """Trains (or resumes) the readout in `workdir` and writes its weights there."""
+  """Trains (or resumes) the readout in `workdir` and writes its weights there.
+
+  With `config.data.folds`, then likewise one without the pictures of each fold, in
+  `workdir/without_N`, in as many epochs. Their appearance is that of the first: what is known of
+  the features without anyone's fixations is shared.
+  """
   data = config.data
   backbone = load_efficientnet_lite0(padding="zero")
   enlargement = config.model.enlargement
@@ -49,59 +55,93 @@ def train_fixation(config: ConfigDict, workdir: str) -> None:
   pictures = _read(config, data.train_split, size)
   print(f"features of {sum(map(len, pictures)) * len(data.windows)} views ...", flush=True)
   examples = make_examples(pictures, backbone, windows=data.windows, seed=config.seed)
-  optimizer = build_optimizer(**config.optimizer)
   readout = FixationReadout(config.model.channels, enlargement, rngs=nnx.Rngs(config.seed))
   set_statistics(readout, examples, size)
   model = BiasedReadout(readout, len(data.names))
+  _train_one(config, model, examples, None, file_of_run(workdir))
+  names = [picture.image_id for part in pictures for picture in part]
+  for fold in range(data.folds):
+    kept = np.array([fold_of(name, data.folds) != fold for name in names])
+    rows = np.flatnonzero(np.repeat(kept, len(data.windows)))
+    _train_one(config, model, examples, rows, file_of_run(workdir, fold))
+
+
+def _train_one(
+  config: ConfigDict,
+  model: BiasedReadout,
+  examples: Examples,
+  rows: np.ndarray | None,
+  path: pathlib.Path,
+) -> None:
+  """Trains a copy of `model` on some rows of the examples, None: all, and writes it to `path`."""
+  data = config.data
+  optimizer = build_optimizer(**config.optimizer)
   graphdef, state = create_state(model, optimizer)
+  share = 1.0 if rows is None else len(rows) / len(examples["mass"])
+  schedule = {**config.train, "steps": round(share * config.train.steps)}
   state = train(
     graphdef=graphdef,
     state=state,
     optimizer=optimizer,
-    objective=build_fixation_objective(size, config.model.dropout),
+    objective=build_fixation_objective(
+      enlarged_size((data.height, data.width), config.model.enlargement), config.model.dropout
+    ),
     weights={"kl": 1.0},
-    batches=example_batches(examples, data.batch_size, config.seed),
-    workdir=workdir,
+    batches=example_batches(examples, data.batch_size, config.seed, rows),
+    workdir=path.parent,
     batch_size=data.batch_size,
     config=config.to_dict(),
-    **config.train,
+    **schedule,
   )
   if jax.process_index() == 0:  # the first process writes for all
-    model = model_from_state(graphdef, jax.device_get(state))
-    sharpen(model.readout, config.model.sharpness)
-    coefficients = np.asarray(model.bias.coefficients[...])
-    path = pathlib.Path(workdir) / WEIGHTS
-    save_readout(path, model.readout, _metadata(config), {_BIAS: coefficients})
+    trained = model_from_state(graphdef, jax.device_get(state))
+    sharpen(trained.readout, config.model.sharpness)
+    coefficients = np.asarray(trained.bias.coefficients[...])
+    metadata = _metadata(config) | ({} if rows is None else {"fold": path.parent.name})
+    save_readout(path, trained.readout, metadata, {_BIAS: coefficients})
 
 
 def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
-  """Measures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`."""
-  folder = pathlib.Path(workdir)
-  readout = load_readout(folder / WEIGHTS)
-  bias = _load_bias(folder / WEIGHTS, len(config.data.names))
-  model = LearnedSaliency(load_efficientnet_lite0(padding="zero"), readout)
-  split = config.evaluate.split
+  """Measures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`.
+
+  Pictures that it has been trained on are measured by those of the run that never saw them.
+  """
+  folder, split = pathlib.Path(workdir), config.evaluate.split
+  folds = range(config.data.folds) if is_trained_on(config) else (None,)
+  backbone = load_efficientnet_lite0(padding="zero")
+  readers = []
+  for fold in folds:
+    path = file_of_run(workdir, fold)
+    model = LearnedSaliency(backbone, load_readout(path))
+    readers.append((fold, model, _load_bias(path, len(config.data.names))))
   size = config.data.height, config.data.width
   training, measured = _read(config, config.data.train_split, size), _read(config, split, size)
   scores, rows = {}, []
   for number, name in enumerate(config.data.names):
-    maps = saliency_maps(
-      model,
-      bias,
-      measured[number],
-      data_set=number,
-      prior_px=fit_centre_prior(training[number]),
-      batch_size=config.evaluate.batch_size,
-    )
     scores[name] = []
-    for picture, picture_maps in zip(measured[number], maps, strict=True):
-      scores[name].append(score_maps(picture_maps, picture))
-      if len(scores[name]) <= config.evaluate.sheet_pictures:
-        nss = scores[name][-1]["learned"]["nss"].value
-        rows.append(FixationRow(picture, picture_maps, f"{picture.image_id}  NSS {nss:.2f}"))
+    for fold, model, bias in readers:
+      pictures = [
+        picture
+        for picture in measured[number]
+        if fold is None or fold_of(picture.image_id, len(readers)) == fold
+      ]
+      maps = saliency_maps(
+        model,
+        bias,
+        pictures,
+        data_set=number,
+        prior_px=fit_centre_prior(training[number]),
+        batch_size=config.evaluate.batch_size,
+      )
+      for picture, picture_maps in zip(pictures, maps, strict=True):
+        scores[name].append(score_maps(picture_maps, picture))
+        if len(scores[name]) <= config.evaluate.sheet_pictures:
+          nss = scores[name][-1]["learned"]["nss"].value
+          rows.append(FixationRow(picture, picture_maps, f"{picture.image_id}  NSS {nss:.2f}"))
   summary = summarize(scores)
   report = {
     "split": split,
+    "folds": len(readers),
     "definition": DEFINITION,
     "size": list(size),
     "degree_px": [degree * config.data.width for degree in config.data.degrees],
@@ -132,7 +172,9 @@ def _metadata(config: ConfigDict) -> dict[str, str]:
   names = config.data.names
   return {
     "what": "readout of human fixations on EfficientNet-Lite0 (ImageNet), by foir360_jax",
-    "command": "python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation",
+    "command": "python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation"
+    f" --config.data.train_split={config.data.train_split}"
+    f" --config.data.folds={config.data.folds}",
     "data": f"{', '.join(names)}: part {config.data.train_split}",
     "splits": ", ".join(f"datasets/fixations/splits/{name.split('/')[-1]}.json" for name in names),
     "licence": "Apache-2.0; trained on public data under the MIT licence",

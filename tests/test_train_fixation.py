@@ -12,7 +12,7 @@ from flax import nnx
 
 from foir360_jax import run, run_fixation
 from foir360_jax.config import fixation_config
-from foir360_jax.data.fixations import FixatedPicture
+from foir360_jax.data.fixations import FixatedPicture, fold_of
 from foir360_jax.evaluation import Ranker
 from foir360_jax.evaluation.fixation import (
   METRICS,
@@ -29,6 +29,7 @@ from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, simil
 from foir360_jax.saliency import FixationReadout, LearnedSaliency, SpectralResidual, load_readout
 from foir360_jax.saliency.alignment import cell_centres, interpolation_matrix, tile_centres
 from foir360_jax.saliency.readout import COMPONENTS, FEATURES
+from foir360_jax.saliency.readout_file import file_of_run, read_tensors
 from foir360_jax.train import create_state, model_from_state, train_step
 from foir360_jax.train.fixation import (
   BiasedReadout,
@@ -367,7 +368,7 @@ def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
   assert json.loads((tmp_path / "config.json").read_text())["task"] == "fixation"
   assert (tmp_path / "evaluation.png").stat().st_size > 1000
   assert "together, 4 pictures" in capsys.readouterr().out
-  trained = load_readout(tmp_path / run_fixation.WEIGHTS)
+  trained = load_readout(file_of_run(tmp_path))
   assert trained.bias.shape == (8,) and trained.enlargement == settings.model.enlargement
   settings.evaluate.split = "test"
   run.evaluate_run(settings, str(tmp_path))
@@ -380,6 +381,64 @@ def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
     Ranker.load(tmp_path)
   with pytest.raises(ValueError, match="measures the task ranking, not fixation"):
     run.benchmark(settings, str(tmp_path))
+
+
+def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_it(
+  settings, tmp_path, monkeypatch
+):
+  settings.data.train_split, settings.data.folds = "train+tune", 2
+  trained_on, measured_by = [], {}
+  make_batches, make_maps = run_fixation.example_batches, run_fixation.saliency_maps
+
+  def watch_batches(examples, batch_size, seed, rows):
+    trained_on.append(rows)
+    return make_batches(examples, batch_size, seed, rows)
+
+  def watch_maps(model, bias, pictures, **settings):
+    for picture in pictures:
+      measured_by[settings["data_set"], picture.image_id] = np.asarray(model.readout.bias[...])
+    return make_maps(model, bias, pictures, **settings)
+
+  monkeypatch.setattr(run_fixation, "example_batches", watch_batches)
+  monkeypatch.setattr(run_fixation, "saliency_maps", watch_maps)
+  run.train_and_evaluate(settings, str(tmp_path))
+
+  size = (72, 96)
+  data_sets = run_fixation._read(settings, "train+tune", size)
+  names = [picture.image_id for pictures in data_sets for picture in pictures]
+  assert trained_on[0] is None
+  for fold, rows in enumerate(trained_on[1:]):
+    seen = [index for index, name in enumerate(names) if fold_of(name, 2) != fold]
+    assert rows.tolist() == [2 * index + view for index in seen for view in range(2)]
+  assert len(trained_on) == 3 and 0 < len(trained_on[1]) < 2 * len(names)
+
+  readouts = [read_tensors(file_of_run(tmp_path, fold))[0] for fold in (None, 0, 1)]
+  for name, of_all in readouts[0].items():
+    shared = name.endswith(("mean", "deviation", "axes"))
+    for of_fold in readouts[1:]:
+      same = np.array_equal(of_all, of_fold[name])
+      assert same if shared else not same or not name.endswith("kernel"), name
+  report = json.loads((tmp_path / "metrics.json").read_text())
+  assert report["folds"] == 2 and report["results"]["together"]["pictures"] == 4
+  assert len(measured_by) == 4
+  for (_, image_id), bias in measured_by.items():
+    np.testing.assert_array_equal(bias, readouts[1 + fold_of(image_id, 2)]["bias"])
+
+  settings.evaluate.split = "test"
+  run.evaluate_run(settings, str(tmp_path))
+  assert json.loads((tmp_path / "metrics.json").read_text())["folds"] == 1
+
+
+@pytest.mark.parametrize(
+  ("train_split", "split"), [("train+tune", "tune"), ("train", "train[:50%]")]
+)
+def test_pictures_that_were_trained_on_are_not_measured_without_folds(
+  settings, tmp_path, train_split, split
+):
+  settings.data.train_split, settings.evaluate.split = train_split, split
+  with pytest.raises(ValueError, match=r"is part of .*train_split .* or set config.data.folds"):
+    run.train_and_evaluate(settings, str(tmp_path))
+  assert not list(tmp_path.iterdir())
 
 
 def test_an_untrained_folder_is_told(settings, tmp_path):

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from foir360_jax.evaluation import weak_labels as report
+from foir360_jax.evaluation import judge as report
+from foir360_jax.evaluation import object_score as fitting
 from foir360_jax.formats.json_file import without_nan
 from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.fit import fit_object_score
@@ -185,12 +186,13 @@ def test_coefficients_of_every_variant_are_committed(saliency):
 def test_the_report_sets_the_method_beside_baselines_and_variants(parts, scores):
   examples = parts[1]["made_up"]
   all_scores = {name: scores.get(name, scores["full"]) for name in VARIANTS}
-  figures = report.judge(examples, all_scores)
+  figures = report.judge(examples, report.values_of(examples, all_scores))
   assert figures["pictures"] == 40 and figures["objects"] == 280
   rankers = figures["rankers"]
   assert set(rankers) == {*VARIANTS, *report.BASELINES, *report.OF_PHOTOGRAPHS}
   panoramas = [example._replace(place=np.zeros((7, 2))) for example in examples[:2]]
-  assert set(report.judge(panoramas, all_scores)["rankers"]) == {*VARIANTS, *report.BASELINES}
+  without_middle = report.judge(panoramas, report.values_of(panoramas, all_scores))
+  assert set(without_middle["rankers"]) == {*VARIANTS, *report.BASELINES}
   assert rankers["full"]["gain"]["mean"] == 0
   for name in ("area", "without_erasing", "saliency_sum"):
     gain = rankers[name]["gain"]
@@ -206,11 +208,13 @@ def test_the_report_sets_the_method_beside_baselines_and_variants(parts, scores)
 
 def test_pairs_of_a_subset_hold_at_least_one_of_its_objects(parts, scores):
   all_scores = {name: scores.get(name, scores["full"]) for name in VARIANTS}
-  figures = report.judge(parts[1]["made_up"], all_scores, ["one"] * 20 + ["two"] * 20)
+  examples = parts[1]["made_up"]
+  groups = ["one"] * 20 + ["two"] * 20
+  figures = report.judge(examples, report.values_of(examples, all_scores), groups)
   assert figures["groups"] == 2
   small = figures["small_sr"]
   values = []
-  for example in parts[1]["made_up"]:
+  for example in examples:
     area, relevance = example.pixels, example.relevance
     signs = [
       (np.sign(area[i] - area[j]) + 1) / 2
@@ -221,3 +225,28 @@ def test_pairs_of_a_subset_hold_at_least_one_of_its_objects(parts, scores):
     values += [np.mean(signs)] if signs else []
   expected = figures["rankers"]["area"]["pairs_small"]["mean"]
   np.testing.assert_allclose(expected, np.mean(values), rtol=1e-6)
+
+
+def test_faces_are_judged_by_coefficients_that_were_not_fitted_to_them(parts, scores, monkeypatch):
+  faces, panoramas = parts[0]["made_up"][8:17], [parts[1]["made_up"][:2]] * 2
+  fitted_to = []
+
+  def fit(others, given):
+    assert given is panoramas
+    fitted_to.append({example.name for example in others})
+    return {name: scores["full"] for name in VARIANTS}
+
+  def judge(examples, values):
+    assert sorted(example.name for example in examples) == sorted(e.name for e in faces)
+    for name, variant in VARIANTS.items():
+      for example, value in zip(examples, values[name], strict=True):
+        np.testing.assert_array_equal(value, strengths(example, scores["full"], variant))
+    return report.judge(examples, values)
+
+  monkeypatch.setattr(fitting, "fit_variants", fit)
+  monkeypatch.setattr(fitting, "judge", judge)
+  lines = fitting.cross_validate(faces, panoramas).splitlines()
+  assert "9 pictures, 63 objects" in lines[0]
+  left_out = [{example.name for example in faces} - names for names in fitted_to]
+  assert len(left_out) == fitting.FOLDS and all(left_out)
+  assert sum(map(len, left_out)) == 9 == len(set.union(*left_out))

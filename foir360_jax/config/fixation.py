@@ -17,6 +17,9 @@ def fixation_config() -> ConfigDict:
   config.data.degrees = (26 / 1024, 24 / 800)
   config.data.data_dir = "data"
   config.data.train_split = "train"
+  # Above 0, so many readouts more are trained, each without one part of the pictures: to measure
+  # pictures that a readout has not seen. See `evaluation.object_score`.
+  config.data.folds = 0
   config.data.height = 336  # to which all pictures are brought; figures are measured at it
   config.data.width = 448
   # Sides of the views of each training picture as shares of its own, one view each. Above 1 the
@@ -54,11 +57,26 @@ def fixation_config() -> ConfigDict:
   return config.lock()
 
 
+def is_trained_on(config: ConfigDict) -> bool:
+  """Whether pictures that are evaluated are among those that are trained on."""
+
+  def parts(split: str) -> set[str]:
+    return {part.split("[")[0].strip() for part in split.split("+")}
+
+  return not parts(config.evaluate.split).isdisjoint(parts(config.data.train_split))
+
+
 def validate_fixation(config: ConfigDict) -> None:
   """Raises ValueError with one line for the first value that cannot work."""
   data = config.data
   if not data.names or len(data.names) != len(data.degrees):
     raise ValueError("config.data.names must be one or more, and .degrees needs a value for each")
+  if is_trained_on(config) and not data.folds:
+    raise ValueError(
+      f"config.evaluate.split {config.evaluate.split} is part of config.data.train_split"
+      f" {data.train_split}; evaluate on another, or set config.data.folds to 3 and each picture is"
+      " measured by a readout that has not seen it"
+    )
   for field in ("height", "width"):
     if data[field] < 32 or data[field] % CELL:
       raise ValueError(
@@ -69,6 +87,8 @@ def validate_fixation(config: ConfigDict) -> None:
     raise ValueError(
       f"config.data.windows must be one or more numbers between 0 and 2, not {data.windows}"
     )
+  if data.folds < 0 or data.folds == 1:
+    raise ValueError(f"config.data.folds must be 0, or 2 or more, not {data.folds}")
   if not config.model.channels or min(config.model.channels) < 1:
     raise ValueError(
       f"config.model.channels must be one or more numbers of channels, not {config.model.channels}"

@@ -5,6 +5,7 @@ Beside the ranking pipeline: a fixation data set is small, so it is read whole. 
 """
 
 import dataclasses
+import zlib
 from typing import NamedTuple
 
 import cv2
@@ -99,6 +100,15 @@ def _picture(example, name: str, size: tuple[int, int], degree: float) -> Fixate
     y=np.asarray(fixations["y"], np.float32)[chosen] * (height / rows),
     degree_px=degree * width,
   )
+
+
+def fold_of(image_id: str, folds: int) -> int:
+  """The part, 0 to `folds` - 1, to which a picture belongs; by its name alone.
+
+  >>> [fold_of(name, 3) for name in ("1001", "1002", "1003", "1004")]
+  [2, 0, 2, 1]
+  """
+  return zlib.crc32(image_id.encode()) % folds
 
 
 def _is_looked_at(picture: FixatedPicture) -> bool:

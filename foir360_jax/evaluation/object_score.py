@@ -1,24 +1,40 @@
 """Fits the object score of the weak labels: `python -m foir360_jax.evaluation.object_score`.
 
-Writes the coefficients of the method and of each variant of it. Local scores are fitted on the tune
-part of `fixations/crowd` alone: what draws the eye is learned from people. The prior is fitted on
-the same and on the first 100 panoramas of the validation split of `synthetic360/128x256`, which
-weigh alike and have objects all over the sphere; its weight is chosen on the tune part and the next
-100. The test parts are not opened. Nor is the train part of `crowd` of use here: the readout knows
-where people looked in those pictures, so that its saliency would be trusted more than it deserves.
+Writes the coefficients of the method and of each variant of it. Local scores are fitted on the
+faces of `fixations/crowd` (train and tune) alone: what draws the eye is learned from people. The
+prior is fitted on the same and on the first 100 panoramas of the validation split of
+`synthetic360/128x256`, which weigh alike and have objects all over the sphere; the weights of prior
+and views are chosen on the faces and the next 100. The test parts are not opened.
+
+A readout knows where people looked in the pictures that it was trained on, so that its saliency
+would be trusted more there than it deserves. So each face is measured by a readout that has not
+seen its picture: the folds that a run of `configs/fixation.py` leaves.
+
+At last it tells how well that does on faces to which it was not fitted, with coefficients fitted on
+all folds but one and judged on that one, and on the panoramas by which only weights were chosen.
 
   python datasets/prepare.py --dataset=fixations/crowd --manual_dir=CROWD --data_dir=data
+  python datasets/prepare.py --dataset=fixations/osie --manual_dir=OSIE --data_dir=data
   python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
-  python -m foir360_jax.evaluation.object_score --data_dir=data
+  python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation \
+    --config.data.train_split=train+tune --config.data.folds=3
+  python -m foir360_jax.evaluation.object_score --data_dir=data --readouts=runs/fixation
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
-from foir360_jax.evaluation.weak_examples import FACES, measure_prepared
+from foir360_jax.data.fixations import fold_of
+from foir360_jax.evaluation.judge import judge, table, values_of
+from foir360_jax.evaluation.weak_examples import (
+  FACES,
+  PANORAMAS,
+  measure_prepared,
+  measure_unseen_faces,
+)
 from foir360_jax.formats import write_atomically
 from foir360_jax.saliency.build import NAMES, build_saliency
 from foir360_jax.weak_labels.examples import Example
@@ -33,12 +49,10 @@ from foir360_jax.weak_labels.object_score import (
 from foir360_jax.weak_labels.program import Strategy
 from foir360_jax.weak_labels.variants import VARIANTS
 
-PANORAMAS = "synthetic360/128x256"
 LOCAL_FROM = (FACES,)
-SPLITS = {
-  FACES: ("tune", "tune"),
-  PANORAMAS: ("validation[:100]", "validation[100:200]"),
-}
+FACES_SPLIT = "train+tune"
+PANORAMAS_SPLITS = ("validation[:100]", "validation[100:200]")  # to fit, to choose weights
+FOLDS = 3  # of the faces, for the figures
 # Measurements depend on its `erasing` alone, which is not fitted.
 START = ObjectScore(
   erasing=SALIENCY_SUM,
@@ -50,6 +64,7 @@ START = ObjectScore(
   slope=1.0,
   intercept=0.0,
 )
+METHOD = {"strategy": Strategy(), "object_score": START}
 
 
 def main():
@@ -58,37 +73,70 @@ def main():
   parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
   parser.add_argument("--out", default=str(COEFFICIENTS), help="file of coefficients to write")
   parser.add_argument("--saliency", nargs="+", default=list(NAMES), choices=NAMES)
+  parser.add_argument(
+    "--readouts",
+    default="runs/fixation",
+    help="for saliency learned: the run of configs/fixation.py, with folds, that gave the readout",
+  )
   arguments = parser.parse_args()
   path = pathlib.Path(arguments.out)
   content = json.loads(path.read_text()) if path.is_file() else {}
   try:
     for name in arguments.saliency:
-      content[name] = fit_variants(name, arguments.data_dir)
+      faces = measure_ranked_faces(name, arguments.data_dir, arguments.readouts)
+      panoramas = measure_ranked_panoramas(name, arguments.data_dir)
+      scores = fit_variants(faces, panoramas)
+      content[name] = {variant: score.to_json() for variant, score in scores.items()}
       write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
       print(f"wrote {name} to {path}", flush=True)
+      print(cross_validate(faces, panoramas), flush=True)
+      chosen_by = panoramas[1]
+      figures = judge(chosen_by, values_of(chosen_by, scores))
+      print(table(f"{PANORAMAS} {PANORAMAS_SPLITS[1]}", figures), flush=True)
   except ValueError as error:
     sys.exit(f"error: {error}")
 
 
-def fit_variants(saliency_name: str, data_dir: str) -> dict:
-  """Returns the coefficients of every variant, as they stand in the file."""
+def measure_ranked_faces(saliency_name: str, data_dir: str, readouts: str) -> list[Example]:
+  """The faces, by a saliency that has not seen their pictures."""
+  if saliency_name == "learned":
+    faces = measure_unseen_faces(readouts, data_dir, FACES_SPLIT, **METHOD)
+  else:
+    saliency = build_saliency(saliency_name)
+    faces = measure_prepared(FACES, data_dir, FACES_SPLIT, saliency=saliency, **METHOD)
+  print(f"{saliency_name}: measured {len(faces)} pictures of {FACES} {FACES_SPLIT}", flush=True)
+  return faces
+
+
+def measure_ranked_panoramas(saliency_name: str, data_dir: str) -> list[list[Example]]:
+  """The panoramas to fit the prior to, and those to choose weights by."""
   saliency = build_saliency(saliency_name)
-
-  @functools.cache
-  def measured(name: str, split: str) -> list[Example]:
-    examples = measure_prepared(
-      name, data_dir, split, saliency=saliency, strategy=Strategy(), object_score=START
-    )
-    print(f"{saliency_name}: measured {len(examples)} pictures of {name} {split}", flush=True)
-    return examples
-
-  parts = [
-    {name: measured(name, splits[index]) for name, splits in SPLITS.items()} for index in range(2)
+  return [
+    measure_prepared(PANORAMAS, data_dir, split, saliency=saliency, **METHOD)
+    for split in PANORAMAS_SPLITS
   ]
+
+
+def fit_variants(
+  faces: Sequence[Example], panoramas: Sequence[Sequence[Example]]
+) -> dict[str, ObjectScore]:
+  """The coefficients of every variant."""
+  train, tune = ({FACES: faces, PANORAMAS: part} for part in panoramas)
   return {
-    name: fit_object_score(*parts, variant, local_from=LOCAL_FROM).to_json()
+    name: fit_object_score(train, tune, variant, local_from=LOCAL_FROM)
     for name, variant in VARIANTS.items()
   }
+
+
+def cross_validate(faces: Sequence[Example], panoramas: Sequence[Sequence[Example]]) -> str:
+  """The table of figures on the faces of each fold, by coefficients fitted to the others."""
+  parts = [[e for e in faces if fold_of(e.name, FOLDS) == fold] for fold in range(FOLDS)]
+  values: dict[str, list] = {name: [] for name in VARIANTS}
+  for fold, part in enumerate(parts):
+    others = [e for e in faces if fold_of(e.name, FOLDS) != fold]
+    for name, of_part in values_of(part, fit_variants(others, panoramas)).items():
+      values[name] += of_part
+  return table(f"{FACES}, {FOLDS} folds", judge([e for part in parts for e in part], values))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,18 @@
 Where `evaluation.object_score` and `evaluation.weak_labels` get their examples from.
 """
 
+import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from foir360_jax.data import open_source
+from foir360_jax.data.fixations import fold_of
 from foir360_jax.formats import open_scenes, read_panorama
+from foir360_jax.models.pretrained import load_efficientnet_lite0
+from foir360_jax.saliency import LearnedSaliency, load_readout
+from foir360_jax.saliency.readout_file import COMMITTED, file_of_run, read_tensors
 from foir360_jax.weak_labels.examples import (
   Example,
   Labelled,
@@ -23,6 +28,7 @@ from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Strategy
 
 FACES = "fixations/crowd"
+PANORAMAS = "synthetic360/128x256"
 
 
 def measure_prepared(
@@ -46,6 +52,52 @@ def measure_prepared(
   return list(measure_panoramas(read_panoramas(source), **method))
 
 
+def measure_unseen_faces(
+  readouts: str | pathlib.Path,
+  data_dir: str,
+  split: str,
+  *,
+  strategy: Strategy,
+  object_score: ObjectScore,
+) -> list[Example]:
+  """Measures the ranked faces of a split, each by the readout that has not seen its picture.
+
+  Args:
+    readouts: a run of configs/fixation.py with folds; its readout must be the committed one.
+    data_dir: folder of the prepared data sets.
+    split: of `FACES`; pictures of the run.
+    strategy: how views are ranked.
+    object_score: gives what is erased first.
+
+  Raises:
+    ValueError: the data set or a readout is missing, or the run is of another readout.
+  """
+  tensors, metadata = read_tensors(file_of_run(readouts))
+  committed, _ = read_tensors(COMMITTED)
+  if tensors.keys() != committed.keys() or any(
+    not np.array_equal(tensors[name], committed[name]) for name in tensors
+  ):
+    raise ValueError(
+      f"{file_of_run(readouts)}: is not the readout that is used, {COMMITTED.name}; copy it there"
+      " first, or name the run that it comes from: --readouts=FOLDER"
+    )
+  folds = json.loads(metadata["settings"])["data"].get("folds", 0)
+  if not folds:
+    raise ValueError(f"{readouts}: a run without folds; train with --config.data.folds=3")
+  source = open_source(FACES, data_dir, split)
+  backbone = load_efficientnet_lite0(padding="zero")
+  examples: list[Example] = []
+  for fold in range(folds):
+    examples += measure_faces(
+      _of_fold(read_faces(source), fold, folds),
+      saliency=LearnedSaliency(backbone, load_readout(file_of_run(readouts, fold))),
+      strategy=strategy,
+      object_score=object_score,
+    )
+    print(f"measured {len(examples)} pictures, to fold {fold} of {folds}", flush=True)
+  return examples
+
+
 def measure_folder(
   folder: str | pathlib.Path,
   *,
@@ -60,6 +112,10 @@ def measure_folder(
   """
   method = {"saliency": saliency, "strategy": strategy, "object_score": object_score}
   return list(measure_panoramas(_ranked_scenes(folder), **method))
+
+
+def _of_fold(pictures: Iterable[Labelled], fold: int, folds: int) -> Iterator[Labelled]:
+  return (picture for picture in pictures if fold_of(picture.name, folds) == fold)
 
 
 def _ranked_scenes(folder: str | pathlib.Path) -> Iterator[Labelled]:

@@ -18,7 +18,18 @@ from foir360_jax.saliency.readout import FixationReadout
 COMMITTED = pathlib.Path(__file__).with_name("fixation_readout.safetensors")
 """The readout that comes with the package; its metadata say how it was made."""
 
+_NAME = "fixation_readout.safetensors"  # in the folder of a run
 _CURE = "train one with configs/fixation.py, or install foir360_jax again"
+
+
+def file_of_run(workdir: str | os.PathLike, fold: int | None = None) -> pathlib.Path:
+  """Where a run of configs/fixation.py leaves its readout, or the one that never saw a fold.
+
+  >>> file_of_run("runs/fixation", 2).as_posix()
+  'runs/fixation/without_2/fixation_readout.safetensors'
+  """
+  folder = pathlib.Path(workdir)
+  return (folder if fold is None else folder / f"without_{fold}") / _NAME
 
 
 def save_readout(

@@ -225,14 +225,23 @@ def sharpen(readout: FixationReadout, exponent: float) -> None:
   last.bias = nnx.Param(last.bias[...] * exponent)
 
 
-def example_batches(examples: Examples, batch_size: int, seed: int) -> Iterable[Examples]:
-  """Shuffled batches without end, with seeds; its `get_state` and `set_state` resume them."""
+def example_batches(
+  examples: Examples, batch_size: int, seed: int, rows: Sequence[int] | None = None
+) -> Iterable[Examples]:
+  """Shuffled batches without end, with seeds; its `get_state` and `set_state` resume them.
 
-  def read(index: int, rng: np.random.Generator) -> Examples:
-    row = {key: value[index] for key, value in examples.items()}
+  Args:
+    examples: all views.
+    batch_size: views of a batch.
+    seed: fixes the order and the seeds.
+    rows: the views that take part; None: all.
+  """
+  rows = np.arange(len(examples["mass"])) if rows is None else np.asarray(rows)
+
+  def read(place: int, rng: np.random.Generator) -> Examples:
+    row = {key: value[rows[place]] for key, value in examples.items()}
     return row | {"seed": rng.integers(2**32, dtype=np.uint32)}
 
-  length = len(examples["mass"])
-  stream = grain.MapDataset.range(length).seed(seed).shuffle().repeat().random_map(read)
+  stream = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat().random_map(read)
   # No threads: an example is a look into memory.
   return iter(stream.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=0)))
