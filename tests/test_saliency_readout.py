@@ -19,6 +19,7 @@ from foir360_jax.saliency import (
   SpectralResidual,
   build_saliency,
   default_saliency_name,
+  for_parts,
   load_readout,
   observe,
   save_readout,
@@ -213,6 +214,23 @@ def test_a_picture_is_enlarged_to_whole_cells_before_the_backbone_sees_it(model,
       np.asarray(cells[index]), np.meshgrid(*places, indexing="ij"), order=1, mode="nearest"
     )
     np.testing.assert_allclose(log_density[index], expected - expected.mean(), atol=1e-3)
+
+
+def test_for_views_of_parts_nothing_is_enlarged(model, readout):
+  views = np.random.default_rng(5).integers(0, 256, (2, 32, 48, 3), np.uint8)
+  readout = nnx.clone(readout)
+  readout.enlargement = 1.5
+  enlarging = LearnedSaliency(model.backbone, readout)
+  got, expected = (
+    jax.jit(lambda saliency, x: observe(for_parts(saliency), x))(enlarging, views),
+    (model.observe(views)),
+  )
+  np.testing.assert_allclose(got.density, expected.density, rtol=1e-4)
+  scale = np.abs(expected.appearance).max()
+  np.testing.assert_allclose(got.appearance, expected.appearance, atol=1e-3 * scale)
+  assert np.abs(enlarging(views) - expected.density).max() > 0.01
+  spectral = SpectralResidual()
+  assert for_parts(spectral) is spectral
 
 
 def test_the_appearance_is_the_standardised_features_along_the_axes(readout):

@@ -114,6 +114,24 @@ def test_weights_of_the_saliency_are_arguments_of_the_program():
   assert len(ranker._weights) == 1  # and not a constant of the program
 
 
+def test_views_of_parts_get_the_form_of_the_model_that_is_for_them():
+  asked = []
+
+  class Watched:
+    def __init__(self, name):
+      self.name = name
+
+    def __call__(self, views):
+      asked.append((self.name, views.shape[1] == views.shape[2]))
+      return vividness(views)
+
+    def for_parts(self):
+      return Watched("parts")
+
+  WeakRanker(Watched("whole"), strategy=STRATEGY, object_score=SCORE)(*scene())
+  assert set(asked) == {("parts", True), ("whole", False)}  # perspective views are square
+
+
 def test_no_object_at_all_gives_an_empty_result(ranker):
   panorama, masks = scene()
   assert len(ranker(panorama, masks[:0])) == 0

@@ -20,7 +20,7 @@ import numpy as np
 from foir360_jax.benchmarks.panoramas import random_panorama
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, measure, repeatedly
-from foir360_jax.saliency import build_saliency
+from foir360_jax.saliency import build_saliency, for_parts
 from foir360_jax.saliency.weights import separate_weights
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import (
@@ -187,16 +187,19 @@ def _race_plainly(saliency, scenes, strategy, score, local, weights, views):
     plan = plan_views(scenes.panorama.shape[1])
     rank = functools.partial(
       rank_views_plainly,
-      saliency=saliency,
       choose=score.erasing_score,
       fill=strategy.fill,
       grow_px=strategy.grow_px,
     )
-    for pool in (tangent_pool(scenes, plan), whole_pool(scenes, plan)):
-      rank(jax.tree.map(lambda x: x[:1], pool), max_erased=1)  # compiles each operation once
+    of_parts = for_parts(saliency)
+    for model, pool in (
+      (of_parts, tangent_pool(scenes, plan)),
+      (saliency, whole_pool(scenes, plan)),
+    ):  # compiles each operation once
+      rank(jax.tree.map(lambda x: x[:1], pool), saliency=model, max_erased=1)
     start = time.perf_counter()
-    tangent = rank(tangent_pool(scenes, plan), max_erased=strategy.max_erased)
-    whole = rank(whole_pool(scenes, plan), max_erased=strategy.max_erased_whole)
+    tangent = rank(tangent_pool(scenes, plan), saliency=of_parts, max_erased=strategy.max_erased)
+    whole = rank(whole_pool(scenes, plan), saliency=saliency, max_erased=strategy.max_erased_whole)
     elapsed = time.perf_counter() - start
   plain = jax.tree.map(lambda *x: np.concatenate(x), tangent.history, whole.history)
   differences = jax.tree.map(lambda a, b: np.abs(a[0] - b).max(), expected.history, plain)

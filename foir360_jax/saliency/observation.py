@@ -1,4 +1,4 @@
-"""What a saliency model says of views beside where people look in them."""
+"""What a saliency model may offer beside its density: a description, and a form for close views."""
 
 from typing import Any, NamedTuple
 
@@ -31,3 +31,12 @@ def observe(saliency: Any, views: jax.Array) -> Observation:
   if hasattr(saliency, "observe"):
     return saliency.observe(views)
   return Observation(saliency(views), jnp.zeros((len(views), 1, 1, 0)))
+
+
+def for_parts(saliency: Any) -> Any:
+  """The model for views of a part of a scene, in which things are larger than in the whole.
+
+  A model that is cheaper for such views has a method `for_parts`, which gives it in that form; any
+  other stays as it is.
+  """
+  return saliency.for_parts() if hasattr(saliency, "for_parts") else saliency

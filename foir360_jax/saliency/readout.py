@@ -11,6 +11,7 @@ components.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -149,11 +150,15 @@ class LearnedSaliency(nnx.Module):
   Args:
     backbone: with padding "zero".
     readout: trained on features of this backbone.
+    enlarges: whether the backbone sees views enlarged, as the readout was trained; see `for_parts`.
   """
 
-  def __init__(self, backbone: EfficientNetLite0, readout: FixationReadout):
+  def __init__(
+    self, backbone: EfficientNetLite0, readout: FixationReadout, *, enlarges: bool = True
+  ):
     self.backbone = backbone
     self.readout = readout
+    self.enlarges = enlarges
 
   @jax.jit
   def __call__(self, views: jax.Array) -> jax.Array:
@@ -171,7 +176,7 @@ class LearnedSaliency(nnx.Module):
     if views.ndim != 4 or views.shape[-1] != 3:
       raise ValueError(f"views must be [V, h, w, 3], not {list(views.shape)}")
     images, shape = views.astype(jnp.float32), views.shape[1:3]
-    size = enlarged_size(shape, self.readout.enlargement)
+    size = enlarged_size(shape, self.readout.enlargement) if self.enlarges else shape
     if size != shape:
       images = jax.image.resize(images, (len(views), *size, 3), "linear")
     features = self.backbone.stages(images, tuple(FEATURES))
@@ -179,6 +184,13 @@ class LearnedSaliency(nnx.Module):
     log_density = _at_pixels(cells, size, shape)
     density = jax.nn.softmax(log_density.reshape(len(views), -1), axis=-1)
     return Observation((density * density.shape[-1]).reshape(log_density.shape), appearance)
+
+  def for_parts(self) -> Self:
+    """The same model without the enlargement, which for views of a part of a scene gains nothing.
+
+    Measured in docs/weak_labels.md; it is three times the work.
+    """
+    return type(self)(self.backbone, self.readout, enlarges=False)
 
 
 def enlarged_size(shape: tuple[int, int], enlargement: float) -> tuple[int, int]:

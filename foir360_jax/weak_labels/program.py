@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foir360_jax.saliency import for_parts
 from foir360_jax.weak_labels.collect import COLLECTORS, Collected
 from foir360_jax.weak_labels.local import LocalRanks, Saliency, Views, rank_views
 from foir360_jax.weak_labels.object_score import ObjectScore
@@ -132,7 +133,6 @@ def local_ranks(
   """
   rank = functools.partial(
     rank_views,
-    saliency=saliency,
     choose=object_score.erasing_score,
     fill=strategy.fill,
     grow_px=strategy.grow_px,
@@ -140,13 +140,20 @@ def local_ranks(
   batch = len(whole.images)
   of_whole = rank(
     whole,
+    saliency=saliency,
     max_erased=strategy.max_erased_whole,
     views_at_once=max(1, strategy.views_at_once // 4),
   )
   parts = [of_whole]
   if tangent is not None:
     parts.insert(
-      0, rank(tangent, max_erased=strategy.max_erased, views_at_once=strategy.views_at_once)
+      0,
+      rank(
+        tangent,
+        saliency=for_parts(saliency),
+        max_erased=strategy.max_erased,
+        views_at_once=strategy.views_at_once,
+      ),
     )
   split = [
     jax.tree.map(lambda x: einops.rearrange(x, "(b v) ... -> b v ...", b=batch), part[:-1])
