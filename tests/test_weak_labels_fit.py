@@ -68,8 +68,8 @@ def scores(parts):
 def agreement(parts, score, variant):
   examples = parts[1]["made_up"]
   signs = []
-  for example in examples:
-    strength = strengths(example, score, VARIANTS[variant])
+  of_all = strengths(examples, score, VARIANTS[variant])
+  for example, strength in zip(examples, of_all, strict=True):
     better = example.relevance[:, None] > example.relevance
     signs.append((strength[:, None] > strength)[better].mean())
   return np.mean(signs)
@@ -96,6 +96,17 @@ def test_a_variant_sees_no_more_than_it_may(parts, scores):
   assert VARIANTS["without_appearance"].restrict(example.local).appearance.shape == (3, 7, 0)
 
 
+def test_an_example_has_its_strengths_whatever_is_beside_it(scores):
+  rng = np.random.default_rng(3)
+  examples = [draw_example(rng, str(n), count=2 + n % 41) for n in range(45)]
+  for name in ("full", "without_collector"):
+    together = strengths(examples, scores[name], VARIANTS[name])
+    for index in (0, 31, 32, 40, 44):
+      (alone,) = strengths([examples[index]], scores[name], VARIANTS[name])
+      assert alone.shape == examples[index].relevance.shape
+      np.testing.assert_allclose(together[index], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_without_the_collector_the_view_that_sees_most_of_an_object_decides(parts, scores):
   example, score = parts[1]["made_up"][3], scores["without_collector"]
   local = np.asarray(
@@ -108,7 +119,7 @@ def test_without_the_collector_the_view_that_sees_most_of_an_object_decides(part
   )
   best = example.local.visibility.argmax(0)
   expected = local[best, np.arange(len(best))]
-  value = strengths(example, score, VARIANTS["without_collector"])
+  (value,) = strengths([example], score, VARIANTS["without_collector"])
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
@@ -239,8 +250,10 @@ def test_faces_are_judged_by_coefficients_that_were_not_fitted_to_them(parts, sc
   def judge(examples, values):
     assert sorted(example.name for example in examples) == sorted(e.name for e in faces)
     for name, variant in VARIANTS.items():
-      for example, value in zip(examples, values[name], strict=True):
-        np.testing.assert_array_equal(value, strengths(example, scores["full"], variant))
+      for expected, value in zip(
+        strengths(examples, scores["full"], variant), values[name], strict=True
+      ):
+        np.testing.assert_array_equal(value, expected)
     return report.judge(examples, values)
 
   monkeypatch.setattr(fitting, "fit_variants", fit)

@@ -37,10 +37,7 @@ def values_of(
   examples: Sequence[Example], scores: Mapping[str, ObjectScore]
 ) -> dict[str, list[np.ndarray]]:
   """What every variant thinks of the objects of each picture, by its coefficients `scores`."""
-  return {
-    name: [strengths(example, scores[name], variant) for example in examples]
-    for name, variant in VARIANTS.items()
-  }
+  return {name: strengths(examples, scores[name], variant) for name, variant in VARIANTS.items()}
 
 
 def judge(

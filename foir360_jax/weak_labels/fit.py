@@ -85,22 +85,26 @@ def fit_object_score(
     for whole_weight in weights
   ]
   losses = [
-    np.mean([np.mean([_loss(e, score, variant) for e in part]) for part in tune.values()])
-    for score in candidates
+    np.mean([_loss(part, score, variant) for part in tune.values()]) for score in candidates
   ]
   score = candidates[int(np.argmin(losses))]
   slope, intercept = _fit_importance(
-    [[(strengths(e, score, variant), e.relevance) for e in part] for part in train.values()]
+    [
+      [(s, e.relevance) for s, e in zip(strengths(part, score, variant), part, strict=True)]
+      for part in train.values()
+    ]
   )
   return score._replace(slope=slope, intercept=intercept)
 
 
-def _loss(example: Example, score: ObjectScore, variant: Variant) -> float:
-  """The share of pairs in the wrong order, ties by half."""
-  strength = strengths(example, score, variant)
-  better = example.relevance[:, None] > example.relevance
-  wrong = 0.5 - 0.5 * np.sign(strength[:, None] - strength)
-  return float(wrong[better].mean()) if better.any() else 0.0
+def _loss(examples: Sequence[Example], score: ObjectScore, variant: Variant) -> float:
+  """The share of an example's pairs in the wrong order, ties by half; the mean over examples."""
+  losses = []
+  for example, strength in zip(examples, strengths(examples, score, variant), strict=True):
+    better = example.relevance[:, None] > example.relevance
+    wrong = 0.5 - 0.5 * np.sign(strength[:, None] - strength)
+    losses.append(wrong[better].mean() if better.any() else 0.0)
+  return float(np.mean(losses))
 
 
 def _local_pairs(example: Example, views: slice) -> tuple[np.ndarray, np.ndarray]:

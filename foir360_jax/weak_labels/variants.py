@@ -5,6 +5,7 @@ whole picture last; n objects, padded to N inside.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from foir360_jax.weak_labels.local import History, LocalRanks
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Scene, collect_ranks
 
-_PADDED = 32  # to a multiple of this number, so that few programs are compiled
+_PADDED = 32  # to a multiple of this number,
+_AT_ONCE = 32  # always so many examples: few programs are compiled
 
 
 class Variant(NamedTuple):
@@ -61,20 +63,36 @@ VARIANTS = {
 }
 
 
-def strengths(example: Example, score: ObjectScore, variant: Variant) -> np.ndarray:
-  """The strength [n] of each object by this variant with these coefficients."""
-  local = variant.restrict(example.local)
-  count = len(example.relevance)
-  padding = -count % _PADDED
+def strengths(
+  examples: Sequence[Example], score: ObjectScore, variant: Variant
+) -> list[np.ndarray]:
+  """The strength [n] of each object of each example by this variant with these coefficients."""
+  groups: dict[int, list[int]] = {}
+  for index, example in enumerate(examples):
+    groups.setdefault(-(-len(example.relevance) // _PADDED) * _PADDED, []).append(index)
+  results: list[np.ndarray] = [np.zeros(0)] * len(examples)
+  for size, members in groups.items():
+    for start in range(0, len(members), _AT_ONCE):
+      chunk = members[start : start + _AT_ONCE]
+      filled = chunk + chunk[-1:] * (_AT_ONCE - len(chunk))
+      padded = [_pad(examples[index], variant, size) for index in filled]
+      batch = jax.tree.map(lambda *x: np.stack(x), *padded)
+      strength = np.asarray(_strengths(*batch, score, variant.collector))
+      for index, row in zip(chunk, strength, strict=False):
+        results[index] = row[: len(examples[index].relevance)]
+  return results
+
+
+def _pad(example: Example, variant: Variant, size: int):
+  """What `_strengths` needs of an example, with `size` objects."""
+  local, scene = variant.restrict(example.local), example.scene
+  padding = size - len(example.relevance)
 
   def pad(x: np.ndarray, axis: int) -> np.ndarray:
-    return np.pad(x, [(0, padding) if a == axis else (0, 0) for a in range(x.ndim)])[None]
+    return np.pad(x, [(0, padding) if a == axis else (0, 0) for a in range(x.ndim)])
 
-  measured = jax.tree.map(lambda x: pad(x, 1), local[:-1])
-  scene = example.scene
   described = tuple(pad(x, 0) for x in (scene.area, scene.elevation, scene.where))
-  strength = _strengths(measured, described, score, variant.collector)
-  return np.asarray(strength)[0, :count]
+  return jax.tree.map(lambda x: pad(x, 1), tuple(local[:-1])), described
 
 
 @functools.partial(jax.jit, static_argnames="collector")
