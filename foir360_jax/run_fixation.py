@@ -106,6 +106,7 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
 
   Pictures that it has been trained on are measured by those of the run that never saw them.
   """
+  _check_trained_on(file_of_run(workdir), config)
   folder, split = pathlib.Path(workdir), config.evaluate.split
   folds = range(config.data.folds) if is_trained_on(config) else (None,)
   backbone = load_efficientnet_lite0(padding="zero")
@@ -155,6 +156,17 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   if rows:
     save_image(folder / "evaluation.png", fixation_sheet(rows))
   print(f"wrote metrics.json and evaluation.png ({split}) into {folder}")
+
+
+def _check_trained_on(path: pathlib.Path, config: ConfigDict) -> None:
+  """Raises ValueError where the config names other pictures than the readout has seen."""
+  seen = json.loads(read_tensors(path)[1].get("settings", '{"data": {}}'))["data"]
+  for field in ("train_split", "folds"):
+    if seen.get(field, config.data[field]) != config.data[field]:
+      raise ValueError(
+        f"{path}: trained with config.data.{field} {seen[field]}, not {config.data[field]}; give"
+        f" --config.data.{field}={seen[field]}, so that no picture is measured that it has seen"
+      )
 
 
 def _read(config: ConfigDict, split: str, size: tuple[int, int]) -> list[list[FixatedPicture]]:

@@ -428,6 +428,13 @@ def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_i
   run.evaluate_run(settings, str(tmp_path))
   assert json.loads((tmp_path / "metrics.json").read_text())["folds"] == 1
 
+  settings.data.folds = 3
+  with pytest.raises(ValueError, match=r"folds 2, not 3; give --config.data.folds=2"):
+    run.evaluate_run(settings, str(tmp_path))
+  settings.data.folds, settings.data.train_split = 0, "train"
+  with pytest.raises(ValueError, match=r"with config.data.train_split train\+tune, not train;"):
+    run.evaluate_run(settings, str(tmp_path))
+
 
 @pytest.mark.parametrize(
   ("train_split", "split"), [("train+tune", "tune"), ("train", "train[:50%]")]
