@@ -336,7 +336,7 @@ def test_the_committed_readout_is_small_and_says_how_it_was_made():
   assert load_readout().bias.shape == tensors["bias"].shape
   assert all(np.isfinite(value).all() for value in tensors.values())
   assert "--config=configs/fixation.py" in metadata["command"]
-  assert metadata["data"] == "fixations/crowd, fixations/osie: part train"
+  assert metadata["data"] == "fixations/crowd, fixations/osie: part train+tune"
   assert "datasets/fixations/splits/osie.json" in metadata["splits"]
   assert "Apache-2.0" in metadata["licence"]
   assert "data_dir" not in json.loads(metadata["settings"])["data"]

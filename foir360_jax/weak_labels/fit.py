@@ -3,7 +3,7 @@
 Logistic regression on pairs: of two objects that a view sees together, the terms of their local
 scores say how likely the one is ranked above the other; likewise the prior's terms, on all pairs.
 A picture's pairs together weigh 1, weighted among themselves by visibility, and each data set as
-much as the others.
+much as the others, or as it is given for local scores.
 
 People look at the middle of a photograph more than at its edges. What an object looks like to the
 backbone tells where in the photograph it is, so coefficients would learn that habit. Terms for the
@@ -13,7 +13,7 @@ such middle.
 Axes: V views, n objects, K terms, M pairs.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -45,7 +45,7 @@ def fit_object_score(
   tune: Mapping[str, Sequence[Example]],
   variant: Variant,
   *,
-  local_from: Collection[str] | None = None,
+  local_weights: Mapping[str, float] | None = None,
 ) -> ObjectScore:
   """Fits local scores and prior on `train`, chooses the weights of prior and views on `tune`.
 
@@ -53,8 +53,8 @@ def fit_object_score(
     train: examples by data set, measured with a score that erases by `SALIENCY_SUM`.
     tune: other examples by data set.
     variant: which of the measurements are used, and how.
-    local_from: data sets of `train` to which the local scores are fitted; None: to all. The prior
-      always is fitted to all.
+    local_weights: what data sets of `train` count for the local scores, those that are not named
+      nothing; None: all alike. For the prior all count alike.
 
   Returns:
     The coefficients, rounded to four digits.
@@ -64,18 +64,19 @@ def fit_object_score(
     for name, part in train.items()
   }
 
-  def fitted(pairs: Pairs, known: int, names: Collection[str]) -> Coefficients:
-    sets = [[pairs(example) for example in views[name]] for name in names]
+  def fitted(pairs: Pairs, known: int, shares: Mapping[str, float]) -> Coefficients:
+    sets = [[pairs(example) for example in views[name]] for name in shares]
     ridges = np.full(sets[0][0][0].shape[1], _APPEARANCE_RIDGE)
     ridges[:known], ridges[-NUM_HABITS:] = _RIDGE, _HABIT_RIDGE
-    return tuple(float(f"{value:.4g}") for value in _logistic(sets, ridges)[:-NUM_HABITS])
+    coefficients = _logistic(sets, ridges, list(shares.values()))[:-NUM_HABITS]
+    return tuple(float(f"{value:.4g}") for value in coefficients)
 
-  known = len(LOCAL_TERMS)
+  known, alike = len(LOCAL_TERMS), dict.fromkeys(views, 1.0)
   of_views, of_whole = (
-    fitted(lambda example, part=part: _local_pairs(example, part), known, local_from or views)
+    fitted(lambda example, part=part: _local_pairs(example, part), known, local_weights or alike)
     for part in (slice(0, -1), slice(-1, None))
   )
-  prior = fitted(_prior_pairs, len(PRIOR_TERMS), views)
+  prior = fitted(_prior_pairs, len(PRIOR_TERMS), alike)
   coefficients = SALIENCY_SUM, of_views[:known], of_whole[:known], prior
   appearance = of_views[known:], of_whole[known:]
   weights = WHOLE_WEIGHTS if variant.has_views and variant.collector else (1.0,)
@@ -139,12 +140,17 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
 
 
 def _logistic(
-  sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], ridges: np.ndarray
+  sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]],
+  ridges: np.ndarray,
+  shares: Sequence[float],
 ) -> np.ndarray:
-  """Coefficients [K] that give the differences [M, K] of each picture the highest likelihood."""
+  """Coefficients [K] that give the differences [M, K] of each picture the highest likelihood.
+
+  Each set of pictures counts by its share of all.
+  """
   parts = [
-    (differences, weights / (len(pictures) * len(sets)))
-    for pictures in sets
+    (differences, weights * share / (len(pictures) * sum(shares)))
+    for pictures, share in zip(sets, shares, strict=True)
     for differences, weights in pictures
   ]
   differences = np.concatenate([part for part, _ in parts]).astype(np.float64)
