@@ -26,6 +26,6 @@ from foir360_jax.config import fixation_config
 def get_config():
   """25 minutes on two CPU cores, 11 of them for the features, which take 5.3 GB of memory.
 
-  With the three readouts more and both parts 65 minutes and 7.3 GB.
+  With the three readouts more and both parts 80 minutes beside other work, and 7.3 GB.
   """
   return fixation_config()

@@ -188,7 +188,7 @@ class LearnedSaliency(nnx.Module):
   def for_parts(self) -> Self:
     """The same model without the enlargement, which for views of a part of a scene gains nothing.
 
-    Measured in docs/weak_labels.md; it is three times the work.
+    Measured in docs/weak_labels.md; the enlargement makes three times as many pixels.
     """
     return type(self)(self.backbone, self.readout, enlarges=False)
 
