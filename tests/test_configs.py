@@ -124,6 +124,8 @@ def test_a_value_that_cannot_work_is_refused_by_name(field, value, message):
     ("data.windows", (1.0, 2.0), "config.data.windows must be one or more numbers between 0 and 2"),
     ("data.windows", (), "config.data.windows must be one or more"),
     ("data.batch_size", 0, "config.data.batch_size must be at least 1, not 0"),
+    ("data.folds", 1, "config.data.folds must be 0, or 2 or more, not 1"),
+    ("data.folds", -3, "config.data.folds must be 0, or 2 or more, not -3"),
     ("evaluate.batch_size", 0, "config.evaluate.batch_size must be at least 1, not 0"),
     ("model.channels", (), "config.model.channels must be one or more numbers of channels"),
     ("model.dropout", 1.0, "config.model.dropout must be in .0, 1., not 1.0"),
