@@ -125,6 +125,14 @@ def test_against_nothing_it_is_the_interval_of_the_mean():
   np.testing.assert_allclose(result[1:3], bootstrap_interval(scores, seed=3))
 
 
+def test_against_nothing_groups_give_the_interval_of_the_mean_over_groups():
+  rng = np.random.default_rng(1)
+  scores, groups = random_scores(rng, 50), rng.integers(8, size=50).tolist()
+  result = paired_bootstrap_interval(scores, used(np.zeros(50)), groups=groups, seed=3)
+  np.testing.assert_allclose(result[1:3], bootstrap_interval(scores, groups=groups, seed=3))
+  assert bootstrap_interval(scores, groups=groups) != bootstrap_interval(scores)
+
+
 def test_a_seed_fixes_the_interval():
   a, b, groups = simulate(1, 12, 3, 0.1)
   first, again, other = (paired_bootstrap_interval(a, b, groups=groups, seed=s) for s in (1, 1, 2))
@@ -137,6 +145,10 @@ def test_without_two_images_or_groups_there_is_no_interval():
   assert np.isnan(paired_bootstrap_interval([], [])[:3]).all()
   single = paired_bootstrap_interval(used([1, 2]), used([0, 0]), groups=["a", "a"])
   assert (single.mean, single.count) == (1.5, 2) and np.isnan(single[1:3]).all()
+  assert np.isnan(bootstrap_interval(used([1, 2]), groups=["a", "a"])).all()
+  assert np.isnan(bootstrap_interval(LEFT_OUT, groups=range(len(LEFT_OUT)))).all()
+  with pytest.raises(ValueError, match="2 scores in 1 groups: give one an image each"):
+    bootstrap_interval(used([1, 2]), groups=["a"])
 
 
 def test_nan_in_a_used_score_is_not_hidden():

@@ -229,6 +229,13 @@ def test_pairs_of_a_subset_hold_at_least_one_of_its_objects(parts, scores):
   groups = ["one"] * 20 + ["two"] * 20
   figures = report.judge(examples, report.values_of(examples, all_scores), groups)
   assert figures["groups"] == 2
+  # Of two groups, one drawn twice is the widest that an interval can be.
+  agreement = [
+    report.pairwise_agreement(example.relevance, example.pixels).value for example in examples
+  ]
+  extremes = sorted([np.mean(agreement[:20]), np.mean(agreement[20:])])
+  interval = figures["rankers"]["area"]["pairs"]["interval_95"]
+  np.testing.assert_allclose(interval, extremes, rtol=1e-9)
   small = figures["small_sr"]
   values = []
   for example in examples:

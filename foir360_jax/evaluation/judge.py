@@ -73,7 +73,7 @@ def judge(
   for name, of_ranker in values.items():
     gain = paired_bootstrap_interval(correlations["full"], correlations[name], groups=groups)
     rankers[name] = {
-      "sa_sor": _summary(correlations[name]),
+      "sa_sor": _summary(correlations[name], groups),
       "gain": {"mean": gain.mean, "interval_95": [gain.low, gain.high]},
     }
     for subset, chosen in subsets.items():
@@ -81,7 +81,7 @@ def judge(
         _agreement(example, value, chosen(example))
         for example, value in zip(examples, of_ranker, strict=True)
       ]
-      rankers[name][subset] = _summary(agreement)
+      rankers[name][subset] = _summary(agreement, groups)
   return {
     "pictures": len(examples),
     "groups": len(set(groups)) if groups else len(examples),
@@ -127,7 +127,7 @@ def _agreement(example: Example, values: np.ndarray, chosen: np.ndarray) -> Scor
   return Score(float((0.5 + 0.5 * np.sign(values[:, None] - values))[better].mean()), "used")
 
 
-def _summary(scores: Sequence[Score]) -> dict[str, Any]:
+def _summary(scores: Sequence[Score], groups: Sequence[str] | None) -> dict[str, Any]:
   return ScoreAccumulator().add(*scores).summary() | {
-    "interval_95": list(bootstrap_interval(scores))
+    "interval_95": list(bootstrap_interval(scores, groups=groups))
   }

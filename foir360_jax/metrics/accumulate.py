@@ -3,7 +3,7 @@
 Metrics differ most in which images they leave out, so a mean never travels without these counts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -74,30 +74,64 @@ class ScoreAccumulator(NamedTuple):
 
 
 def bootstrap_interval(
-  scores: Iterable[Score], *, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+  scores: Iterable[Score],
+  *,
+  groups: Iterable[Hashable] | None = None,
+  confidence: float = 0.95,
+  num_resamples: int = 2000,
+  seed: int = 0,
 ) -> tuple[float, float]:
   """Returns the percentile bootstrap interval of the mean score, resampling the images.
 
-  Images that are left out of the mean are left out here.
+  Images that are left out of the mean are left out here. With groups, whole groups are drawn, as in
+  `paired_bootstrap_interval`.
   Source: Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3.
 
   Args:
     scores: One score an image.
+    groups: The group of each image, such as the name of its video; None: each is its own.
     confidence: Share of resampled means inside the interval, in (0, 1).
     num_resamples: Number of data sets drawn.
     seed: The same seed gives the same interval.
 
   Returns:
-    (low, high); (NaN, NaN) if no image counts.
+    (low, high); (NaN, NaN) if no image counts, or only those of one group.
+
+  Raises:
+    ValueError: if there is not one group for each score.
 
   >>> bootstrap_interval([Score(0.5, "used")] * 9)
   (0.5, 0.5)
   """
-  values = np.array([counted_value(s) for s in scores if s.status in COUNTED], float)
-  if not values.size:
+  scores = list(scores)
+  if groups is None:
+    totals, counts = np.array([counted_value(s) for s in scores if s.status in COUNTED]), None
+  else:
+    groups = list(groups)
+    if len(groups) != len(scores):
+      raise ValueError(f"{len(scores)} scores in {len(groups)} groups: give one an image each")
+    totals, counts = totals_of_groups(
+      (counted_value(score), group)
+      for score, group in zip(scores, groups, strict=True)
+      if score.status in COUNTED
+    )
+  if totals.size < (1 if groups is None else 2):
     return float("nan"), float("nan")
-  means = resampled_means(values, num_resamples=num_resamples, seed=seed)
+  means = resampled_means(totals, counts, num_resamples=num_resamples, seed=seed)
   return percentile_interval(means, confidence)
+
+
+def totals_of_groups(
+  values: Iterable[tuple[float, Hashable]],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Sum and number [u] of the values of each of u groups, in the order of their first values."""
+  places: dict[Hashable, int] = {}
+  summed, units = [], []
+  for value, group in values:
+    summed.append(value)
+    units.append(places.setdefault(group, len(places)))
+  units = np.array(units, int)
+  return np.bincount(units, summed), np.bincount(units)
 
 
 def counted_value(score: Score) -> float:

@@ -7,14 +7,13 @@ is better on nearly every image. Pairing takes the images' own difficulty out.
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
-import numpy as np
-
 from foir360_jax.metrics.accumulate import (
   COUNTED,
   Score,
   counted_value,
   percentile_interval,
   resampled_means,
+  totals_of_groups,
 )
 
 
@@ -82,17 +81,14 @@ def paired_bootstrap_interval(
       f"confidence must be in (0, 1) and num_resamples at least 1, not {confidence} and"
       f" {num_resamples}"
     )
-  places: dict[Hashable, int] = {}
-  differences, units = [], []
-  for a, b, group in zip(scores_a, scores_b, groups, strict=True):
-    if a.status in COUNTED and b.status in COUNTED:
-      differences.append(counted_value(a) - counted_value(b))
-      units.append(places.setdefault(group, len(places)))
-  if not differences:
-    return PairedDifference(float("nan"), float("nan"), float("nan"), 0)
-  mean, count = float(np.mean(differences)), len(differences)
-  if len(places) < 2:
+  totals, counts = totals_of_groups(
+    (counted_value(a) - counted_value(b), group)
+    for a, b, group in zip(scores_a, scores_b, groups, strict=True)
+    if a.status in COUNTED and b.status in COUNTED
+  )
+  count = int(counts.sum())
+  mean = float(totals.sum() / count) if count else float("nan")
+  if totals.size < 2:
     return PairedDifference(mean, float("nan"), float("nan"), count)
-  totals, counts = np.bincount(units, differences), np.bincount(units)
   means = resampled_means(totals, counts, num_resamples=num_resamples, seed=seed)
   return PairedDifference(mean, *percentile_interval(means, confidence), count)
