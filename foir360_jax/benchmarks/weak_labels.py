@@ -20,7 +20,7 @@ import numpy as np
 from foir360_jax.benchmarks.panoramas import random_panorama
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, measure, repeatedly
-from foir360_jax.saliency import build_saliency, for_parts
+from foir360_jax.saliency import build_saliency, for_panoramas, for_parts
 from foir360_jax.saliency.weights import separate_weights
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import (
@@ -191,15 +191,15 @@ def _race_plainly(saliency, scenes, strategy, score, local, weights, views):
       fill=strategy.fill,
       grow_px=strategy.grow_px,
     )
-    of_parts = for_parts(saliency)
+    of_parts, of_whole = for_parts(saliency), for_panoramas(saliency)
     for model, pool in (
       (of_parts, tangent_pool(scenes, plan)),
-      (saliency, whole_pool(scenes, plan)),
+      (of_whole, whole_pool(scenes, plan)),
     ):  # compiles each operation once
       rank(jax.tree.map(lambda x: x[:1], pool), saliency=model, max_erased=1)
     start = time.perf_counter()
     tangent = rank(tangent_pool(scenes, plan), saliency=of_parts, max_erased=strategy.max_erased)
-    whole = rank(whole_pool(scenes, plan), saliency=saliency, max_erased=strategy.max_erased_whole)
+    whole = rank(whole_pool(scenes, plan), saliency=of_whole, max_erased=strategy.max_erased_whole)
     elapsed = time.perf_counter() - start
   plain = jax.tree.map(lambda *x: np.concatenate(x), tangent.history, whole.history)
   differences = jax.tree.map(lambda a, b: np.abs(a[0] - b).max(), expected.history, plain)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from foir360_jax.models.pretrained import has_efficientnet_lite0, load_efficientnet_lite0
-from foir360_jax.saliency.readout import LearnedSaliency
+from foir360_jax.saliency.learned import LearnedSaliency
 from foir360_jax.saliency.readout_file import load_readout
 from foir360_jax.saliency.spectral import SpectralResidual
 

@@ -1,4 +1,4 @@
-"""What a saliency model may offer beside its density: a description, and a form for close views."""
+"""What a saliency model may offer beside its density: a description, and forms for some views."""
 
 from typing import Any, NamedTuple
 
@@ -40,3 +40,12 @@ def for_parts(saliency: Any) -> Any:
   other stays as it is.
   """
   return saliency.for_parts() if hasattr(saliency, "for_parts") else saliency
+
+
+def for_panoramas(saliency: Any) -> Any:
+  """The model for whole panoramas [V, h, 2 h + 2 m, 3], of which m columns continue the other side.
+
+  A model that knows that a panorama has no edge has a method `for_panoramas`, which gives it in
+  that form; any other stays as it is.
+  """
+  return saliency.for_panoramas() if hasattr(saliency, "for_panoramas") else saliency

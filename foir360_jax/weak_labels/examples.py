@@ -148,7 +148,7 @@ def measure_faces(
     return Scene(picture.image, _NO_PICTURE, area, elevation, where)
 
   arguments = saliency, strategy, object_score, batch_size
-  yield from _measure(pictures, describe, pools, *arguments)
+  yield from _measure(pictures, describe, pools, *arguments, panoramic=False)
 
 
 def measure_panoramas(
@@ -170,7 +170,7 @@ def measure_panoramas(
     return describe_scene(picture.image, picture.masks)
 
   arguments = saliency, strategy, object_score, batch_size
-  yield from _measure(pictures, describe, pools, *arguments)
+  yield from _measure(pictures, describe, pools, *arguments, panoramic=True)
 
 
 def _measure(
@@ -181,6 +181,8 @@ def _measure(
   strategy: Strategy,
   object_score: ObjectScore,
   batch_size: int,
+  *,
+  panoramic: bool,
 ) -> Iterator[Example]:
   """Batches of pictures of one size and padded number of objects, as they fill up."""
   weights, rebuild = separate_weights(saliency)
@@ -189,7 +191,11 @@ def _measure(
   def measure(weights, batch: Scene, masks: jax.Array):
     saliency = rebuild(weights)
     local = local_ranks(
-      *pools(batch, masks), saliency=saliency, strategy=strategy, object_score=object_score
+      *pools(batch, masks),
+      saliency=saliency,
+      strategy=strategy,
+      object_score=object_score,
+      panoramic=panoramic,
     )
     density = jax.lax.map(lambda image: saliency(image[None])[0], batch.panorama)
     density = density / density.sum((1, 2), keepdims=True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foir360_jax.saliency import for_parts
+from foir360_jax.saliency import for_panoramas, for_parts
 from foir360_jax.weak_labels.collect import COLLECTORS, Collected
 from foir360_jax.weak_labels.local import LocalRanks, Saliency, Views, rank_views
 from foir360_jax.weak_labels.object_score import ObjectScore
@@ -121,6 +121,7 @@ def local_ranks(
   saliency: Saliency,
   strategy: Strategy,
   object_score: ObjectScore,
+  panoramic: bool = True,
 ) -> LocalRanks:
   """Steps 1 and 2 on all views: fields [B, V + 1, N, ...], the whole panorama last.
 
@@ -130,6 +131,7 @@ def local_ranks(
     saliency: the local saliency model.
     strategy: how to go about it.
     object_score: gives the local scores by which objects are erased.
+    panoramic: whether the wholes are panoramas; False: photographs, which have edges.
   """
   rank = functools.partial(
     rank_views,
@@ -140,7 +142,7 @@ def local_ranks(
   batch = len(whole.images)
   of_whole = rank(
     whole,
-    saliency=saliency,
+    saliency=for_panoramas(saliency) if panoramic else saliency,
     max_erased=strategy.max_erased_whole,
     views_at_once=max(1, strategy.views_at_once // 4),
   )

@@ -1,0 +1,98 @@
+"""The learned saliency of whole panoramas: a panorama has no edge, so none may show in the map.
+
+The backbone sees a panorama continued around the seam and across the poles, at a size at which a
+quarter turn is a whole number of its coarsest cells. So such a turn turns the map and changes
+nothing else, up to rounding. Axes: V views of whole panoramas, h rows, m columns of margin.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from foir360_jax.models.encoders import EfficientNetLite0
+from foir360_jax.saliency.alignment import apply_along_axes, interpolation_matrix, tile_centres
+from foir360_jax.saliency.observation import Observation
+from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout
+from foir360_jax.sphere import resize_panorama
+
+_COARSEST = max(stage.stride for stage in FEATURES.values())
+_QUARTERS = 4
+_REACH = 4  # coarsest cells by which maps are continued beyond what is kept: six sigmas of the blur
+
+
+class PanoramicSaliency(nnx.Module):
+  """Density of human fixations on whole panoramas; see `LearnedSaliency`, which makes it.
+
+  Args:
+    backbone: its weights are used, with the sphere's padding.
+    readout: trained on features of this backbone.
+  """
+
+  def __init__(self, backbone: EfficientNetLite0, readout: FixationReadout):
+    continued = nnx.eval_shape(lambda: EfficientNetLite0(padding="sphere", rngs=nnx.Rngs(0)))
+    self.backbone = nnx.merge(nnx.graphdef(continued), nnx.state(backbone))
+    self.readout = readout
+
+  @jax.jit
+  def __call__(self, views: jax.Array) -> jax.Array:
+    """[V, h, 2 h + 2 m, 3] -> [V, h, 2 h + 2 m]; as of `LearnedSaliency`."""
+    return self.observe(views).density
+
+  def observe(self, views: jax.Array) -> Observation:
+    """The density and the appearance of panoramas with margins that repeat what is beyond the seam.
+
+    Args:
+      views: [V, h, 2 h + 2 m, 3] RGB in [0, 255]; m is h / 8, or 0.
+
+    Raises:
+      ValueError: the views have another shape.
+    """
+    shape = views.shape[1:3]
+    if views.ndim != 4 or views.shape[-1] != 3 or shape[1] % 2:
+      raise ValueError(f"views must be [V, h, 2 h + 2 m, 3], not {list(views.shape)}")
+    margin = shape[1] // 2 - shape[0]
+    if margin and 8 * margin != shape[0]:
+      raise ValueError(f"margins of {shape[0]} rows must have {shape[0] / 8} columns, not {margin}")
+    width = panoramic_width(2 * shape[0], self.readout.enlargement)
+    images = views[:, :, margin : shape[1] - margin].astype(jnp.float32)
+    features = self.backbone.stages(resize_panorama(images, width // 2), tuple(FEATURES))
+
+    # The readout's interpolation and blur end at the edge of a map. So maps are continued by more
+    # than the margins, and what lies beyond these is cut off.
+    kept = width // 16 if margin else 0
+    beyond = _COARSEST * (_REACH - (-kept // _COARSEST))
+    size = width // 2, width + 2 * beyond
+    cells, appearance = self.readout.observe(
+      {number: _continued(x, beyond // FEATURES[number].stride) for number, x in features.items()},
+      size,
+    )
+    first = (beyond - kept) // CELL
+    appearance = appearance[:, :, first : appearance.shape[2] - first]
+    scale = width / (2 * shape[0])
+    rows = scale * (np.arange(shape[0]) + 0.5)
+    columns = scale * (np.arange(shape[1]) + 0.5 - margin) + beyond
+    log_density = apply_along_axes(
+      *(
+        interpolation_matrix(tile_centres(length, CELL), places)
+        for length, places in zip(size, (rows, columns), strict=True)
+      ),
+      cells,
+    )
+    density = jax.nn.softmax(log_density.reshape(len(views), -1), axis=-1)
+    return Observation((density * density.shape[-1]).reshape(log_density.shape), appearance)
+
+
+def panoramic_width(width: int, enlargement: float) -> int:
+  """The columns at which the backbone sees a panorama: quarters of it are whole coarsest cells.
+
+  >>> [panoramic_width(width, 12 / 7) for width in (256, 320, 384, 448, 512)]
+  [384, 512, 640, 768, 896]
+  """
+  unit = _QUARTERS * _COARSEST
+  return unit * max(1, round(width * enlargement / unit))
+
+
+def _continued(x: jax.Array, columns: int) -> jax.Array:
+  """[V, a, b, C] -> [V, a, b + 2 columns, C], around the seam."""
+  return jnp.pad(x, ((0, 0), (0, 0), (columns, columns), (0, 0)), mode="wrap")
