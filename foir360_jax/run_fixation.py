@@ -39,6 +39,7 @@ from foir360_jax.train.fixation import (
 from foir360_jax.train.loop import train
 
 _BIAS = "centre_bias.coefficients"
+_MAY_CHANGE = ("data.data_dir", "model.sharpness")  # where the data lie; what is applied at the end
 
 
 def train_fixation(config: ConfigDict, workdir: str) -> None:
@@ -47,7 +48,11 @@ def train_fixation(config: ConfigDict, workdir: str) -> None:
   With `config.data.folds`, then likewise one without the pictures of each fold, in
   `workdir/without_N`, in as many epochs. Their appearance is that of the first: what is known of
   the features without anyone's fixations is shared.
+
+  Raises:
+    ValueError: the run in `workdir` was trained with other settings.
   """
+  _check_goes_on(pathlib.Path(workdir) / "config.json", config)
   data = config.data
   backbone = load_efficientnet_lite0(padding="zero")
   enlargement = config.model.enlargement
@@ -156,6 +161,28 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   if rows:
     save_image(folder / "evaluation.png", fixation_sheet(rows))
   print(f"wrote metrics.json and evaluation.png ({split}) into {folder}")
+
+
+def _check_goes_on(config_file: pathlib.Path, config: ConfigDict) -> None:
+  """Raises ValueError where a run would go on with other settings.
+
+  It would keep the weights of the old ones, and its files would say the new ones: that pictures
+  were never seen which were.
+  """
+  if not config_file.is_file():
+    return
+  trained = json.loads(config_file.read_text())
+  given = json.loads(json.dumps(config.to_dict()))  # tuples to lists
+  fields = ["task", "seed", *(f"{part}.{x}" for part in ("data", "model") for x in given[part])]
+  for field in fields:
+    section, _, name = field.rpartition(".")
+    new = (given[section] if section else given)[name]
+    old = (trained.get(section, {}) if section else trained).get(name, new)
+    if old != new and field not in _MAY_CHANGE:
+      raise ValueError(
+        f"{config_file.parent} cannot go on with other settings: config.{field} is {new!r}, and was"
+        f" {old!r} when it was trained; give another --workdir, or the run's own settings"
+      )
 
 
 def _check_trained_on(path: pathlib.Path, config: ConfigDict) -> None:

@@ -436,6 +436,24 @@ def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_i
     run.evaluate_run(settings, str(tmp_path))
 
 
+def test_a_run_does_not_go_on_with_other_settings(settings, tmp_path):
+  settings.data.folds = 2
+  run.train_and_evaluate(settings, str(tmp_path))
+  files = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+  assert len(files) == 3
+  settings.model.sharpness = 2.0  # applied to what is trained: may be chosen later
+  run.train_and_evaluate(settings, str(tmp_path))
+  assert all(path.read_bytes() != content for path, content in files.items())
+  files = {path: path.read_bytes() for path in files}
+  changes = {"data.train_split": "train[:50%]", "data.folds": 3, "model.channels": (9,), "seed": 7}
+  for field, value in changes.items():
+    changed = settings.copy_and_resolve_references()
+    changed.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=rf"cannot go on .* config.{field} is .* give another"):
+      run.train_and_evaluate(changed, str(tmp_path))
+  assert {path: path.read_bytes() for path in files} == files
+
+
 @pytest.mark.parametrize(
   ("train_split", "split"), [("train+tune", "tune"), ("train", "train[:50%]")]
 )
