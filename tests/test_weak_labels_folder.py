@@ -1,5 +1,6 @@
 """Weak labels of folders: what is written, what is done again, and what is refused."""
 
+import functools
 import json
 import os
 import re
@@ -365,6 +366,22 @@ def test_weights_and_the_name_of_the_saliency_are_settings(scenes, tmp_path):
     label(StubRanker(saliency=Weighted(1.001)), scenes, tmp_path / "out")
   with pytest.raises(ValueError, match="saliency was 'Weighted', now it is 'stub_saliency'"):
     label(StubRanker(), scenes, tmp_path / "out")
+
+
+def test_a_saliency_without_a_name_of_its_own_is_refused(scenes, tmp_path):
+  for saliency in (lambda views: views[..., 0], functools.partial(np.mean, axis=-1)):
+    with pytest.raises(
+      ValueError, match="cannot be told from another; give a function with"
+    ):
+      label(StubRanker(saliency=saliency), scenes, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_told(scenes, tmp_path):
+  (tmp_path / "out").write_text("mine")
+  with pytest.raises(ValueError, match="out is a file; give a folder as --output"):
+    label(StubRanker(), scenes, tmp_path / "out")
+  assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_redoing_that_is_stopped_never_mixes_settings(scenes, tmp_path, monkeypatch):

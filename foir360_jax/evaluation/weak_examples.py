@@ -11,7 +11,7 @@ import numpy as np
 
 from foir360_jax.data import open_source
 from foir360_jax.data.fixations import fold_of
-from foir360_jax.formats import open_scenes, read_panorama
+from foir360_jax.formats import SceneError, open_scenes, read_panorama
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
 from foir360_jax.saliency.readout_file import COMMITTED, file_of_run, read_tensors
@@ -23,6 +23,7 @@ from foir360_jax.weak_labels.examples import (
   read_faces,
   read_panoramas,
 )
+from foir360_jax.weak_labels.folder_scene import check_scene
 from foir360_jax.weak_labels.local import Saliency
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Strategy
@@ -108,10 +109,13 @@ def measure_folder(
   """Measures the ranked panoramas of a folder of any format that `formats.open_scenes` reads.
 
   Raises:
-    SceneError: the folder or one of its scenes cannot be used.
+    SceneError: the folder or one of its scenes cannot be used, or nothing in it is ranked.
   """
   method = {"saliency": saliency, "strategy": strategy, "object_score": object_score}
-  return list(measure_panoramas(_ranked_scenes(folder), **method))
+  examples = list(measure_panoramas(_ranked_scenes(folder), **method))
+  if not examples:
+    raise SceneError(f"{folder}: holds no panorama with a picture and two ranked objects")
+  return examples
 
 
 def _of_fold(pictures: Iterable[Labelled], fold: int, folds: int) -> Iterator[Labelled]:
@@ -121,6 +125,7 @@ def _of_fold(pictures: Iterable[Labelled], fold: int, folds: int) -> Iterator[La
 def _ranked_scenes(folder: str | pathlib.Path) -> Iterator[Labelled]:
   for scene in open_scenes(folder):
     if len(scene.objects) >= 2 and scene.is_ranked and scene.image_file is not None:
+      check_scene(scene, scene.image_file)
       panorama = read_panorama(scene.image_file)
       masks = scene.masks()
       place = np.zeros((len(masks), 2))

@@ -13,9 +13,9 @@ Figures for development, on train, tune and validation, are printed by `evaluati
 
 import argparse
 import json
-import pathlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from foir360_jax.evaluation.judge import judge, table, values_of
@@ -46,18 +46,20 @@ def main():
     help="regular expression: what begins an id of --scenes and is its group",
   )
   arguments = parser.parse_args()
+  report: dict[str, Any] = {"saliency": arguments.saliency, "sources": {}}
   try:
-    report = measure_and_judge(arguments)
+    for source, figures in measure_and_judge(arguments):
+      print(table(source, figures), flush=True)
+      report["sources"][source] = figures
+      text = json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n"
+      write_atomically(arguments.out, text.encode())
   except (ValueError, re.error) as error:
     sys.exit(f"error: {error}")
-  write_atomically(
-    arguments.out, (json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n").encode()
-  )
   print(f"wrote {arguments.out}")
 
 
-def measure_and_judge(arguments: argparse.Namespace) -> dict[str, Any]:
-  """The figures of all sources; prints each table when it is there."""
+def measure_and_judge(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+  """The figures of each source; a folder of the user's first, which may be at fault."""
   name = arguments.saliency
   scores = {variant: ObjectScore.load(name, variant) for variant in VARIANTS}
   method = {
@@ -65,17 +67,14 @@ def measure_and_judge(arguments: argparse.Namespace) -> dict[str, Any]:
     "strategy": Strategy(),
     "object_score": scores["full"],
   }
-  report = {"saliency": name, "sources": {}}
-  for source in (FACES, PANORAMAS):
-    examples = measure_prepared(source, arguments.data_dir, "test", **method)
-    report["sources"][source] = judge(examples, values_of(examples, scores))
-    print(table(source, report["sources"][source]), flush=True)
   if arguments.scenes:
+    re.compile(arguments.groups)
     examples = measure_folder(arguments.scenes, **method)
     groups = [group_of(example.name, arguments.groups) for example in examples]
-    report["sources"][arguments.scenes] = judge(examples, values_of(examples, scores), groups)
-    print(table(pathlib.Path(arguments.scenes).name, report["sources"][arguments.scenes]))
-  return report
+    yield arguments.scenes, judge(examples, values_of(examples, scores), groups)
+  for source in (FACES, PANORAMAS):
+    examples = measure_prepared(source, arguments.data_dir, "test", **method)
+    yield source, judge(examples, values_of(examples, scores))
 
 
 def group_of(name: str, pattern: str) -> str:

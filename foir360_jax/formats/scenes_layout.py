@@ -91,13 +91,19 @@ def with_ranks_of(scene: Scene, rank_file: pathlib.Path) -> Scene:
     The scene, as if it had been read from SCENES: `extra` is the rank file's.
 
   Raises:
-    SceneError: the file is missing or broken, or is not of these objects.
+    SceneError: the file is missing or broken, or is not of these objects and their very masks:
+      ids are 1, 2, 3 in nearly every scene, so that they say little.
   """
   with naming(rank_file):
     content = read_rank_records(rank_file)
     masks = {item.id: item.run_lengths for item in scene.objects}
     where = scene.image_file or scene.id
     _check_labels(content, masks, (scene.height, scene.width), where)
+    other = [x["id"] for x in content["objects"] if x["segmentation"] != masks[x["id"]]]
+    if other:
+      raise ValueError(
+        f"is of other masks of objects {other} than {where} has; rank it anew, without this file"
+      )
     notes = _disagreements(content, masks, scene.id)
     objects = tuple(_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"])
     notes = (*scene.notes, *notes)

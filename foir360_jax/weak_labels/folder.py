@@ -71,8 +71,9 @@ def label_folder(
 
   A panorama is done when its rank file is there, which is written last: a run that was stopped goes
   on by the same call. That is the only test: whoever changes a panorama or its masks removes its
-  rank file. Ranks that the folder itself has are not read. A panorama without objects gets a rank
-  file without objects.
+  rank file (`rank360 --ranks_dir` refuses ranks of other masks than the folder has). Ranks that the
+  folder itself has are checked with the rest of it, and not used. A panorama without objects gets a
+  rank file without objects.
 
   Args:
     ranker: the method.

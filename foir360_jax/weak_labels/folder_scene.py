@@ -32,7 +32,7 @@ def read_scene(folder: formats.SceneFolder, scene_id: str) -> ReadyScene | str:
   try:
     scene = folder.read(scene_id)
     where = scene.image_file or where
-    _check(scene, where)
+    check_scene(scene, where)
     panorama = read_panorama(scene.image_file)
     described = describe_scene(panorama, scene.masks()) if scene.objects else None
     return ReadyScene(scene, panorama, described)
@@ -42,7 +42,7 @@ def read_scene(folder: formats.SceneFolder, scene_id: str) -> ReadyScene | str:
     return one_line(f"{where}: {type(error).__name__}: {error}")
 
 
-def _check(scene: formats.Scene, where: Any) -> None:
+def check_scene(scene: formats.Scene, where: Any) -> None:
   """Raises SceneError for what masks and a picture alone do not show."""
   if scene.image_file is None:
     raise SceneError(f"{where}: there is no picture; put it where the layout has it")

@@ -16,6 +16,7 @@ import numpy as np
 
 from foir360_jax.formats import write_atomically
 from foir360_jax.formats.json_file import read_json
+from foir360_jax.saliency import LearnedSaliency
 from foir360_jax.weak_labels.rank import WeakRanker
 
 SETTINGS_FILE = "weak_labels.json"
@@ -25,19 +26,29 @@ _SPEED_ONLY = ("views_at_once",)  # of the strategy: these change no rank
 def settings_of(ranker: WeakRanker) -> dict[str, Any]:
   """Returns all that the ranks of a ranker depend on, as JSON values.
 
-  The saliency is its name, with its parameters where it is a dataclass, and the SHA-256 of its
-  weights.
+  The saliency is its name, with its parameters where it has some, and the SHA-256 of its weights.
+
+  Raises:
+    ValueError: a saliency without a name of its own, which cannot be told from another.
   """
   saliency = ranker.saliency
-  by_parameters = dataclasses.is_dataclass(saliency)
   name = getattr(saliency, "__name__", type(saliency).__name__)
+  if name in ("<lambda>", "partial"):
+    raise ValueError(
+      f"the saliency is a {name}, which cannot be told from another; give a function with a name,"
+      " or a dataclass, whose parameters are kept with the results"
+    )
+  if dataclasses.is_dataclass(saliency):
+    name = repr(saliency)
+  elif isinstance(saliency, LearnedSaliency):
+    name += f"(enlargement={saliency.readout.enlargement:.6g}, enlarges={saliency.enlarges})"
   weights = [x for x in jax.tree.leaves(saliency) if isinstance(x, jax.Array | np.ndarray)]
   digest = hashlib.sha256()
   for array in map(np.asarray, weights):
     digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
   strategy = {k: v for k, v in ranker.strategy._asdict().items() if k not in _SPEED_ONLY}
   settings = {
-    "saliency": repr(saliency) if by_parameters else name,
+    "saliency": name,
     "saliency_sha256": digest.hexdigest(),
     "strategy": strategy,
     "object_score": ranker.object_score.to_json(),
@@ -66,6 +77,8 @@ def claim_output(
       nobody knows the settings of; nothing is changed then.
   """
   file = output / SETTINGS_FILE
+  if output.exists() and not output.is_dir():
+    raise ValueError(f"{output} is a file; give a folder as --output")
   there = {path.stem for path in (output / "ranks").glob("*.json")}
   done = there.intersection(ids)
   if there and not file.is_file():

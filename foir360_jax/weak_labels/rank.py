@@ -55,8 +55,9 @@ class WeakRanker:
     saliency: a local saliency model or its name, see `saliency.build_saliency`.
     strategy: how to go about it.
     object_score: coefficients; None: the committed ones for this saliency, those for "learned"
-      where it is no name, and for this strategy, see `fitted_variant`. A model without an
-      appearance gets those that were fitted without one.
+      where it is no name, and for this strategy, see `fitted_variant`. With the whole method, a
+      model without an appearance gets those that were fitted without one; there are no such ones
+      for a part of the method, of which those of the appearance are left out.
 
   Raises:
     ValueError: an unknown name, or weights that are not installed.
@@ -117,8 +118,12 @@ class WeakRanker:
       panorama: [H, 2 H, 3] uint8 RGB.
       masks: [N, H, 2 H] bool, at least one pixel each; may overlap; N <= 128.
       categories: N names; None: unknown.
-      ids: N positive numbers; None: 1 ... N.
+      ids: N different numbers, 0 or more; None: 1 ... N.
       image: name of the picture file.
+
+    Returns:
+      The objects in the order of their importance, not of `masks`: with the default ids, the first
+      is `masks[ranked.ids[0] - 1]`.
 
     Raises:
       ValueError: shapes, types or values that do not fit together.
