@@ -370,9 +370,7 @@ def test_weights_and_the_name_of_the_saliency_are_settings(scenes, tmp_path):
 
 def test_a_saliency_without_a_name_of_its_own_is_refused(scenes, tmp_path):
   for saliency in (lambda views: views[..., 0], functools.partial(np.mean, axis=-1)):
-    with pytest.raises(
-      ValueError, match="cannot be told from another; give a function with"
-    ):
+    with pytest.raises(ValueError, match="cannot be told from another; give a function with"):
       label(StubRanker(saliency=saliency), scenes, tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
