@@ -11,10 +11,9 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.models.encoders import EfficientNetLite0
-from foir360_jax.saliency.alignment import apply_along_axes, interpolation_matrix, tile_centres
 from foir360_jax.saliency.observation import Observation
 from foir360_jax.saliency.panoramic import PanoramicSaliency
-from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout, enlarged_size
+from foir360_jax.saliency.readout import FEATURES, FixationReadout, density_at, enlarged_size
 
 
 class LearnedSaliency(nnx.Module):
@@ -58,9 +57,8 @@ class LearnedSaliency(nnx.Module):
       images = jax.image.resize(images, (len(views), *size, 3), "linear")
     features = self.backbone.stages(images, tuple(FEATURES))
     cells, appearance = self.readout.observe(features, size)
-    log_density = _at_pixels(cells, size, shape)
-    density = jax.nn.softmax(log_density.reshape(len(views), -1), axis=-1)
-    return Observation((density * density.shape[-1]).reshape(log_density.shape), appearance)
+    pixels = ((np.arange(n) + 0.5) * (length / n) for length, n in zip(size, shape, strict=True))
+    return Observation(density_at(cells, size, tuple(pixels)), appearance)
 
   def for_parts(self) -> Self:
     """The same model without the enlargement, which for views of a part of a scene gains nothing.
@@ -72,12 +70,3 @@ class LearnedSaliency(nnx.Module):
   def for_panoramas(self) -> PanoramicSaliency:
     """The same model for whole panoramas, which it takes for what they are: without an edge."""
     return PanoramicSaliency(self.backbone, self.readout)
-
-
-def _at_pixels(cells: jax.Array, size: tuple[int, int], shape: tuple[int, int]) -> jax.Array:
-  """Brings cells of pictures of `size` bilinearly to the pixels [B, *shape] of the originals."""
-  matrices = (
-    interpolation_matrix(tile_centres(length, CELL), (np.arange(n) + 0.5) * (length / n))
-    for length, n in zip(size, shape, strict=True)
-  )
-  return apply_along_axes(*matrices, cells)

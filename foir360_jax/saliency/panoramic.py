@@ -11,9 +11,8 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.models.encoders import EfficientNetLite0
-from foir360_jax.saliency.alignment import apply_along_axes, interpolation_matrix, tile_centres
 from foir360_jax.saliency.observation import Observation
-from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout
+from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout, density_at
 from foir360_jax.sphere import resize_panorama
 
 _COARSEST = max(stage.stride for stage in FEATURES.values())
@@ -72,15 +71,7 @@ class PanoramicSaliency(nnx.Module):
     scale = width / (2 * shape[0])
     rows = scale * (np.arange(shape[0]) + 0.5)
     columns = scale * (np.arange(shape[1]) + 0.5 - margin) + beyond
-    log_density = apply_along_axes(
-      *(
-        interpolation_matrix(tile_centres(length, CELL), places)
-        for length, places in zip(size, (rows, columns), strict=True)
-      ),
-      cells,
-    )
-    density = jax.nn.softmax(log_density.reshape(len(views), -1), axis=-1)
-    return Observation((density * density.shape[-1]).reshape(log_density.shape), appearance)
+    return Observation(density_at(cells, size, (rows, columns)), appearance)
 
 
 def panoramic_width(width: int, enlargement: float) -> int:

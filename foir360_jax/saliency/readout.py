@@ -146,3 +146,25 @@ def enlarged_size(shape: tuple[int, int], enlargement: float) -> tuple[int, int]
   if enlargement == 1:
     return shape
   return tuple(CELL * max(1, round(length * enlargement / CELL)) for length in shape)
+
+
+def density_at(
+  cells: jax.Array, size: tuple[int, int], places: tuple[np.ndarray, np.ndarray]
+) -> jax.Array:
+  """The density that log-densities of cells make of the pixels of views.
+
+  Args:
+    cells: [V, h / CELL, w / CELL] unnormalised log-densities of pictures of `size`.
+    size: (h, w).
+    places: [m], [n] the rows and columns of the pixels in these pictures; in between is linear.
+
+  Returns:
+    [V, m, n] float32, mean 1 each.
+  """
+  matrices = (
+    interpolation_matrix(tile_centres(length, CELL), along)
+    for length, along in zip(size, places, strict=True)
+  )
+  log_density = apply_along_axes(*matrices, cells)
+  density = jax.nn.softmax(log_density.reshape(len(cells), -1), axis=-1)
+  return (density * density.shape[-1]).reshape(log_density.shape)
