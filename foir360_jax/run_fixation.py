@@ -37,6 +37,7 @@ from foir360_jax.train.fixation import (
   sharpen,
 )
 from foir360_jax.train.loop import train
+from foir360_jax.train.settings import first_change, load_settings
 
 _BIAS = "centre_bias.coefficients"
 _MAY_CHANGE = ("data.data_dir", "model.sharpness")  # where the data lie; what is applied at the end
@@ -52,7 +53,7 @@ def train_fixation(config: ConfigDict, workdir: str) -> None:
   Raises:
     ValueError: the run in `workdir` was trained with other settings.
   """
-  _check_goes_on(pathlib.Path(workdir) / "config.json", config)
+  _check_goes_on(pathlib.Path(workdir), config)
   data = config.data
   backbone = load_efficientnet_lite0(padding="zero")
   enlargement = config.model.enlargement
@@ -163,26 +164,20 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   print(f"wrote metrics.json and evaluation.png ({split}) into {folder}")
 
 
-def _check_goes_on(config_file: pathlib.Path, config: ConfigDict) -> None:
+def _check_goes_on(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Raises ValueError where a run would go on with other settings.
 
   It would keep the weights of the old ones, and its files would say the new ones: that pictures
   were never seen which were.
   """
-  if not config_file.is_file():
-    return
-  trained = json.loads(config_file.read_text())
-  given = json.loads(json.dumps(config.to_dict()))  # tuples to lists
+  given = config.to_dict()
   fields = ["task", "seed", *(f"{part}.{x}" for part in ("data", "model") for x in given[part])]
-  for field in fields:
-    section, _, name = field.rpartition(".")
-    new = (given[section] if section else given)[name]
-    old = (trained.get(section, {}) if section else trained).get(name, new)
-    if old != new and field not in _MAY_CHANGE:
-      raise ValueError(
-        f"{config_file.parent} cannot go on with other settings: config.{field} is {new!r}, and was"
-        f" {old!r} when it was trained; give another --workdir, or the run's own settings"
-      )
+  fields = [field for field in fields if field not in _MAY_CHANGE]
+  if change := first_change(load_settings(workdir) or {}, given, fields):
+    raise ValueError(
+      f"{workdir} cannot go on with other settings: config.{change.field} is {change.new!r}, and"
+      f" was {change.old!r} when it was trained; give another --workdir, or the run's own settings"
+    )
 
 
 def _check_trained_on(path: pathlib.Path, config: ConfigDict) -> None:

@@ -1,6 +1,5 @@
 """The entry points of the task "ranking": train PanoRank, measure it, rank new panoramas by it."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -23,6 +22,7 @@ from foir360_jax.train.checkpoint import (
   start_from,
 )
 from foir360_jax.train.loop import train
+from foir360_jax.train.settings import first_change, load_settings, settings_file
 
 _OF_TRAINING = ("remat", "drop_path")  # fields of the model that it may be given anew
 
@@ -81,7 +81,8 @@ def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
   )
   source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
-  trained_names = _trained_names(folder / "config.json", source.category_names)
+  # In the order of their numbers in the model.
+  trained_names = tuple((load_settings(folder) or {}).get("category_names", source.category_names))
   report, results = evaluate(
     model,
     build_evaluation_batches(config, config.data.validation_split),
@@ -127,12 +128,6 @@ def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
   print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
 
 
-def _trained_names(config_file: pathlib.Path, default: tuple[str, ...]) -> tuple[str, ...]:
-  """The categories that the model was trained on, in the order of their numbers."""
-  config = json.loads(config_file.read_text()) if config_file.is_file() else {}
-  return tuple(config.get("category_names", default))
-
-
 def _numbers(names: tuple[str, ...], trained: tuple[str, ...]) -> list[int] | None:
   """The model's numbers of a data set's categories; None where they have no names."""
   return [trained.index(name) if name in trained else -1 for name in names] or None
@@ -144,27 +139,22 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     ValueError: the run in `workdir` was trained with another model than `config` has.
   """
-  config_file = workdir / "config.json"
-  if not config_file.is_file():
+  trained = load_settings(workdir)
+  if trained is None:
     return
-  trained = json.loads(config_file.read_text())
   if trained.get("task", "ranking") != "ranking":
     raise ValueError(f"{workdir} is a run of the task {trained['task']}; give another --workdir")
-  given = json.loads(json.dumps(config.to_dict()))  # tuples to lists
-  fields = [("data", "height")]
-  fields += [("model", name) for name in given["model"] if name not in _OF_TRAINING]
-  for section, name in fields:
-    # Runs from before there was a field do not have it.
-    old, new = trained[section].get(name, given[section][name]), given[section][name]
-    if old != new:
-      raise ValueError(
-        f"config.{section}.{name} is {new!r}, but {config_file} says that the run was trained with"
-        f" {old!r}; give the run's own --config and fields"
-      )
+  given = config.to_dict()
+  of_model = [f"model.{name}" for name in given["model"] if name not in _OF_TRAINING]
+  if change := first_change(trained, given, ["data.height", *of_model]):
+    raise ValueError(
+      f"config.{change.field} is {change.new!r}, but {settings_file(workdir)} says that the run was"
+      f" trained with {change.old!r}; give the run's own --config and fields"
+    )
   if learns_to_find(given["loss"]) != learns_to_find(given["loss"] | trained["loss"]):
     raise ValueError(
-      f"config.loss and {config_file} differ in whether the model learnt to find objects; give the"
-      " run's own --config and fields"
+      f"config.loss and {settings_file(workdir)} differ in whether the model learnt to find"
+      " objects; give the run's own --config and fields"
     )
 
 
@@ -176,18 +166,14 @@ def _check_same_data(
   Raises:
     ValueError: the run in `workdir` was trained on other data.
   """
-  config_file = workdir / "config.json"
-  if not config_file.is_file():
-    return
-  trained = json.loads(config_file.read_text())
-  given = config.data.to_dict() | {"category_names": list(category_names)}
-  for name in ("name", "train_split", "category_names"):
-    old, new = (trained["data"] | trained).get(name, given[name]), given[name]
-    if old != new:
-      raise ValueError(
-        f"{workdir} cannot go on with other data: {name} is {new!r}, and was {old!r} when it was"
-        " trained; give another --workdir, and --config.init_from to start from its parameters"
-      )
+  given = config.to_dict() | {"category_names": category_names}
+  fields = ("data.name", "data.train_split", "category_names")
+  if change := first_change(load_settings(workdir) or {}, given, fields):
+    raise ValueError(
+      f"{workdir} cannot go on with other data: {change.field} is {change.new!r}, and was"
+      f" {change.old!r} when it was trained; give another --workdir, and --config.init_from to"
+      " start from its parameters"
+    )
 
 
 def load_ranker(

@@ -122,12 +122,12 @@ def test_another_model_does_not_go_on_with_a_run(trained, settings):
     run.train_and_evaluate(config, str(trained[0]))
 
 
-@pytest.mark.parametrize("change", ["category_names", "train_split"])
+@pytest.mark.parametrize("change", ["category_names", "data.train_split"])
 def test_other_data_do_not_go_on_with_a_run(trained, settings, tmp_path, change):
   workdir = tmp_path / "run"
   shutil.copytree(trained[0], workdir)
   config = settings(STEPS + 1)
-  if change == "train_split":
+  if change == "data.train_split":
     config.data.train_split = "train[:50%]"
   else:  # the data were prepared anew, with one category less before the others
     saved = read_strictly(workdir / "config.json")

@@ -1,6 +1,5 @@
 """A trained model as one function: panorama in, ranked objects out."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from foir360_jax.models import PanoRank, build_model, learns_to_find
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
+from foir360_jax.train.settings import load_settings, settings_file
 
 _FEWEST_PLACES = 16  # that given masks are padded to; then powers of two
 
@@ -88,16 +88,15 @@ class Ranker:
       ValueError: no run there, or its checkpoint does not fit its configuration.
     """
     folder = pathlib.Path(folder)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    config, file = load_settings(folder), settings_file(folder)
+    if config is None:
       raise ValueError(
-        f"{folder} is no run: {config_file.name} is missing; give the --workdir of a training"
+        f"{folder} is no run: {file.name} is missing; give the --workdir of a training"
       )
-    config = json.loads(config_file.read_text())
     task = config.get("task", "ranking")  # runs from before there was a choice have no such field
     if task != "ranking":
       raise ValueError(f"{folder} is a run of the task {task}, which ranks nothing")
-    config = _completed(config, config_file)
+    config = _completed(config, file)
     checkpoint = newest_checkpoint(folder / "checkpoints")
     model = restore_model(
       checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)

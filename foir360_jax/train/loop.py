@@ -8,7 +8,6 @@ or checked.
 import contextlib
 import functools
 import gc
-import json
 import pathlib
 import signal
 import threading
@@ -21,7 +20,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from foir360_jax.formats import sole_writer, write_atomically
+from foir360_jax.formats import sole_writer
 from foir360_jax.train.checkpoint import Checkpoints
 from foir360_jax.train.compiled_step import CompiledStep
 from foir360_jax.train.logging import MetricsLog, progress_line, summarize
@@ -33,6 +32,7 @@ from foir360_jax.train.parallel import (
   put_scalar,
   put_state,
 )
+from foir360_jax.train.settings import save_settings
 from foir360_jax.train.state import TrainState
 from foir360_jax.train.step import Objective, train_step
 
@@ -227,8 +227,7 @@ def _open_log(
   if jax.process_index() > 0:
     return contextlib.nullcontext()
   if config is not None:
-    text = json.dumps(config, indent=2) + "\n"
-    write_atomically(workdir / "config.json", text.encode())
+    save_settings(workdir, config)
   return MetricsLog(workdir, step)
 
 

@@ -1,0 +1,62 @@
+"""What a run was trained with, as its folder says, and how it differs from what is given now."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from foir360_jax.formats import write_atomically
+
+_FILE = "config.json"
+
+
+class Change(NamedTuple):
+  """A setting that is not what it was when a run was trained."""
+
+  field: str  # "model.widths"
+  old: Any  # JSON values, so a tuple is a list here
+  new: Any
+
+
+def settings_file(workdir: pathlib.Path) -> pathlib.Path:
+  """Where the settings of the run in `workdir` are."""
+  return workdir / _FILE
+
+
+def save_settings(workdir: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  """Writes what the run in `workdir` is trained with, JSON values."""
+  write_atomically(settings_file(workdir), (json.dumps(settings, indent=2) + "\n").encode())
+
+
+def load_settings(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What the run in `workdir` was trained with; None where no run is."""
+  file = settings_file(workdir)
+  return json.loads(file.read_text()) if file.is_file() else None
+
+
+def first_change(
+  trained: Mapping[str, Any], given: Mapping[str, Any], fields: Iterable[str]
+) -> Change | None:
+  """The first of some fields that a run was trained with another value of; None: all are the same.
+
+  A field that the run does not have is newer than the run, and counts as what is given.
+
+  Args:
+    trained: of `load_settings`.
+    given: the settings of now; tuples are as good as lists.
+    fields: full names, as "seed" or "model.widths".
+
+  >>> trained = {"seed": 0, "model": {"widths": [8, 16]}}
+  >>> given = {"seed": 0, "model": {"widths": (8, 32), "remat": True}}
+  >>> first_change(trained, given, ["seed", "model.remat", "model.widths"])
+  Change(field='model.widths', old=[8, 16], new=[8, 32])
+  """
+  given = json.loads(json.dumps(given))
+  for field in fields:
+    *sections, name = field.split(".")
+    old, new = trained, given
+    for section in sections:
+      old, new = old.get(section, {}), new[section]
+    if old.get(name, new[name]) != new[name]:
+      return Change(field, old[name], new[name])
+  return None
