@@ -1,7 +1,8 @@
 """Set-up shared by all tests: four CPU devices, parsed absl flags, a tiny model and its data.
 
 Most of the time goes into compiling, so programs are compiled without costly optimizations and kept
-for the session: modules that need the same program share it, as do the commands that tests start.
+for the session: modules that need the same program share it, on all workers, as do the commands
+that tests start.
 """
 
 import json
@@ -27,11 +28,17 @@ from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
 
 ROOT = pathlib.Path(__file__).parents[1]
-PROGRAMS = tempfile.TemporaryDirectory()  # removed at exit; away from the user's cache
-# In the environment, too, for the commands that tests start.
-os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name}
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers get the environment of who starts them
+  PROGRAMS = tempfile.TemporaryDirectory()  # removed at exit; away from the user's cache
+  # In the environment, for workers and for the commands that tests start.
+  os.environ |= {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
 jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()  # grain reads them
 
