@@ -34,7 +34,7 @@ def draw_panoramas(seed, height, count=2):
 
 def continued(panoramas):
   """With the margins of the view of the whole."""
-  margin = panoramas.shape[1] // 8
+  margin = panoramas.shape[1] // 2
   return np.pad(panoramas, ((0, 0), (0, 0), (margin, margin), (0, 0)), mode="wrap")
 
 
@@ -63,19 +63,20 @@ def test_a_quarter_turn_turns_the_map_and_changes_nothing_else(model, height):
     for x in (panoramas, np.roll(panoramas, height // 2, 2))
   )
   for name, here, turned in zip(before._fields, before, after, strict=True):
-    margin = here.shape[2] // 18  # an eighth of the rows, so an 18th of all columns
+    margin = here.shape[2] // 6  # half of the rows, so a sixth of all columns
     here, turned = here[:, :, margin:-margin], turned[:, :, margin:-margin]
-    if name == "density":  # the margins, which differ, count in its mean
-      here, turned = (x / x.mean((1, 2), keepdims=True) for x in (here, turned))
     expected = np.roll(here, here.shape[2] // 4, 2)
-    np.testing.assert_allclose(turned, expected, rtol=1e-3, atol=1e-4 * here.std())
+    np.testing.assert_allclose(turned, expected, rtol=1e-3, atol=1e-4 * here.std(), err_msg=name)
 
 
 def test_margins_repeat_what_lies_beyond_the_seam(model):
-  for x in for_panoramas(model).observe(continued(draw_panoramas(0, 128))):
-    margin = x.shape[2] // 18
-    np.testing.assert_allclose(x[:, :, :margin], x[:, :, -2 * margin : -margin], rtol=1e-5)
-    np.testing.assert_allclose(x[:, :, -margin:], x[:, :, margin : 2 * margin], rtol=1e-5)
+  panoramas = draw_panoramas(0, 128)
+  for x in for_panoramas(model).observe(continued(panoramas)):
+    margin = x.shape[2] // 6
+    np.testing.assert_array_equal(x[:, :, :margin], x[:, :, -2 * margin : -margin])
+    np.testing.assert_array_equal(x[:, :, -margin:], x[:, :, margin : 2 * margin])
+  inside = for_panoramas(model)(continued(panoramas))[:, :, 64:-64]
+  np.testing.assert_allclose(inside.mean((1, 2)), 1, rtol=1e-5)
 
 
 def test_it_is_the_readout_of_a_panorama_that_goes_on_for_two_more_turns(model):
@@ -90,22 +91,23 @@ def test_it_is_the_readout_of_a_panorama_that_goes_on_for_two_more_turns(model):
   cells, appearance = jax.device_get(model.readout.observe(features, (height, 3 * width)))
   rows, columns = tile_centres(height, 8), tile_centres(3 * width, 8)
   y = (np.arange(128) + 0.5) * 1.5
-  x = width + (np.arange(-16, 256 + 16) + 0.5) * 1.5
+  x = width + (np.arange(256) + 0.5) * 1.5
   along = np.array([[np.interp(x, columns, line) for line in picture] for picture in cells])
   log_density = np.array(
     [np.array([np.interp(y, rows, line) for line in picture.T]).T for picture in along]
   )
   density = np.exp(log_density)
   density /= density.mean((1, 2), keepdims=True)
-  np.testing.assert_allclose(got.density, density, rtol=2e-4)
-  np.testing.assert_allclose(got.appearance, appearance[:, :, 48 - 3 : 96 + 3], atol=1e-4)
+  np.testing.assert_allclose(got.density[:, :, 64:-64], density, rtol=2e-4)
+  np.testing.assert_allclose(got.appearance, appearance[:, :, 48 - 12 : 96 + 12], atol=1e-4)
 
 
-def test_without_margins_it_is_the_same_map(model):
+@pytest.mark.parametrize("margin", [0, 16])
+def test_with_other_margins_it_is_the_same_map(model, margin):
   panoramas = draw_panoramas(5, 128, count=1)
-  panoramic = for_panoramas(model)
-  inside = panoramic(continued(panoramas))[:, :, 16:-16]
-  np.testing.assert_allclose(panoramic(panoramas), inside / inside.mean(), rtol=1e-4)
+  inside = for_panoramas(model)(continued(panoramas))[:, :, 64 - margin : 256 + 64 + margin]
+  views = np.pad(panoramas, ((0, 0), (0, 0), (margin, margin), (0, 0)), mode="wrap")
+  np.testing.assert_allclose(for_panoramas(model)(views), inside, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,8 @@ def test_without_margins_it_is_the_same_map(model):
   [
     ((1, 128, 255, 3), r"must be \[V, h, 2 h \+ 2 m, 3\], not \[1, 128, 255, 3\]"),
     ((1, 128, 256, 1), r"must be \[V, h, 2 h \+ 2 m, 3\]"),
-    ((1, 128, 296, 3), r"margins of 128 rows must have 16.0 columns, not 20"),
-    ((1, 128, 128, 3), r"margins of 128 rows must have 16.0 columns, not -64"),
+    ((1, 128, 296, 3), r"margins of 20 columns are no whole cells: a panorama of 128 rows has 48"),
+    ((1, 128, 128, 3), r"must be \[V, h, 2 h \+ 2 m, 3\], not \[1, 128, 128, 3\]"),
   ],
 )
 def test_other_pictures_are_refused(model, shape, message):
@@ -142,4 +144,4 @@ def test_a_turn_by_the_spacing_of_the_views_keeps_the_ranks_of_the_learned_salie
   for turn in (32, 96):
     after = ranker(np.roll(panorama, turn, 1), np.roll(masks, turn, 2))
     np.testing.assert_array_equal(after.ids, before.ids)
-    np.testing.assert_allclose(after.importance, before.importance, atol=2e-3)
+    np.testing.assert_allclose(after.importance, before.importance, atol=1e-4)

@@ -77,8 +77,9 @@ def test_a_turn_by_the_spacing_of_the_views_changes_nothing(ranker, ranked, quar
   turn = quarters * HEIGHT // 2
   turned = ranker(*(np.roll(x, turn, axis) for x, axis in zip(scene(), (1, 2), strict=True)))
   np.testing.assert_array_equal(by_id(turned), by_id(ranked))
-  # Perspective views are the same to the bit; in the whole panorama's the margins lie elsewhere.
-  np.testing.assert_allclose(by_id(turned, "importance"), by_id(ranked, "importance"), atol=1e-3)
+  # Perspective views are the same to the bit; on the whole panorama what fills the largest object
+  # comes from beyond a quarter turn, where the margins end.
+  np.testing.assert_allclose(by_id(turned, "importance"), by_id(ranked, "importance"), atol=5e-4)
 
 
 @pytest.mark.parametrize("columns", [1, 5, 19, 43, 77, 101])

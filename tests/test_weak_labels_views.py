@@ -88,7 +88,7 @@ def test_views_are_chosen_from_the_resolution(height):
   assert 0 <= plan.size - pixels < 32 or plan.size in (128, 256)
   assert plan.whole_height % 32 == 0 and 128 <= plan.whole_height <= 256
   assert abs(plan.whole_height - height) <= 16 or plan.whole_height in (128, 256)
-  assert plan.whole_height == 8 * plan.whole_margin and plan.whole_margin % 4 == 0
+  assert plan.whole_height == 2 * plan.whole_margin and plan.whole_margin % 4 == 0
   assert hash(plan) == hash(plan_views(height))
 
 

@@ -17,7 +17,7 @@ from foir360_jax.sphere import resize_panorama
 
 _COARSEST = max(stage.stride for stage in FEATURES.values())
 _QUARTERS = 4
-_REACH = 4  # coarsest cells by which maps are continued beyond what is kept: six sigmas of the blur
+_REACH = 4  # coarsest cells by which maps are continued: six sigmas of the blur
 
 
 class PanoramicSaliency(nnx.Module):
@@ -42,36 +42,44 @@ class PanoramicSaliency(nnx.Module):
     """The density and the appearance of panoramas with margins that repeat what is beyond the seam.
 
     Args:
-      views: [V, h, 2 h + 2 m, 3] RGB in [0, 255]; m is h / 8, or 0.
+      views: [V, h, 2 h + 2 m, 3] RGB in [0, 255]; m is 0, or whole cells of the appearance.
+
+    Returns:
+      The density has a mean of 1 over the panorama, and margins like the views.
 
     Raises:
       ValueError: the views have another shape.
     """
-    shape = views.shape[1:3]
-    if views.ndim != 4 or views.shape[-1] != 3 or shape[1] % 2:
-      raise ValueError(f"views must be [V, h, 2 h + 2 m, 3], not {list(views.shape)}")
-    margin = shape[1] // 2 - shape[0]
-    if margin and 8 * margin != shape[0]:
-      raise ValueError(f"margins of {shape[0]} rows must have {shape[0] / 8} columns, not {margin}")
-    width = panoramic_width(2 * shape[0], self.readout.enlargement)
-    images = views[:, :, margin : shape[1] - margin].astype(jnp.float32)
+    shape = views.shape
+    if len(shape) != 4 or shape[3] != 3 or shape[2] % 2 or shape[2] < 2 * shape[1]:
+      raise ValueError(f"views must be [V, h, 2 h + 2 m, 3], not {list(shape)}")
+    height, columns = shape[1:3]
+    margin = columns // 2 - height
+    width = panoramic_width(2 * height, self.readout.enlargement)
+    margin_cells, rest = divmod(margin * width, 2 * height * CELL)
+    if rest:
+      raise ValueError(
+        f"margins of {margin} columns are no whole cells: a panorama of {height} rows has"
+        f" {width // CELL} cells around"
+      )
+    images = views[:, :, margin : columns - margin].astype(jnp.float32)
     features = self.backbone.stages(resize_panorama(images, width // 2), tuple(FEATURES))
 
-    # The readout's interpolation and blur end at the edge of a map. So maps are continued by more
-    # than the margins, and what lies beyond these is cut off.
-    kept = width // 16 if margin else 0
-    beyond = _COARSEST * (_REACH - (-kept // _COARSEST))
+    # The readout's interpolation and blur end at the edge of a map. So maps are continued, and what
+    # lies beyond the panorama is cut off.
+    beyond = _COARSEST * _REACH
     size = width // 2, width + 2 * beyond
     cells, appearance = self.readout.observe(
       {number: _continued(x, beyond // FEATURES[number].stride) for number, x in features.items()},
       size,
     )
-    first = (beyond - kept) // CELL
-    appearance = appearance[:, :, first : appearance.shape[2] - first]
-    scale = width / (2 * shape[0])
-    rows = scale * (np.arange(shape[0]) + 0.5)
-    columns = scale * (np.arange(shape[1]) + 0.5 - margin) + beyond
-    return Observation(density_at(cells, size, (rows, columns)), appearance)
+    appearance = appearance[:, :, beyond // CELL : -(beyond // CELL)]
+    scale = width / (2 * height)
+    places = scale * (np.arange(height) + 0.5), scale * (np.arange(2 * height) + 0.5) + beyond
+    density = density_at(cells, size, places)
+    return Observation(
+      _continued(density[..., None], margin)[..., 0], _continued(appearance, margin_cells)
+    )
 
 
 def panoramic_width(width: int, enlargement: float) -> int:

@@ -59,7 +59,7 @@ def plan_views(height: int) -> ViewPlan:
 
   >>> plan = plan_views(512)
   >>> len(plan.lon_rad), plan.fov_deg, plan.size, plan.whole_height, plan.whole_margin
-  (16, 90.0, 256, 256, 32)
+  (16, 90.0, 256, 256, 128)
   """
   if height < 1:
     raise ValueError(f"a panorama needs a height of at least 1 row, not {height}")
@@ -76,7 +76,7 @@ def plan_views(height: int) -> ViewPlan:
     fov_deg=fov_deg,
     size=int(np.clip(32 * np.ceil(native / 32 - 1e-6), 128, 256)),
     whole_height=whole_height,
-    whole_margin=whole_height // 8,
+    whole_margin=whole_height // 2,  # a quarter turn: hardly a hole is filled from further away
   )
 
 
