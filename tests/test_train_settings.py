@@ -2,7 +2,13 @@
 
 import pytest
 
-from foir360_jax.train.settings import Change, first_change, load_settings, save_settings
+from foir360_jax.train.settings import (
+  Change,
+  first_change,
+  load_settings,
+  save_settings,
+  settings_file,
+)
 
 TRAINED = {"task": "ranking", "model": {"widths": [8, 16]}, "names": ["dog"]}
 
@@ -11,6 +17,12 @@ def test_settings_return_as_they_were_and_a_folder_without_a_run_has_none(tmp_pa
   assert load_settings(tmp_path / "run") is None
   save_settings(tmp_path / "run", TRAINED)
   assert load_settings(tmp_path / "run") == TRAINED
+
+
+def test_a_broken_file_is_named(tmp_path):
+  settings_file(tmp_path).write_text('{"task": "ran')
+  with pytest.raises(ValueError, match="config.json: not JSON .*; write it again"):
+    load_settings(tmp_path)
 
 
 @pytest.mark.parametrize(

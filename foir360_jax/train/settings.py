@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from foir360_jax.formats import write_atomically
+from foir360_jax.formats.json_file import read_json
 
 _FILE = "config.json"
 
@@ -29,9 +30,13 @@ def save_settings(workdir: pathlib.Path, settings: Mapping[str, Any]) -> None:
 
 
 def load_settings(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """What the run in `workdir` was trained with; None where no run is."""
+  """What the run in `workdir` was trained with; None where no run is.
+
+  Raises:
+    ValueError: the file is no JSON.
+  """
   file = settings_file(workdir)
-  return json.loads(file.read_text()) if file.is_file() else None
+  return read_json(file, ValueError) if file.is_file() else None
 
 
 def first_change(
