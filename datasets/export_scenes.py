@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from foir360_jax.files.id_map_file import topmost
 from foir360_jax.formats import Scene, SceneObject, write_scenes
-from foir360_jax.formats.label_placement import topmost
 from foir360_jax.metrics import ranks_from_relevance
 
 _NAMED = 3  # pictures that a line names

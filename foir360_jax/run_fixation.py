@@ -20,7 +20,7 @@ from foir360_jax.evaluation.fixation import (
   table,
 )
 from foir360_jax.evaluation.fixation_sheet import FixationRow, fixation_sheet
-from foir360_jax.formats import save_image, write_atomically
+from foir360_jax.files import save_image, write_atomically
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import FixationReadout, LearnedSaliency
 from foir360_jax.saliency.readout import enlarged_size

@@ -13,7 +13,7 @@ import pytest
 from foir360_jax.benchmarks import ablate
 from foir360_jax.benchmarks.ablate import DEFAULT, SETTINGS, read_record, summarize
 from foir360_jax.config import base_config, validate
-from foir360_jax.formats import sole_writer
+from foir360_jax.files import sole_writer
 
 
 class Runs:

@@ -11,7 +11,8 @@ import pytest
 from foir360_jax import run, run_ranking
 from foir360_jax.evaluation import Ranker
 from foir360_jax.evaluation.decision import Decision
-from foir360_jax.formats import read_rank_file, save_image
+from foir360_jax.files import save_image
+from foir360_jax.formats import read_rank_file
 from foir360_jax.models.build import _TERMS_OF_FINDING
 from foir360_jax.train.checkpoint import has_checkpoint
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from foir360_jax.formats import sole_writer
+from foir360_jax.files import sole_writer
 
 HOLDER = """
 import sys

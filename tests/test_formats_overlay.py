@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from foir360_jax.files.id_map_file import topmost
 from foir360_jax.formats import RankedObjects, draw_overlay, overlay, picture_text
-from foir360_jax.formats.label_placement import place_labels, topmost
+from foir360_jax.formats.label_placement import place_labels
 
 HEIGHT, WIDTH = 512, 1024
 STRIP = 44

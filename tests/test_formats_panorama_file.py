@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.formats import PanoramaError, find_panoramas, read_panorama, save_image
+from foir360_jax.files import PanoramaError, find_panoramas, read_panorama, save_image
 
 
 def smooth_picture(height=64, width=128, channels=3):

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from foir360_jax.files.json_file import field, read_json
 from foir360_jax.formats import Scene, SceneError, SceneObject
-from foir360_jax.formats.json_file import field, read_json
 from foir360_jax.formats.scene import naming, order_objects
 from foir360_jax.formats.scene_folder import (
   SceneFolder,

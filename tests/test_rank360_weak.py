@@ -9,7 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from foir360_jax.data.source import open_source
-from foir360_jax.formats import RankedObjects, SceneError, open_scenes, read_panorama
+from foir360_jax.files import read_panorama
+from foir360_jax.formats import RankedObjects, SceneError, open_scenes
 from foir360_jax.formats.scenes_layout import with_ranks_of
 from rank360.dummy_scenes import write_dummy_data
 from rank360.rank360_dataset_builder import Builder

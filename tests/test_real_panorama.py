@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.formats import read_panorama
+from foir360_jax.files import read_panorama
 from foir360_jax.models import build_model
 from foir360_jax.models.pretrained import has_efficientnet_lite0, load_encoder_weights
 from foir360_jax.sphere import resize_panorama

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from foir360_jax.formats import sole_writer
+from foir360_jax.files import sole_writer
 from foir360_jax.train import build_optimizer, create_state
 from foir360_jax.train.checkpoint import restore_model
 from foir360_jax.train.loop import train

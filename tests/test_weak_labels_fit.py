@@ -7,7 +7,7 @@ import pytest
 
 from foir360_jax.evaluation import judge as report
 from foir360_jax.evaluation import object_score as fitting
-from foir360_jax.formats.json_file import without_nan
+from foir360_jax.files.json_file import without_nan
 from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.fit import fit_object_score
 from foir360_jax.weak_labels.local import History, LocalRanks

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from foir360_jax.evaluation import weak_labels
-from foir360_jax.formats import Scene, SceneObject, save_image, write_scenes
+from foir360_jax.files import save_image
+from foir360_jax.formats import Scene, SceneObject, write_scenes
 
 
 @pytest.fixture(scope="module")

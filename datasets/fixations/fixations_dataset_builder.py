@@ -13,7 +13,7 @@ from fixations.json_layout import JsonLayout
 from fixations.record import COLUMNS, Record, check_record
 from fixations.repository_layout import RepositoryLayout
 from fixations.split_list import SPLITS, read_split_list, split_by_hash
-from foir360_jax.formats.picture_file import PictureError
+from foir360_jax.files.picture_file import PictureError
 
 INTEGERS = ("subject", "order")
 

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 
 from fixations.record import UNRANKED, Boxes, Record, table
-from foir360_jax.formats.json_file import field, inside, read_json
+from foir360_jax.files.json_file import field, inside, read_json
 
 FILE = "ann.json"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foir360_jax.formats.picture_file import read_picture
+from foir360_jax.files.picture_file import read_picture
 
 COLUMNS = ("subject", "order", "x", "y", "duration_ms")  # of Record.fixations
 UNRANKED = -1

@@ -17,8 +17,8 @@ from scipy.io.matlab import mat_struct
 
 from fixations.gaze import rank_boxes
 from fixations.record import Boxes, Record
-from foir360_jax.formats.json_file import inside
-from foir360_jax.formats.picture_file import picture_size
+from foir360_jax.files.json_file import inside
+from foir360_jax.files.picture_file import picture_size
 
 FIXATIONS = "data/eye/fixations.mat"
 LABELS = "data/labels.mat"

@@ -10,7 +10,8 @@ import tempfile
 import cv2
 import numpy as np
 
-from foir360_jax.formats import Scene, SceneObject, save_image, write_scenes
+from foir360_jax.files import save_image
+from foir360_jax.formats import Scene, SceneObject, write_scenes
 from foir360_jax.formats.scene import order_objects
 from foir360_jax.sphere import directions_from_angles, pixel_directions
 

@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from foir360_jax.formats import write_atomically
+from foir360_jax.files import write_atomically
 from rank360.checks import ERROR, NOTE
 from rank360.page import build_page
 from rank360.review import Review

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from foir360_jax.formats import save_image
+from foir360_jax.files import save_image
 from synthetic360.scene import render_scene
 
 HEIGHT = 512

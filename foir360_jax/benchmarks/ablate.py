@@ -26,7 +26,7 @@ from typing import Any
 
 from foir360_jax.benchmarks.options import comma_separated, one_of
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
-from foir360_jax.formats import sole_writer
+from foir360_jax.files import sole_writer
 
 Row = dict[str, Any]
 Record = dict[str, dict[str, dict[str, Any]]]

@@ -94,7 +94,7 @@ def text_table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes one JSON value completely or not at all; a file of that name is replaced."""
   # Imported here because it brings the picture formats along, and `append_json` needs none of it.
-  from foir360_jax.formats import write_atomically
+  from foir360_jax.files import write_atomically
 
   write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foir360_jax.evaluation.baselines import TITLES
-from foir360_jax.formats import write_atomically
-from foir360_jax.formats.json_file import without_nan
+from foir360_jax.files import write_atomically
+from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from foir360_jax.formats import write_atomically
+from foir360_jax.files import write_atomically
 
 NEVER = -100.0
 """A margin below all others: the recurrent module never stops before the last candidate."""

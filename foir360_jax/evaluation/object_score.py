@@ -39,7 +39,7 @@ from foir360_jax.evaluation.weak_examples import (
   measure_prepared,
   measure_unseen_faces,
 )
-from foir360_jax.formats import write_atomically
+from foir360_jax.files import write_atomically
 from foir360_jax.saliency.build import NAMES, build_saliency
 from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.fit import fit_object_score

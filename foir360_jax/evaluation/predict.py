@@ -12,14 +12,8 @@ import jax
 import numpy as np
 
 from foir360_jax.evaluation.ranker import Ranker
-from foir360_jax.formats import (
-  PanoramaError,
-  RankedObjects,
-  SceneError,
-  find_panoramas,
-  open_scenes,
-  read_panorama,
-)
+from foir360_jax.files import PanoramaError, find_panoramas, read_panorama
+from foir360_jax.formats import RankedObjects, SceneError, open_scenes
 
 
 def predict_folder(

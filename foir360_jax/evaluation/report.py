@@ -15,8 +15,8 @@ from foir360_jax.evaluation.evaluate import ImageResult
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.recall_by_place import PLACES
 from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
-from foir360_jax.formats import save_image, write_atomically
-from foir360_jax.formats.json_file import without_nan
+from foir360_jax.files import save_image, write_atomically
+from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import ranks_from_relevance, sa_sor
 
 _ROWS = (

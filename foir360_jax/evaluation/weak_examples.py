@@ -11,7 +11,8 @@ import numpy as np
 
 from foir360_jax.data import open_source
 from foir360_jax.data.fixations import fold_of
-from foir360_jax.formats import SceneError, open_scenes, read_panorama
+from foir360_jax.files import read_panorama
+from foir360_jax.formats import SceneError, open_scenes
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
 from foir360_jax.saliency.readout_file import COMMITTED, file_of_run, read_tensors

@@ -25,8 +25,8 @@ from foir360_jax.evaluation.weak_examples import (
   measure_folder,
   measure_prepared,
 )
-from foir360_jax.formats import write_atomically
-from foir360_jax.formats.json_file import without_nan
+from foir360_jax.files import write_atomically
+from foir360_jax.files.json_file import without_nan
 from foir360_jax.saliency.build import NAMES, build_saliency
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Strategy

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from foir360_jax.formats.json_file import field, inside, read_json
+from foir360_jax.files.json_file import field, inside, read_json
 from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.formats.scene_folder import (
   SceneFolder,

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.formats.id_map_file import encode_id_map
-from foir360_jax.formats.json_file import field, inside, read_json
-from foir360_jax.formats.label_placement import topmost
+from foir360_jax.files.id_map_file import encode_id_map, topmost
+from foir360_jax.files.json_file import field, inside, read_json
 from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.formats.scene_folder import (
   SceneFolder,

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from foir360_jax.formats.json_file import field, inside, read_json
+from foir360_jax.files.json_file import field, inside, read_json
 from foir360_jax.formats.scene import Scene, SceneError, SceneObject, importance_of, naming
 from foir360_jax.formats.scene_folder import (
   SceneFolder,

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from foir360_jax.files.id_map_file import encode_id_map, topmost
+from foir360_jax.files.json_file import field
 from foir360_jax.formats.annotation_list import open_annotation_list, order_field
-from foir360_jax.formats.id_map_file import encode_id_map
-from foir360_jax.formats.json_file import field
-from foir360_jax.formats.label_placement import topmost
 from foir360_jax.formats.scene import Scene
 from foir360_jax.formats.scene_folder import SceneFolder, files_by_split
 from foir360_jax.formats.scene_writing import Plan, kept_values

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from foir360_jax.files.id_map_file import topmost
+
 
 @dataclasses.dataclass(frozen=True)
 class Label:
@@ -66,22 +68,6 @@ def place_labels(
     labels.append(label)
     blocked[_box(label.centre, aspect, label.size, margin=0.3)] = True
   return labels
-
-
-def topmost(masks: np.ndarray) -> np.ndarray:
-  """Returns [H, W] int: the object seen at each pixel, the smallest of those there; -1 for none.
-
-  Args:
-    masks: [N, H, W] bool.
-
-  Example:
-    >>> topmost(np.array([[[True, False]], [[True, True]]])).tolist()
-    [[0, 1]]
-  """
-  top = np.full(masks.shape[1:], -1, np.int16)
-  for index in np.argsort([-np.count_nonzero(mask) for mask in masks], kind="stable"):
-    top[masks[index]] = index
-  return top
 
 
 def _pole(mask: np.ndarray, blocked: np.ndarray | None = None) -> tuple[tuple[int, int], float]:

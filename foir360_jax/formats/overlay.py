@@ -7,7 +7,8 @@ RGB, masks [N, H, W], points (x, y). Sizes that depend on the picture are in uni
 import cv2
 import numpy as np
 
-from foir360_jax.formats.label_placement import place_labels, topmost
+from foir360_jax.files.id_map_file import topmost
+from foir360_jax.formats.label_placement import place_labels
 from foir360_jax.formats.picture_text import DARK, GREY, draw_text, text_aspect
 from foir360_jax.formats.ranked_objects import RankedObjects
 

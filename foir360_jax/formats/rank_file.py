@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.formats.atomic_file import write_atomically
-from foir360_jax.formats.json_file import read_json
+from foir360_jax.files.atomic_file import write_atomically
+from foir360_jax.files.json_file import read_json
 from foir360_jax.formats.ranked_objects import RankedObjects
 from foir360_jax.formats.run_lengths import RunLengths
 

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from foir360_jax.files.id_map_file import encode_id_map, read_grey_levels, topmost
 from foir360_jax.formats import assr
-from foir360_jax.formats.id_map_file import encode_id_map, read_grey_levels
-from foir360_jax.formats.label_placement import topmost
 from foir360_jax.formats.run_lengths import split_id_map
 from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.formats.scene_folder import (

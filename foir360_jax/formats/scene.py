@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from foir360_jax.formats.picture_file import PictureError
+from foir360_jax.files.picture_file import PictureError
 from foir360_jax.formats.rank_file import RankFileError
 from foir360_jax.formats.run_lengths import RunLengths, check_size
 from foir360_jax.metrics import ranks_from_relevance, relevance_from_ranks

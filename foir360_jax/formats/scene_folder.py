@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from foir360_jax.formats.picture_file import SUFFIXES, picture_size
+from foir360_jax.files.picture_file import SUFFIXES, picture_size
 from foir360_jax.formats.run_lengths import check_size
 from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming
 

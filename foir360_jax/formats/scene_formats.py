@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from foir360_jax.files.json_file import read_json
 from foir360_jax.formats import assr, coco, coco_writing, irsr, rank_map, scenes_layout, seqrank
-from foir360_jax.formats.json_file import read_json
 from foir360_jax.formats.scene import Scene, SceneError
 from foir360_jax.formats.scene_folder import SceneFolder
 from foir360_jax.formats.scene_writing import Plan, write_plan

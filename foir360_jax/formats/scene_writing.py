@@ -12,7 +12,7 @@ from collections.abc import Sequence, Set
 
 import numpy as np
 
-from foir360_jax.formats.atomic_file import write_atomically
+from foir360_jax.files.atomic_file import write_atomically
 from foir360_jax.formats.scene import Scene, SceneError, importance_of
 from foir360_jax.metrics import ranks_from_relevance
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from foir360_jax.formats.id_map_file import encode_id_map, read_id_map
-from foir360_jax.formats.label_placement import topmost
+from foir360_jax.files.id_map_file import encode_id_map, read_id_map, topmost
 from foir360_jax.formats.rank_file import RANK_FILE_SCHEMA, encode_rank_file, read_rank_records
 from foir360_jax.formats.ranked_objects import RankedObjects
 from foir360_jax.formats.run_lengths import RunLengths, split_id_map

@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foir360_jax.files.json_file import field
 from foir360_jax.formats.annotation_list import open_annotation_list, order_field
-from foir360_jax.formats.json_file import field
 from foir360_jax.formats.scene import Scene
 from foir360_jax.formats.scene_folder import SceneFolder, files_by_split
 from foir360_jax.formats.scene_writing import Plan, kept_values

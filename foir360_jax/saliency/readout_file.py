@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from foir360_jax.formats import write_atomically
+from foir360_jax.files import write_atomically
 from foir360_jax.saliency.readout import FixationReadout
 
 COMMITTED = pathlib.Path(__file__).with_name("fixation_readout.safetensors")

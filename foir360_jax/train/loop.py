@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from foir360_jax.formats import sole_writer
+from foir360_jax.files import sole_writer
 from foir360_jax.train.checkpoint import Checkpoints
 from foir360_jax.train.compiled_step import CompiledStep
 from foir360_jax.train.logging import MetricsLog, progress_line, summarize

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from foir360_jax.formats import write_atomically
-from foir360_jax.formats.json_file import read_json
+from foir360_jax.files import write_atomically
+from foir360_jax.files.json_file import read_json
 
 _FILE = "config.json"
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from foir360_jax import formats
-from foir360_jax.formats import PanoramaError, RankedObjects, SceneError, read_panorama
+from foir360_jax.files import PanoramaError, read_panorama
+from foir360_jax.formats import RankedObjects, SceneError
 from foir360_jax.weak_labels.program import Scene, WeakRanks
 from foir360_jax.weak_labels.rank import OBJECT_COUNTS, describe_scene, ranked_objects
 

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from foir360_jax.formats import write_atomically
-from foir360_jax.formats.json_file import read_json
+from foir360_jax.files import write_atomically
+from foir360_jax.files.json_file import read_json
 from foir360_jax.saliency import LearnedSaliency
 from foir360_jax.weak_labels.rank import WeakRanker
 

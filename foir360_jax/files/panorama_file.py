@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from foir360_jax.formats.atomic_file import write_atomically
-from foir360_jax.formats.picture_file import SUFFIXES, PictureError, read_picture
+from foir360_jax.files.atomic_file import write_atomically
+from foir360_jax.files.picture_file import SUFFIXES, PictureError, read_picture
 
 MIN_HEIGHT = 32
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from foir360_jax.formats.picture_file import PictureError, read_picture
+from foir360_jax.files.picture_file import PictureError, read_picture
 
 _LOSSY = ("JPEG", "JPEG2000", "WEBP")
 _WRONG_MODES = {
@@ -43,6 +43,22 @@ def read_grey_levels(path: pathlib.Path) -> np.ndarray:
       )
     return np.ascontiguousarray(rgb[..., 0])
   return _numbers(path, picture)
+
+
+def topmost(masks: np.ndarray) -> np.ndarray:
+  """Returns [H, W] int: the object seen at each pixel, the smallest of those there; -1 for none.
+
+  Args:
+    masks: [N, H, W] bool.
+
+  Example:
+    >>> topmost(np.array([[[True, False]], [[True, True]]])).tolist()
+    [[0, 1]]
+  """
+  top = np.full(masks.shape[1:], -1, np.int16)
+  for index in np.argsort([-np.count_nonzero(mask) for mask in masks], kind="stable"):
+    top[masks[index]] = index
+  return top
 
 
 def _numbers(path: pathlib.Path, picture: Image.Image) -> np.ndarray:
