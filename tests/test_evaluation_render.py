@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from foir360_jax.evaluation.render import SheetRow, evaluation_sheet
-from foir360_jax.formats import overlay
+from foir360_jax.drawing import overlay
+from foir360_jax.drawing.evaluation_sheet import SheetRow, evaluation_sheet
 
 HEIGHT, WIDTH = 64, 128
 

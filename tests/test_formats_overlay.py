@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from foir360_jax.drawing import draw_overlay, overlay, picture_text
+from foir360_jax.drawing.label_placement import place_labels
 from foir360_jax.files.id_map_file import topmost
-from foir360_jax.formats import RankedObjects, draw_overlay, overlay, picture_text
-from foir360_jax.formats.label_placement import place_labels
+from foir360_jax.formats import RankedObjects
 
 HEIGHT, WIDTH = 512, 1024
 STRIP = 44

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from foir360_jax.data.fixations import FixatedPicture
-from foir360_jax.formats import overlay
-from foir360_jax.formats.picture_text import draw_text
+from foir360_jax.drawing import overlay
+from foir360_jax.drawing.picture_text import draw_text
 
 _TILE_HEIGHT = 240
 _GAP, _TITLE_HEIGHT = 10, 40

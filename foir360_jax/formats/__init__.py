@@ -1,6 +1,5 @@
 """The files that go in and out: panoramas, rank files, overlays, and the field's annotations."""
 
-from foir360_jax.formats.overlay import draw_overlay
 from foir360_jax.formats.rank_file import (
   RANK_FILE_SCHEMA,
   RankFileError,
@@ -23,7 +22,6 @@ __all__ = [
   "SceneError",
   "SceneFolder",
   "SceneObject",
-  "draw_overlay",
   "open_scenes",
   "read_rank_file",
   "recognise",

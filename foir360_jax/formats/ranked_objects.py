@@ -123,8 +123,8 @@ class RankedObjects:
     Raises:
       ValueError: there is no panorama to draw on.
     """
+    from foir360_jax.drawing import overlay
     from foir360_jax.files import panorama_file
-    from foir360_jax.formats import overlay
 
     if self.panorama is None:
       raise ValueError(f"{path}: no panorama to draw on; pass it to read_rank_file")

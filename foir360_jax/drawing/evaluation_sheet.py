@@ -1,6 +1,6 @@
 """The sheet of pictures in an evaluation report: true and predicted ranks side by side.
 
-Above `formats.overlay`, whose colours and drawing steps it uses. Pictures are [H, W, 3] uint8 RGB,
+Above `overlay`, whose colours and drawing steps it uses. Pictures are [H, W, 3] uint8 RGB,
 masks [N, H, W] bool, W = 2 H.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foir360_jax.formats import overlay
-from foir360_jax.formats.picture_text import GREY, draw_text
+from foir360_jax.drawing import overlay
+from foir360_jax.drawing.picture_text import GREY, draw_text
 
 _TITLES = ("panorama", "true ranks", "predicted ranks")
 _TILE_HEIGHT, _TILE_WIDTH = 320, 640

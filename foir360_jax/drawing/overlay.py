@@ -1,16 +1,17 @@
 """Draws ranked objects on their panorama: tint, outline and number, and a colour bar below.
 
-Also the colours and drawing steps that `evaluation.render` shares. Pictures are [H, W, 3] uint8
+Also the colours and drawing steps that `evaluation_sheet` shares. Pictures are [H, W, 3] uint8
 RGB, masks [N, H, W], points (x, y). Sizes that depend on the picture are in units of W / 1024.
 """
+
+from typing import Protocol
 
 import cv2
 import numpy as np
 
+from foir360_jax.drawing.label_placement import place_labels
+from foir360_jax.drawing.picture_text import DARK, GREY, draw_text, text_aspect
 from foir360_jax.files.id_map_file import topmost
-from foir360_jax.formats.label_placement import place_labels
-from foir360_jax.formats.picture_text import DARK, GREY, draw_text, text_aspect
-from foir360_jax.formats.ranked_objects import RankedObjects
 
 MIN_WIDTH = 1024
 BACKGROUND = (22, 22, 26)
@@ -27,6 +28,13 @@ _RAINBOW = np.array(
   ],
   np.float32,
 )
+
+
+class RankedMasks(Protocol):
+  """What is drawn: `masks` [N, H, W] bool, most important first, and `ranks` [N] int, from 1."""
+
+  masks: np.ndarray
+  ranks: np.ndarray
 
 
 def rank_colours(ranks: np.ndarray) -> np.ndarray:
@@ -46,12 +54,12 @@ def rank_colours(ranks: np.ndarray) -> np.ndarray:
   return _rainbow((ranks - 1) / max(int(ranks.max(initial=1)) - 1, 1))
 
 
-def draw_overlay(panorama: np.ndarray, ranked: RankedObjects) -> np.ndarray:
+def draw_overlay(panorama: np.ndarray, ranked: RankedMasks) -> np.ndarray:
   """Draws what a user sees: every object tinted, outlined and numbered by its rank.
 
   Args:
     panorama: [H, W, 3] uint8 RGB.
-    ranked: its objects; N may be 0.
+    ranked: its objects, as `scenes.RankedObjects`; N may be 0.
 
   Returns:
     [H * s + strip, W * s, 3] uint8 RGB. The strip holds the colour bar; s is 1, or the whole
