@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from foir360_jax.files.id_map_file import topmost
-from foir360_jax.formats import Scene, SceneObject, write_scenes
 from foir360_jax.metrics import ranks_from_relevance
+from foir360_jax.scenes import Scene, SceneObject, write_scenes
 
 _NAMED = 3  # pictures that a line names
 # What a scene says itself; the other fields of an example a SCENES folder cannot hold.

@@ -12,8 +12,8 @@ from foir360_jax import run, run_ranking
 from foir360_jax.evaluation import Ranker
 from foir360_jax.evaluation.decision import Decision
 from foir360_jax.files import save_image
-from foir360_jax.formats import read_rank_file
 from foir360_jax.models.build import _TERMS_OF_FINDING
+from foir360_jax.scenes import read_rank_file
 from foir360_jax.train.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -22,11 +22,11 @@ from foir360_jax.evaluation.measures import Measures, measure_masks
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.files import PanoramaError
-from foir360_jax.formats import RANK_FILE_SCHEMA
 from foir360_jax.metrics import mask_iou
 from foir360_jax.models import Order
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.run_ranking import _numbers
+from foir360_jax.scenes import RANK_FILE_SCHEMA
 from foir360_jax.sphere import solid_angle
 
 evaluate_module = importlib.import_module("foir360_jax.evaluation.evaluate")

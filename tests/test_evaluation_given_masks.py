@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foir360_jax.evaluation import rank_given_masks
-from foir360_jax.formats import RankedObjects, read_rank_file
+from foir360_jax.scenes import RankedObjects, read_rank_file
 
 
 class ByArea:

@@ -13,9 +13,9 @@ from PIL import Image
 from foir360_jax.evaluation import folder_scores, score
 from foir360_jax.evaluation.folder_scores import Source
 from foir360_jax.files.json_file import without_nan
-from foir360_jax.formats import FORMATS, Scene, SceneError, SceneObject, open_scenes, write_scenes
-from foir360_jax.formats.scene import order_objects
 from foir360_jax.metrics import average_precision, crop_masks, mask_iou, match_masks, score_image
+from foir360_jax.scenes import FORMATS, Scene, SceneError, SceneObject, open_scenes, write_scenes
+from foir360_jax.scenes.scene import order_objects
 from foir360_jax.sphere import pixel_areas
 
 HEIGHT, WIDTH = 32, 64

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from foir360_jax.formats import RunLengths, SceneError, open_scenes, write_scenes
+from foir360_jax.scenes import RunLengths, SceneError, open_scenes, write_scenes
 
 HEIGHT, WIDTH = 16, 32
 

@@ -9,7 +9,7 @@ from foir360_jax.files import sole_writer
 
 HOLDER = """
 import sys
-from foir360_jax.formats import sole_writer
+from foir360_jax.files import sole_writer
 with sole_writer(sys.argv[1]):
   print("held", flush=True)
   sys.stdin.read()

@@ -7,7 +7,7 @@ import pytest
 from foir360_jax.drawing import draw_overlay, overlay, picture_text
 from foir360_jax.drawing.label_placement import place_labels
 from foir360_jax.files.id_map_file import topmost
-from foir360_jax.formats import RankedObjects
+from foir360_jax.scenes import RankedObjects
 
 HEIGHT, WIDTH = 512, 1024
 STRIP = 44

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from foir360_jax.formats import (
+from foir360_jax.scenes import (
   RANK_FILE_SCHEMA,
   RankedObjects,
   RankFileError,
   open_scenes,
   read_rank_file,
-  write_rank_file,
 )
 
 HEIGHT, WIDTH = 32, 64
@@ -40,7 +39,7 @@ def ranked():
 
 @pytest.fixture
 def content(ranked, tmp_path):
-  write_rank_file(tmp_path / "content.json", ranked)
+  ranked.save_json(tmp_path / "content.json")
   return json.loads((tmp_path / "content.json").read_text(encoding="utf-8"))
 
 
@@ -50,7 +49,7 @@ def read_content(content, tmp_path, **arguments):
 
 
 def test_reading_gives_back_exactly_what_was_written(ranked, tmp_path):
-  write_rank_file(tmp_path / "ranks" / "scene.json", ranked)
+  ranked.save_json(tmp_path / "ranks" / "scene.json")
   again = read_rank_file(tmp_path / "ranks" / "scene.json", ranked.panorama)
   for field in dataclasses.fields(RankedObjects):
     expected, found = getattr(ranked, field.name), getattr(again, field.name)
@@ -68,22 +67,22 @@ def unsure(ranked):
 
 
 def test_confidence_is_written_where_it_is_known(ranked, unsure, tmp_path):
-  write_rank_file(tmp_path / "a.json", unsure)
+  unsure.save_json(tmp_path / "a.json")
   np.testing.assert_array_equal(read_rank_file(tmp_path / "a.json").confidence, unsure.confidence)
   VALIDATOR.validate(json.loads((tmp_path / "a.json").read_text(encoding="utf-8")))
-  write_rank_file(tmp_path / "b.json", ranked)
+  ranked.save_json(tmp_path / "b.json")
   assert "confidence" not in (tmp_path / "b.json").read_text(encoding="utf-8")
 
 
 def test_confidence_of_some_objects_alone_is_none(unsure, tmp_path):
-  write_rank_file(tmp_path / "a.json", unsure)
+  unsure.save_json(tmp_path / "a.json")
   content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
   del content["objects"][3]["confidence"]
   assert read_content(content, tmp_path).confidence is None
 
 
 def test_scenes_keep_confidence_as_a_field_beside_the_known_ones(unsure, tmp_path):
-  write_rank_file(tmp_path / "scenes/ranks/a.json", unsure)
+  unsure.save_json(tmp_path / "scenes/ranks/a.json")
   (scene,) = open_scenes(tmp_path / "scenes")
   kept = [item.extra for item in scene.objects]
   assert kept == [{"confidence": float(str(value))} for value in unsure.confidence]
@@ -92,7 +91,7 @@ def test_scenes_keep_confidence_as_a_field_beside_the_known_ones(unsure, tmp_pat
 def test_no_objects_come_back_with_their_shapes(tmp_path):
   none = np.zeros([0, HEIGHT, WIDTH], bool)
   ranked = RankedObjects.from_masks(np.zeros([HEIGHT, WIDTH, 3], np.uint8), none, [])
-  write_rank_file(tmp_path / "none.json", ranked)
+  ranked.save_json(tmp_path / "none.json")
   again = read_rank_file(tmp_path / "none.json")
   assert again.masks.shape == none.shape and again.bfov_deg.shape == (0, 4)
   assert again.panorama is None
@@ -228,7 +227,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(ranked, tmp_path, monkeypatch):
   path = tmp_path / "a.json"
-  write_rank_file(path, ranked)
+  ranked.save_json(path)
   before = path.read_bytes()
 
   def fail(*_):
@@ -236,7 +235,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(ranked, tmp_pat
 
   monkeypatch.setattr("os.replace", fail)
   with pytest.raises(OSError, match="disk full"):
-    write_rank_file(path, dataclasses.replace(ranked, image="other.jpg"))
+    dataclasses.replace(ranked, image="other.jpg").save_json(path)
   assert path.read_bytes() == before
   assert list(tmp_path.iterdir()) == [path]
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.formats import Scene, SceneError, SceneObject, open_scenes, write_scenes
-from foir360_jax.formats.rank_map import objects_of_map
+from foir360_jax.scenes import Scene, SceneError, SceneObject, open_scenes, write_scenes
+from foir360_jax.scenes.rank_map import objects_of_map
 
 HEIGHT, WIDTH = 16, 32
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.formats import SceneError, open_scenes, write_scenes
+from foir360_jax.scenes import SceneError, open_scenes, write_scenes
 
 HEIGHT, WIDTH = 20, 30  # not 2:1, as most pictures of these data sets
 NAMES = ("0001", "0002")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from foir360_jax.formats import RankedObjects, read_rank_file
+from foir360_jax.scenes import RankedObjects, read_rank_file
 from foir360_jax.sphere import regions
 
 HEIGHT, WIDTH = 32, 64

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from foir360_jax.formats import RunLengths
-from foir360_jax.formats.run_lengths import split_id_map
-from foir360_jax.formats.segmentation import (
+from foir360_jax.scenes import RunLengths
+from foir360_jax.scenes.run_lengths import split_id_map
+from foir360_jax.scenes.segmentation import (
   planar_box,
   read_masks,
   read_segmentation,

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from foir360_jax.files.json_file import field, read_json
-from foir360_jax.formats import Scene, SceneError, SceneObject
-from foir360_jax.formats.scene import naming, order_objects
-from foir360_jax.formats.scene_folder import (
+from foir360_jax.scenes import Scene, SceneError, SceneObject
+from foir360_jax.scenes.folder import (
   SceneFolder,
   files_by_split,
   find_picture,
   index_records,
   inside_folder,
 )
+from foir360_jax.scenes.scene import naming, order_objects
 
 HEIGHT, WIDTH = 6, 8
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.formats import (
+from foir360_jax.scenes import (
   FORMATS,
   Scene,
   SceneError,
@@ -16,7 +16,7 @@ from foir360_jax.formats import (
   recognise,
   write_scenes,
 )
-from foir360_jax.formats.scene import order_objects
+from foir360_jax.scenes.scene import order_objects
 
 HEIGHT, WIDTH = 32, 64
 
@@ -172,7 +172,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
   def fail(*_):
     raise OSError("disk full")
 
-  monkeypatch.setattr("foir360_jax.formats.scene_writing.write_atomically", fail)
+  monkeypatch.setattr("foir360_jax.scenes.writing.write_atomically", fail)
   with pytest.raises(OSError, match="disk full"):
     write_scenes(tmp_path / "out", scenes, format="assr")
   assert [path.name for path in tmp_path.iterdir()] == ["made"]

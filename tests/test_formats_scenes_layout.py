@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.formats import SceneError, open_scenes, recognise, write_scenes
+from foir360_jax.scenes import SceneError, open_scenes, recognise, write_scenes
 
 HEIGHT, WIDTH = 32, 64
 

@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from foir360_jax.data.augment import Augmentation
 from foir360_jax.data.loader import training_batches
 from foir360_jax.data.source import open_source
-from foir360_jax.formats import FORMATS, SceneError, open_scenes, write_scenes
-from foir360_jax.formats.scene import order_objects
+from foir360_jax.scenes import FORMATS, SceneError, open_scenes, write_scenes
+from foir360_jax.scenes.scene import order_objects
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
 from rank360 import columns, splits
 from rank360.dummy_scenes import write_dummy_data

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from foir360_jax.formats import Scene, SceneObject, open_scenes, write_scenes
-from foir360_jax.formats.scene import order_objects
+from foir360_jax.scenes import Scene, SceneObject, open_scenes, write_scenes
+from foir360_jax.scenes.scene import order_objects
 from rank360.checks import check_scene
 from rank360.dummy_scenes import write_dummy_data
 from rank360.plots import bar_plot, scatter_plot

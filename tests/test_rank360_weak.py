@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 
 from foir360_jax.data.source import open_source
 from foir360_jax.files import read_panorama
-from foir360_jax.formats import RankedObjects, SceneError, open_scenes
-from foir360_jax.formats.scenes_layout import with_ranks_of
+from foir360_jax.scenes import RankedObjects, SceneError, open_scenes
+from foir360_jax.scenes.scenes_layout import with_ranks_of
 from rank360.dummy_scenes import write_dummy_data
 from rank360.rank360_dataset_builder import Builder
 from rank360.review import review_folder

@@ -8,7 +8,7 @@ import pytest
 from foir360_jax import run
 from foir360_jax.config import base_config, validate, weak_labels_config
 from foir360_jax.data import open_source
-from foir360_jax.formats import open_scenes, read_rank_file
+from foir360_jax.scenes import open_scenes, read_rank_file
 from foir360_jax.weak_labels.program import Strategy
 from rank360.dummy_scenes import write_dummy_data
 

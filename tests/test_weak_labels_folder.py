@@ -14,8 +14,8 @@ import pytest
 
 from foir360_jax.files import read_panorama, save_image
 from foir360_jax.files.id_map_file import encode_id_map
-from foir360_jax.formats import FORMATS, RankedObjects, open_scenes, read_rank_file
 from foir360_jax.saliency import SpectralResidual
+from foir360_jax.scenes import FORMATS, RankedObjects, open_scenes, read_rank_file
 from foir360_jax.sphere import solid_angle
 from foir360_jax.weak_labels import folder as module
 from foir360_jax.weak_labels.folder import label_folder

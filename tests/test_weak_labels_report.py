@@ -10,7 +10,7 @@ import pytest
 
 from foir360_jax.evaluation import weak_labels
 from foir360_jax.files import save_image
-from foir360_jax.formats import Scene, SceneObject, write_scenes
+from foir360_jax.scenes import Scene, SceneObject, write_scenes
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from foir360_jax.formats import Scene
 from foir360_jax.metrics import ranks_from_relevance
+from foir360_jax.scenes import Scene
 from rank360.seam import torn_pairs
 
 ERROR, NOTE = "error", "note"

@@ -6,7 +6,7 @@ reading it. Axes: masks [H, W].
 
 import numpy as np
 
-from foir360_jax.formats import RunLengths
+from foir360_jax.scenes import RunLengths
 
 
 def column(run_lengths: RunLengths, index: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from foir360_jax.files import save_image
-from foir360_jax.formats import Scene, SceneObject, write_scenes
-from foir360_jax.formats.scene import order_objects
+from foir360_jax.scenes import Scene, SceneObject, write_scenes
+from foir360_jax.scenes.scene import order_objects
 from foir360_jax.sphere import directions_from_angles, pixel_directions
 
 CATEGORIES = ("lamp", "plant", "toy")

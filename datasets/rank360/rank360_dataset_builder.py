@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from foir360_jax.files.json_file import read_json
-from foir360_jax.formats import FORMATS
+from foir360_jax.scenes import FORMATS
 from rank360.checks import ERROR, NOTE
 from rank360.columns import decode
 from rank360.review import Record, review_folder

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foir360_jax.formats import Scene, SceneError, open_scenes
-from foir360_jax.formats.scenes_layout import with_ranks_of
+from foir360_jax.scenes import Scene, SceneError, open_scenes
+from foir360_jax.scenes.scenes_layout import with_ranks_of
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
 from rank360.checks import ERROR, Finding, check_scene
 from rank360.columns import decode
@@ -91,7 +91,7 @@ def review_folder(
   """Reads and checks every record of a folder.
 
   Args:
-    path: the folder, in a format of `foir360_jax.formats.FORMATS`.
+    path: the folder, in a format of `foir360_jax.scenes.FORMATS`.
     format: its name; None: recognised.
     split_dir: a folder with train.txt, test.txt ..., in place of the folder's own lists.
     join_seam: make one object of two that are torn at the seam.

@@ -7,8 +7,8 @@ Below `checks` and `review`. Axes: masks [H, W].
 import dataclasses
 import itertools
 
-from foir360_jax.formats import RunLengths, Scene, SceneObject
-from foir360_jax.formats.scene import importance_of, order_objects
+from foir360_jax.scenes import RunLengths, Scene, SceneObject
+from foir360_jax.scenes.scene import importance_of, order_objects
 from rank360.columns import column, decode
 
 MIN_SHARED = 0.5  # of the rows that the two parts have at the seam

@@ -8,9 +8,9 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from foir360_jax.formats import SceneError
-from foir360_jax.formats.scene_folder import files_by_split
-from foir360_jax.formats.scenes_layout import read_id_list
+from foir360_jax.scenes import SceneError
+from foir360_jax.scenes.folder import files_by_split
+from foir360_jax.scenes.scenes_layout import read_id_list
 
 TRAIN_SHARE = 0.8  # 400 of the 500 panoramas of 360Rank
 _NAMES = {"val": "validation", "valid": "validation"}  # what the training code asks for

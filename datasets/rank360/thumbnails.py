@@ -5,7 +5,7 @@ import numpy as np
 
 from foir360_jax.drawing.overlay import draw_numbers, paint_masks, rank_colours, resize
 from foir360_jax.files.picture_file import read_picture
-from foir360_jax.formats import Scene
+from foir360_jax.scenes import Scene
 from rank360.columns import decode
 
 WIDTH = 800

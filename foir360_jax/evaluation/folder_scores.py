@@ -1,6 +1,6 @@
 """Scores two folders of ranked objects, picture by picture, in parallel and in bounded memory.
 
-Between `formats`, which reads the folders, and the command in `score`, which reports. A process
+Between `scenes`, which reads the folders, and the command in `score`, which reports. A process
 holds the lists of the folders and the masks of one picture, cut to their boxes. Axes: masks [H, W].
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from foir360_jax.formats import RunLengths, Scene, SceneError, SceneFolder, open_scenes
 from foir360_jax.metrics import (
   CroppedMasks,
   MaskMatches,
@@ -24,6 +23,7 @@ from foir360_jax.metrics import (
   sa_sor_from_iou,
   score_image,
 )
+from foir360_jax.scenes import RunLengths, Scene, SceneError, SceneFolder, open_scenes
 from foir360_jax.sphere import pixel_areas
 
 _CHUNK = 8  # pictures that a process is handed at once

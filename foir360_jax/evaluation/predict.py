@@ -13,7 +13,7 @@ import numpy as np
 
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.files import PanoramaError, find_panoramas, read_panorama
-from foir360_jax.formats import RankedObjects, SceneError, open_scenes
+from foir360_jax.scenes import RankedObjects, SceneError, open_scenes
 
 
 def predict_folder(
@@ -69,7 +69,7 @@ def rank_given_masks(
 
   Args:
     ranker: the model.
-    input_path: a folder of any format of `formats.open_scenes` that has pictures and masks; ranks
+    input_path: a folder of any format of `scenes.open_scenes` that has pictures and masks; ranks
       that it may have as well are not read.
     output: see `predict_folder`, as the rest.
     overwrite: see there.

@@ -1,6 +1,6 @@
 """Scores the predictions of any system: `python -m foir360_jax.evaluation.score GT PRED`.
 
-GT and PRED are folders of ranked objects in any format of `formats.FORMATS`; pictures are matched
+GT and PRED are folders of ranked objects in any format of `scenes.FORMATS`; pictures are matched
 by id. Prints a table, with `--out=FILE.json` also writes the same with the scores of each picture.
 What the figures mean is in docs/metrics.md.
 """
@@ -18,7 +18,6 @@ import numpy as np
 from foir360_jax.evaluation.folder_scores import ScoredImage, Source, score_scenes
 from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import without_nan
-from foir360_jax.formats import FORMATS, SceneError, SceneFolder
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
@@ -26,6 +25,7 @@ from foir360_jax.metrics import (
   bootstrap_average_precision,
   bootstrap_interval,
 )
+from foir360_jax.scenes import FORMATS, SceneError, SceneFolder
 
 _NAMED = 10  # ids that a message names; the JSON names all
 _COUNTS = ("images_used", "images_skipped", "images_undefined", "images_counted_zero")

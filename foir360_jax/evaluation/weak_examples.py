@@ -12,10 +12,10 @@ import numpy as np
 from foir360_jax.data import open_source
 from foir360_jax.data.fixations import fold_of
 from foir360_jax.files import read_panorama
-from foir360_jax.formats import SceneError, open_scenes
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
 from foir360_jax.saliency.readout_file import COMMITTED, file_of_run, read_tensors
+from foir360_jax.scenes import SceneError, open_scenes
 from foir360_jax.weak_labels.examples import (
   Example,
   Labelled,
@@ -107,7 +107,7 @@ def measure_folder(
   strategy: Strategy,
   object_score: ObjectScore,
 ) -> list[Example]:
-  """Measures the ranked panoramas of a folder of any format that `formats.open_scenes` reads.
+  """Measures the ranked panoramas of a folder of any format that `scenes.open_scenes` reads.
 
   Raises:
     SceneError: the folder or one of its scenes cannot be used, or nothing in it is ranked.

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from foir360_jax.formats import SceneError, open_scenes
+from foir360_jax.scenes import SceneError, open_scenes
 from foir360_jax.weak_labels.folder_scene import ReadyScene, one_line, read_scene, write_result
 from foir360_jax.weak_labels.output_folder import claim_output, result_files, settings_of
 from foir360_jax.weak_labels.program import Scene, WeakRanks
@@ -77,7 +77,7 @@ def label_folder(
 
   Args:
     ranker: the method.
-    input_path: a folder of any format of `formats.open_scenes` that has masks.
+    input_path: a folder of any format of `scenes.open_scenes` that has masks.
     output: folder for `ranks/`, `overlays/` and the settings, see `output_folder`.
     batch_size: panoramas that go through the program together; it changes the speed only.
     overwrite: do again what is done.

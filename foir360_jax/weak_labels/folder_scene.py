@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax import formats
+from foir360_jax import scenes
 from foir360_jax.files import PanoramaError, read_panorama
-from foir360_jax.formats import RankedObjects, SceneError
+from foir360_jax.scenes import RankedObjects, SceneError
 from foir360_jax.weak_labels.program import Scene, WeakRanks
 from foir360_jax.weak_labels.rank import OBJECT_COUNTS, describe_scene, ranked_objects
 
@@ -22,12 +22,12 @@ _MAX_ID = 2**31 - 1
 class ReadyScene:
   """A scene that may be ranked; `described` is None where it has no objects, or was ranked."""
 
-  scene: formats.Scene
+  scene: scenes.Scene
   panorama: np.ndarray
   described: Scene | None
 
 
-def read_scene(folder: formats.SceneFolder, scene_id: str) -> ReadyScene | str:
+def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene | str:
   """Reads and describes a scene, or returns the line that says what is wrong with it."""
   where = f"{folder.path}: {scene_id}"
   try:
@@ -43,7 +43,7 @@ def read_scene(folder: formats.SceneFolder, scene_id: str) -> ReadyScene | str:
     return one_line(f"{where}: {type(error).__name__}: {error}")
 
 
-def check_scene(scene: formats.Scene, where: Any) -> None:
+def check_scene(scene: scenes.Scene, where: Any) -> None:
   """Raises SceneError for what masks and a picture alone do not show."""
   if scene.image_file is None:
     raise SceneError(f"{where}: there is no picture; put it where the layout has it")

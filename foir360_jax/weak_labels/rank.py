@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from foir360_jax.formats import RankedObjects
 from foir360_jax.saliency.build import build_saliency
 from foir360_jax.saliency.weights import separate_weights
+from foir360_jax.scenes import RankedObjects
 from foir360_jax.sphere import centroid_direction, solid_angle
 from foir360_jax.weak_labels.collect import COLLECTORS
 from foir360_jax.weak_labels.local import Saliency

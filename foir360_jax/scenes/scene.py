@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from foir360_jax.files.picture_file import PictureError
-from foir360_jax.formats.rank_file import RankFileError
-from foir360_jax.formats.run_lengths import RunLengths, check_size
 from foir360_jax.metrics import ranks_from_relevance, relevance_from_ranks
+from foir360_jax.scenes.rank_file import RankFileError
+from foir360_jax.scenes.run_lengths import RunLengths, check_size
 
 
 class SceneError(ValueError):

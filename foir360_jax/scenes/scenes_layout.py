@@ -13,11 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from foir360_jax.files.id_map_file import encode_id_map, read_id_map, topmost
-from foir360_jax.formats.rank_file import RANK_FILE_SCHEMA, encode_rank_file, read_rank_records
-from foir360_jax.formats.ranked_objects import RankedObjects
-from foir360_jax.formats.run_lengths import RunLengths, split_id_map
-from foir360_jax.formats.scene import Scene, SceneError, SceneObject, importance_of, naming
-from foir360_jax.formats.scene_folder import (
+from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
   files_by_split,
@@ -25,7 +21,11 @@ from foir360_jax.formats.scene_folder import (
   split_of,
   without_suffix,
 )
-from foir360_jax.formats.scene_writing import Plan
+from foir360_jax.scenes.rank_file import RANK_FILE_SCHEMA, encode_rank_records, read_rank_records
+from foir360_jax.scenes.ranked_objects import RankedObjects
+from foir360_jax.scenes.run_lengths import RunLengths, split_id_map
+from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, importance_of, naming
+from foir360_jax.scenes.writing import Plan
 
 LAYOUT = "images/ID.jpg|png with instances/ID.png (id maps) and ranks/ID.json, or one of the two"
 MAX_ID = 65535
@@ -241,7 +241,7 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     confidence=confidence and [confidence[i] for i in order],
   )
   importance = np.array([items[i].importance for i in order], np.float32)
-  return encode_rank_file(dataclasses.replace(ranked, importance=importance))
+  return encode_rank_records(dataclasses.replace(ranked, importance=importance).to_dict())
 
 
 def _confidence(scene: Scene) -> list[float] | None:

@@ -13,8 +13,8 @@ from collections.abc import Sequence, Set
 import numpy as np
 
 from foir360_jax.files.atomic_file import write_atomically
-from foir360_jax.formats.scene import Scene, SceneError, importance_of
 from foir360_jax.metrics import ranks_from_relevance
+from foir360_jax.scenes.scene import Scene, SceneError, importance_of
 
 # Readers keep records whole in `extra`; these fields the attributes of scenes and objects hold.
 _SAID_BY_ATTRIBUTES = {

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import field
-from foir360_jax.formats.annotation_list import open_annotation_list, order_field
-from foir360_jax.formats.scene import Scene
-from foir360_jax.formats.scene_folder import SceneFolder, files_by_split
-from foir360_jax.formats.scene_writing import Plan, kept_values
-from foir360_jax.formats.segmentation import write_segmentation
+from foir360_jax.scenes.annotation_list import open_annotation_list, order_field
+from foir360_jax.scenes.folder import SceneFolder, files_by_split
+from foir360_jax.scenes.scene import Scene
+from foir360_jax.scenes.segmentation import write_segmentation
+from foir360_jax.scenes.writing import Plan, kept_values
 
 LAYOUT = 'SPLIT.json with {"data": [{"image_name", ..., "annotations"}]} and images/SPLIT/'
 

@@ -14,17 +14,17 @@ import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, topmost
 from foir360_jax.files.json_file import field, inside, read_json
-from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
-from foir360_jax.formats.scene_folder import (
+from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
   index_records,
   require_picture,
   without_suffix,
 )
-from foir360_jax.formats.scene_writing import Plan, kept_values
-from foir360_jax.formats.scenes_layout import read_id_list
-from foir360_jax.formats.segmentation import planar_box, read_masks, write_segmentation
+from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
+from foir360_jax.scenes.scenes_layout import read_id_list
+from foir360_jax.scenes.segmentation import planar_box, read_masks, write_segmentation
+from foir360_jax.scenes.writing import Plan, kept_values
 
 LAYOUT = "obj_seg_data_SPLIT.json, SPLIT_images.txt, images/SPLIT/, rank_order/SPLIT/ID.json"
 MIN_SALIENT = 0.5  # numbers above it are salient to ASSR's own evaluation

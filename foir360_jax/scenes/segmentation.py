@@ -10,7 +10,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from foir360_jax.files.json_file import field, inside
-from foir360_jax.formats.run_lengths import RunLengths
+from foir360_jax.scenes.run_lengths import RunLengths
 
 MAX_OUTSIDE_PX = 1.0  # polygons on pixel edges, or rounded, may leave the picture by this much
 

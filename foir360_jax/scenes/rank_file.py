@@ -7,14 +7,13 @@ checks what that says and what a schema cannot. Axes: N objects, H rows, W = 2 H
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from foir360_jax.files.atomic_file import write_atomically
 from foir360_jax.files.json_file import read_json
-from foir360_jax.formats.ranked_objects import RankedObjects
-from foir360_jax.formats.run_lengths import RunLengths
+from foir360_jax.scenes.run_lengths import RunLengths
 
 RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.json").read_text())
 _JSON_TYPES = {
@@ -30,88 +29,21 @@ class RankFileError(ValueError):
   """A rank file cannot be used; one line says which, what is wrong in it, and what to do."""
 
 
-def write_rank_file(path: str | os.PathLike, ranked: RankedObjects) -> None:
-  """Writes ranked objects as JSON, whole or not at all; reading gives equal values back.
+def encode_rank_records(content: Mapping[str, Any]) -> bytes:
+  """Returns a rank file: what `RankedObjects.to_dict` gives as JSON, one line an object.
 
-  Args:
-    path: the file to write, usually `ranks/ID.json`; missing folders are made.
-    ranked: the objects; N may be 0.
+  So that people can read and compare it.
   """
-  write_atomically(path, encode_rank_file(ranked))
-
-
-def encode_rank_file(ranked: RankedObjects) -> bytes:
-  """Returns the content of a rank file."""
-  height, width = ranked.masks.shape[1:]
-  objects = [
-    {
-      "id": int(ranked.ids[index]),
-      "importance": _number(ranked.importance[index]),
-      "rank": int(ranked.ranks[index]),
-      "bfov_deg": [_number(value) for value in ranked.bfov_deg[index]],
-      "bbox_px": ranked.bbox_px[index].tolist(),
-      "area_sr": _number(ranked.area_sr[index]),
-      "category": ranked.categories[index],
-      "segmentation": RunLengths.from_mask(ranked.masks[index]).to_coco(),
-    }
-    for index in range(len(ranked))
-  ]
-  if ranked.confidence is not None:
-    for entry, confidence in zip(objects, ranked.confidence, strict=True):
-      entry["confidence"] = _number(confidence)
-  # One line an object, which people can read and compare.
-  head = json.dumps({"image": ranked.image, "height": height, "width": width}, ensure_ascii=False)
-  lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in objects)
-  return f'{head[:-1]}, "objects": [\n{lines}\n]}}\n'.encode()
-
-
-def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) -> RankedObjects:
-  """Reads and checks a rank file.
-
-  Args:
-    path: a file as `write_rank_file` writes it; further fields are passed over.
-    panorama: [H, W, 3] uint8, the picture it belongs to, if it is to be carried along.
-
-  Returns:
-    The objects with the values of the file; nothing is measured anew.
-
-  Raises:
-    RankFileError: the file is missing, no JSON, breaks the schema or contradicts itself or the
-      panorama.
-  """
-  content = read_rank_records(path)
-  height, width = content["height"], content["width"]
-  if panorama is not None and panorama.shape[:2] != (height, width):
-    raise RankFileError(
-      f"{path}: is for {width} x {height} pixels, the panorama has "
-      f"{panorama.shape[1]} x {panorama.shape[0]}; give the picture that was ranked"
-    )
-  masks = [entry["segmentation"].mask() for entry in content["objects"]]
-
-  def column(name: str, dtype: type, *shape: int) -> np.ndarray:
-    return np.array([entry[name] for entry in content["objects"]], dtype).reshape(-1, *shape)
-
-  certain = bool(content["objects"]) and all("confidence" in entry for entry in content["objects"])
-  return RankedObjects(
-    masks=np.array(masks, bool).reshape(-1, height, width),
-    importance=column("importance", np.float32),
-    ranks=column("rank", np.int32),
-    bfov_deg=column("bfov_deg", np.float32, 4),
-    bbox_px=column("bbox_px", np.int32, 4),
-    categories=tuple(entry["category"] for entry in content["objects"]),
-    area_sr=column("area_sr", np.float32),
-    ids=column("id", np.int64),
-    panorama=panorama,
-    image=content["image"],
-    confidence=column("confidence", np.float32) if certain else None,
-  )
+  head = {name: value for name, value in content.items() if name != "objects"}
+  lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in content["objects"])
+  return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "objects": [\n{lines}\n]}}\n'.encode()
 
 
 def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
   """Returns the content of a rank file, checked, each segmentation as `RunLengths`.
 
   Raises:
-    RankFileError: as `read_rank_file`.
+    RankFileError: the file is missing, no JSON, breaks the schema or contradicts itself.
   """
   path = pathlib.Path(path)
   content = read_json(path, RankFileError)
@@ -128,11 +60,6 @@ def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
     except ValueError as error:
       raise RankFileError(f"{path}: objects[{index}].{error}") from None
   return content
-
-
-def _number(value: np.float32) -> float:
-  """Returns the shortest decimal that reads back as the same float32: 0.9, not 0.8999999762."""
-  return float(str(value))
 
 
 def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:

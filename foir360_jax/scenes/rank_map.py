@@ -14,17 +14,17 @@ import cv2
 import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, read_grey_levels, topmost
-from foir360_jax.formats import assr
-from foir360_jax.formats.run_lengths import split_id_map
-from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
-from foir360_jax.formats.scene_folder import (
+from foir360_jax.scenes import assr
+from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
   find_picture,
   index_records,
   pictures_by_id,
 )
-from foir360_jax.formats.scene_writing import Plan
+from foir360_jax.scenes.run_lengths import split_id_map
+from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
+from foir360_jax.scenes.writing import Plan
 from foir360_jax.sphere import connected_components
 
 LAYOUT = "rank_maps/ID.png or gt/ID.png (grey = rank) with images/, or a folder a split in both"

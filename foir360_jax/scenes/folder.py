@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.picture_file import SUFFIXES, picture_size
-from foir360_jax.formats.run_lengths import check_size
-from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming
+from foir360_jax.scenes.run_lengths import check_size
+from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming
 
 _SPLIT = re.compile(r"(train|trainval|val|valid|validation|test)(\d+|[A-Z])?")
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, topmost
 from foir360_jax.files.json_file import field
-from foir360_jax.formats.annotation_list import open_annotation_list, order_field
-from foir360_jax.formats.scene import Scene
-from foir360_jax.formats.scene_folder import SceneFolder, files_by_split
-from foir360_jax.formats.scene_writing import Plan, kept_values
-from foir360_jax.formats.segmentation import planar_box, write_segmentation
+from foir360_jax.scenes.annotation_list import open_annotation_list, order_field
+from foir360_jax.scenes.folder import SceneFolder, files_by_split
+from foir360_jax.scenes.scene import Scene
+from foir360_jax.scenes.segmentation import planar_box, write_segmentation
+from foir360_jax.scenes.writing import Plan, kept_values
 
 LAYOUT = "SPLIT/SPLIT_annotations.json (SIFR) or Annotations/SPLIT.json (IRSR): a list of pictures"
 

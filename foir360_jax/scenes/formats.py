@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import read_json
-from foir360_jax.formats import assr, coco, coco_writing, irsr, rank_map, scenes_layout, seqrank
-from foir360_jax.formats.scene import Scene, SceneError
-from foir360_jax.formats.scene_folder import SceneFolder
-from foir360_jax.formats.scene_writing import Plan, write_plan
+from foir360_jax.scenes import assr, coco, irsr, rank_map, scenes_layout, seqrank
+from foir360_jax.scenes.folder import SceneFolder
+from foir360_jax.scenes.scene import Scene, SceneError
+from foir360_jax.scenes.writing import Plan, write_plan
 
 FORMATS = {
   "scenes": scenes_layout.LAYOUT,
@@ -33,7 +33,7 @@ _PLANS: Mapping[str, Callable[[Sequence[Scene], Mapping[str, str]], Plan]] = {
   "assr": assr.plan,
   "irsr": irsr.plan,
   "seqrank": seqrank.plan,
-  "coco": coco_writing.plan,
+  "coco": coco.plan,
   "rank_map": rank_map.plan,
 }
 _JSON_PLACES = ("*.json", "annotations/*.json", "Annotations/*.json", "*/*_annotations.json")

@@ -7,10 +7,14 @@ north-most), W = 2 H columns (column 0 starts at longitude -pi).
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from foir360_jax.drawing import draw_overlay
+from foir360_jax.files import save_image, write_atomically
+from foir360_jax.scenes.rank_file import RankFileError, encode_rank_records, read_rank_records
+from foir360_jax.scenes.run_lengths import RunLengths
 from foir360_jax.sphere import regions
 
 
@@ -111,11 +115,40 @@ class RankedObjects:
       confidence=None if confidence is None else confidence[order],
     )
 
-  def save_json(self, path: str | os.PathLike) -> None:
-    """Writes the rank file (`ranks/ID.json`); see `formats.write_rank_file`."""
-    from foir360_jax.formats import rank_file  # here: its reader returns this class
+  def to_dict(self) -> dict[str, Any]:
+    """Returns the content of the rank file as plain values; see `ranks.schema.json`.
 
-    rank_file.write_rank_file(path, self)
+    Example:
+      >>> masks = np.ones([1, 32, 64], bool)
+      >>> ranked = RankedObjects.from_masks(np.zeros([32, 64, 3], np.uint8), masks, [0.9])
+      >>> ranked.to_dict()["objects"][0]["importance"]
+      0.9
+    """
+    height, width = self.masks.shape[1:]
+    objects = [
+      {
+        "id": int(self.ids[index]),
+        "importance": _number(self.importance[index]),
+        "rank": int(self.ranks[index]),
+        "bfov_deg": [_number(value) for value in self.bfov_deg[index]],
+        "bbox_px": self.bbox_px[index].tolist(),
+        "area_sr": _number(self.area_sr[index]),
+        "category": self.categories[index],
+        "segmentation": RunLengths.from_mask(self.masks[index]).to_coco(),
+      }
+      for index in range(len(self))
+    ]
+    if self.confidence is not None:
+      for entry, confidence in zip(objects, self.confidence, strict=True):
+        entry["confidence"] = _number(confidence)
+    return {"image": self.image, "height": height, "width": width, "objects": objects}
+
+  def save_json(self, path: str | os.PathLike) -> None:
+    """Writes the rank file, usually `ranks/ID.json`; `read_rank_file` gives equal values back.
+
+    It is written whole or not at all; missing folders are made.
+    """
+    write_atomically(path, encode_rank_records(self.to_dict()))
 
   def save_overlay(self, path: str | os.PathLike) -> None:
     """Writes the panorama with the ranked objects drawn on it, as a PNG.
@@ -123,12 +156,56 @@ class RankedObjects:
     Raises:
       ValueError: there is no panorama to draw on.
     """
-    from foir360_jax.drawing import overlay
-    from foir360_jax.files import panorama_file
-
     if self.panorama is None:
       raise ValueError(f"{path}: no panorama to draw on; pass it to read_rank_file")
-    panorama_file.save_image(path, overlay.draw_overlay(self.panorama, self))
+    save_image(path, draw_overlay(self.panorama, self))
+
+
+def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) -> RankedObjects:
+  """Reads and checks a rank file.
+
+  Args:
+    path: a file as `RankedObjects.save_json` writes it; further fields are passed over.
+    panorama: [H, W, 3] uint8, the picture it belongs to, if it is to be carried along.
+
+  Returns:
+    The objects with the values of the file; nothing is measured anew.
+
+  Raises:
+    RankFileError: the file is missing, no JSON, breaks the schema or contradicts itself or the
+      panorama.
+  """
+  content = read_rank_records(path)
+  height, width = content["height"], content["width"]
+  if panorama is not None and panorama.shape[:2] != (height, width):
+    raise RankFileError(
+      f"{path}: is for {width} x {height} pixels, the panorama has "
+      f"{panorama.shape[1]} x {panorama.shape[0]}; give the picture that was ranked"
+    )
+  masks = [entry["segmentation"].mask() for entry in content["objects"]]
+
+  def column(name: str, dtype: type, *shape: int) -> np.ndarray:
+    return np.array([entry[name] for entry in content["objects"]], dtype).reshape(-1, *shape)
+
+  certain = bool(content["objects"]) and all("confidence" in entry for entry in content["objects"])
+  return RankedObjects(
+    masks=np.array(masks, bool).reshape(-1, height, width),
+    importance=column("importance", np.float32),
+    ranks=column("rank", np.int32),
+    bfov_deg=column("bfov_deg", np.float32, 4),
+    bbox_px=column("bbox_px", np.int32, 4),
+    categories=tuple(entry["category"] for entry in content["objects"]),
+    area_sr=column("area_sr", np.float32),
+    ids=column("id", np.int64),
+    panorama=panorama,
+    image=content["image"],
+    confidence=column("confidence", np.float32) if certain else None,
+  )
+
+
+def _number(value: np.float32) -> float:
+  """Returns the shortest decimal that reads back as the same float32: 0.9, not 0.8999999762."""
+  return float(str(value))
 
 
 def _measure(function, masks: np.ndarray, dtype) -> np.ndarray:

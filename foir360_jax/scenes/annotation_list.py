@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import field, inside, read_json
-from foir360_jax.formats.scene import Scene, SceneError, SceneObject, naming, order_objects
-from foir360_jax.formats.scene_folder import (
+from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
   find_picture,
@@ -17,7 +16,8 @@ from foir360_jax.formats.scene_folder import (
   index_records,
   require_picture,
 )
-from foir360_jax.formats.segmentation import read_declared_size, read_masks
+from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
+from foir360_jax.scenes.segmentation import read_declared_size, read_masks
 
 
 def open_annotation_list(

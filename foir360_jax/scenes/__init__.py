@@ -1,0 +1,28 @@
+"""Pictures with objects and their order: the types, and one module a format of the field's files.
+
+A `Scene` is one annotated picture, whatever format it came in; `RankedObjects` is what rankers
+return and rank files hold.
+"""
+
+from foir360_jax.scenes.folder import SceneFolder
+from foir360_jax.scenes.formats import FORMATS, open_scenes, recognise, write_scenes
+from foir360_jax.scenes.rank_file import RANK_FILE_SCHEMA, RankFileError
+from foir360_jax.scenes.ranked_objects import RankedObjects, read_rank_file
+from foir360_jax.scenes.run_lengths import RunLengths
+from foir360_jax.scenes.scene import Scene, SceneError, SceneObject
+
+__all__ = [
+  "FORMATS",
+  "RANK_FILE_SCHEMA",
+  "RankFileError",
+  "RankedObjects",
+  "RunLengths",
+  "Scene",
+  "SceneError",
+  "SceneFolder",
+  "SceneObject",
+  "open_scenes",
+  "read_rank_file",
+  "recognise",
+  "write_scenes",
+]
