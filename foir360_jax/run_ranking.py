@@ -12,8 +12,9 @@ from foir360_jax.evaluation.decision import Decision
 from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.report import table, write_report
-from foir360_jax.models import build_model, build_objective, learns_to_find
+from foir360_jax.models import build_model
 from foir360_jax.models.pretrained import load_encoder_weights
+from foir360_jax.objective import build_objective, learns_to_find
 from foir360_jax.train import build_optimizer, create_state
 from foir360_jax.train.checkpoint import (
   has_checkpoint,

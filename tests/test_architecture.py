@@ -15,11 +15,11 @@ MAX_LINES = 400
 
 # A module imports only from rows above its own, or from its own room.
 LEVELS = (
-  {"sphere", "losses", "metrics", "files", "types", "allocator"},
+  {"sphere", "losses", "metrics", "files", "batch", "allocator"},
   {"drawing"},
   {"scenes"},
   {"models", "data"},
-  {"saliency"},
+  {"saliency", "objective"},
   {"train", "weak_labels"},
   {"config", "benchmarks"},  # config knows the modes of the training step
   {"evaluation"},

@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 from foir360_jax.config import base_config, fixation_config, validate
-from foir360_jax.models import build_model, build_objective
+from foir360_jax.models import build_model
+from foir360_jax.objective import build_objective
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from foir360_jax.models.cells import flat_weights
-from foir360_jax.models.matching import assign, matching_cost
+from foir360_jax.objective.matching import assign, matching_cost
 
 match = jax.jit(assign)
 

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from foir360_jax.config import base_config
-from foir360_jax.models import build_objective
 from foir360_jax.models.places import find_peaks
+from foir360_jax.objective import build_objective
 from foir360_jax.train import (
   compile_step,
   create_state,

@@ -10,8 +10,8 @@ from flax import nnx
 
 from foir360_jax.models import PanoRank, build_model, panorank
 from foir360_jax.models.cells import cell_masks
-from foir360_jax.models.confidence import confident
 from foir360_jax.models.layers import turn_map
+from foir360_jax.models.panorank import confident
 from foir360_jax.models.places import find_peaks
 
 TURN = 16  # columns: one cell of the coarsest map

@@ -7,7 +7,8 @@ import pytest
 
 from foir360_jax.losses.segmentation import PEAK
 from foir360_jax.models.cells import flat_directions, flat_weights, map_height
-from foir360_jax.models.places import find_peaks, heat_target, object_centres
+from foir360_jax.models.places import find_peaks
+from foir360_jax.objective.heat_map import heat_target, object_centres
 
 HEIGHT = 12
 find = jax.jit(find_peaks, static_argnums=1)

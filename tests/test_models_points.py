@@ -9,7 +9,7 @@ from foir360_jax.losses import dice_loss, mask_cross_entropy
 from foir360_jax.models import chance
 from foir360_jax.models.cells import flat_directions, flat_weights, pool_cells
 from foir360_jax.models.mask_head import mask_logits
-from foir360_jax.models.points import measure, measure_coarsely
+from foir360_jax.objective.points import measure, measure_coarsely
 
 HEIGHT = 16
 measure_at = jax.jit(measure, static_argnums=(3, 4))

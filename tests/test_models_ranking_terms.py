@@ -8,9 +8,9 @@ from flax import nnx
 
 from foir360_jax.losses import build_mean_ranking_loss
 from foir360_jax.models.rank_decoder import RankDecoder
-from foir360_jax.models.ranking_terms import _told, add_found, ranking_terms, true_lists
 from foir360_jax.models.recurrent_ranking import Candidates
-from foir360_jax.models.segmentation_terms import Match
+from foir360_jax.objective.ranking import _told, add_found, ranking_terms, true_lists
+from foir360_jax.objective.segmentation import Match
 
 CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
 LISTMLE = build_mean_ranking_loss("listmle")

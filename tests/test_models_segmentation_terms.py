@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from foir360_jax.models.matching import matching_cost
-from foir360_jax.models.points import measure, measure_coarsely
 from foir360_jax.models.query_decoder import Queries
-from foir360_jax.models.segmentation_terms import segmentation_terms
+from foir360_jax.objective.matching import matching_cost
+from foir360_jax.objective.points import measure, measure_coarsely
+from foir360_jax.objective.segmentation import segmentation_terms
 
 HEIGHT, CHANNELS, CATEGORIES, TAUGHT, FOUND, SCENES = 8, 4, 5, 3, 6, 2
 

@@ -1,7 +1,7 @@
 """Throughput of PanoRank's training step and of its prediction, on random scenes.
 
 A configuration is a mapping with the sections of `foir360_jax.config`; nothing here reads files or
-data sets. Axes: see `foir360_jax.types`.
+data sets. Axes: see `foir360_jax.batch`.
 """
 
 import functools
@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.batch import Batch
 from foir360_jax.benchmarks.memory import device_peak_bytes, peak_resident_bytes
 from foir360_jax.benchmarks.timing import Contestant, Program, compile_program, measure, repeatedly
-from foir360_jax.models import build_model, build_objective
+from foir360_jax.models import build_model
+from foir360_jax.objective import build_objective
 from foir360_jax.sphere import pixel_directions
 from foir360_jax.train import (
   build_optimizer,
@@ -28,7 +30,6 @@ from foir360_jax.train import (
   put_state,
   train_step,
 )
-from foir360_jax.types import Batch
 
 Config = Mapping[str, Any]
 COLUMNS = {

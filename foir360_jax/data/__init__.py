@@ -1,7 +1,7 @@
 """Prepared TFDS data on disk -> padded batches: source, transforms, augment, loader, in this order.
 
 Only reads: `datasets/` writes, and the files on disk are all that the two share. Axes and keys of a
-batch: `foir360_jax.types.Batch`; of an example: `foir360_jax.data.source`.
+batch: `foir360_jax.batch.Batch`; of an example: `foir360_jax.data.source`.
 """
 
 from foir360_jax.data.augment import Augmentation, augment

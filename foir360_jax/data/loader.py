@@ -1,6 +1,6 @@
 """Batches for training and evaluation from a prepared data set, read by grain threads.
 
-The last step of the input pipeline; yields the `Batch` dicts of `foir360_jax.types`, in NumPy.
+The last step of the input pipeline; yields the `Batch` dicts of `foir360_jax.batch`, in NumPy.
 
 The order of the examples and their seeds are one global stream, of which each process reads every
 `process_count`-th element: global batches, and so training, do not depend on the number of
@@ -15,10 +15,10 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from foir360_jax.batch import Batch
 from foir360_jax.data.augment import Augmentation, augment
 from foir360_jax.data.source import PreparedSource, open_source
 from foir360_jax.data.transforms import Example, pad_objects, resample, select_objects
-from foir360_jax.types import Batch
 
 
 def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[Batch]:

@@ -3,7 +3,7 @@
 The second step of the input pipeline: `select_objects`, `resample`, (augmentation), `pad_objects`.
 
 Axes: N objects, H rows (row 0 north-most), W = 2 H columns (column 0 starts at longitude -pi),
-three colour channels. Masks are bit-packed along W, see `foir360_jax.types`.
+three colour channels. Masks are bit-packed along W, see `foir360_jax.batch`.
 """
 
 import math

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.batch import Batch
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, measure_scores, with_linear
 from foir360_jax.evaluation.decision import Decision, choose
 from foir360_jax.evaluation.infer import infer, true_masks
@@ -31,7 +32,6 @@ from foir360_jax.metrics import (
   sa_sor_from_iou,
 )
 from foir360_jax.models import PanoRank
-from foir360_jax.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,9 @@ from foir360_jax.config import base_config
 from foir360_jax.data.transforms import pack_masks, resample_masks
 from foir360_jax.evaluation.decision import Decision
 from foir360_jax.evaluation.infer import picture_masks
-from foir360_jax.models import PanoRank, build_model, learns_to_find
+from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.cells import cell_masks
+from foir360_jax.objective import learns_to_find
 from foir360_jax.scenes import RankedObjects
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import newest_checkpoint, restore_model

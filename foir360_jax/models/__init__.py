@@ -1,6 +1,6 @@
-"""The ranking models: encoder, decoders, PanoRank and its training objective."""
+"""The network: encoders, decoders and PanoRank; what training asks of it is in `objective`."""
 
-from foir360_jax.models.build import build_model, build_objective, learns_to_find
+from foir360_jax.models.build import build_model
 from foir360_jax.models.layers import SphereConv
 from foir360_jax.models.panorank import Order, PanoRank, RankedCandidates, Segmentation
 
@@ -11,6 +11,4 @@ __all__ = [
   "Segmentation",
   "SphereConv",
   "build_model",
-  "build_objective",
-  "learns_to_find",
 ]

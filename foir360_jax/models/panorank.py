@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.confidence import confident
+from foir360_jax.models.cells import flat_weights, map_height
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import build_encoder
 from foir360_jax.models.layers import turn_map
@@ -29,6 +29,8 @@ from foir360_jax.models.precision import computing_in
 from foir360_jax.models.query_decoder import Queries, QueryDecoder
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.recurrent_ranking import stop_margins
+
+_DUPLICATE_IOU = 0.5
 
 
 class Scene(NamedTuple):
@@ -285,3 +287,20 @@ class PanoRank(nnx.Module):
     return Order(
       jax.nn.sigmoid(scores), stop_margins(picks), ranking.scores, ranking.category_logits
     )
+
+
+def confident(mask_logits: jax.Array, object_logits: jax.Array) -> jax.Array:
+  """Confidence `[B, Q]` in [0, 1], 0 for duplicates, of `[B, Q, P]` and `[B, Q]` logits."""
+  confidence = jax.nn.sigmoid(object_logits)
+  return jnp.where(_is_duplicate(mask_logits > 0, confidence), 0.0, confidence)
+
+
+def _is_duplicate(masks: jax.Array, confidence: jax.Array) -> jax.Array:
+  """`masks [B, Q, P]` bool -> `[B, Q]`: empty, or mostly the mask of a more confident query."""
+  weighted = masks * flat_weights(map_height(masks.shape[-1]))
+  both = jnp.einsum("bqp,bkp->bqk", weighted, masks.astype(weighted.dtype))
+  area = weighted.sum(-1)
+  overlap = both / jnp.maximum(area[:, None] + area[..., None] - both, 1e-6)
+  rank = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)  # ties: the first one wins
+  better = rank[:, None] < rank[..., None]
+  return ((overlap > _DUPLICATE_IOU) & better).any(-1) | ~masks.any(-1)

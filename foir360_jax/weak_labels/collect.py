@@ -24,16 +24,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from foir360_jax.weak_labels.comparisons import (
-  LocalScores,
-  agreement,
-  components,
-  largest_component,
-  margins,
-  mask_local_scores,
-  pair_weights,
-)
-
 
 class Collected(NamedTuple):
   """What the views say together, of N objects.
@@ -52,6 +42,19 @@ class Collected(NamedTuple):
   strength: jax.Array
   confidence: jax.Array
   connected: jax.Array
+
+
+class _LocalScores(NamedTuple):
+  """A collector's arguments, safe to compute with: 0 wherever an object is not seen or not real.
+
+  `scores` is minus the order for the collectors that go by it.
+  """
+
+  scores: jax.Array  # [V, N]
+  visibility: jax.Array  # [V, N]
+  seen: jax.Array  # [V, N] bool
+  prior: jax.Array  # [N]
+  where: jax.Array  # [N] bool
 
 
 Collector = Callable[..., Collected]
@@ -99,16 +102,16 @@ def bradley_terry(
   >>> [round(float(t), 2) for t in result.strength]  # the prior shrinks the margin of 2
   [0.72, -0.72]
   """
-  local = mask_local_scores(scores, visibility, order, prior, where, temperature, prior_weight)
-  pairs = pair_weights(local)
+  local = _mask_local_scores(scores, visibility, order, prior, where, temperature, prior_weight)
+  pairs = _pair_weights(local)
   weights = pairs.sum(0)
-  wins = (pairs * jax.nn.sigmoid(margins(local.scores) / temperature)).sum(0)
+  wins = (pairs * jax.nn.sigmoid(_margins(local.scores) / temperature)).sum(0)
 
   def gradient(t):
-    return (wins - weights * jax.nn.sigmoid(margins(t))).sum(-1)
+    return (wins - weights * jax.nn.sigmoid(_margins(t))).sum(-1)
 
   def couplings(t):
-    expected = jax.nn.sigmoid(margins(t))
+    expected = jax.nn.sigmoid(_margins(t))
     return weights * expected * expected.T
 
   strength = _most_probable(gradient, couplings, local, temperature, prior_weight, steps)
@@ -153,7 +156,7 @@ def plackett_luce(
   Raises:
     ValueError: `temperature` or `prior_weight` is not positive, or shapes do not fit.
   """
-  local = mask_local_scores(
+  local = _mask_local_scores(
     scores, visibility, order, prior, where, temperature, prior_weight, by_order=True
   )
   visible = local.visibility
@@ -190,7 +193,7 @@ def mean_score(
 
   Arguments as in `bradley_terry`; `order` and `temperature` are unused.
   """
-  local = mask_local_scores(scores, visibility, order, prior, where, temperature, prior_weight)
+  local = _mask_local_scores(scores, visibility, order, prior, where, temperature, prior_weight)
   total = (local.visibility * local.scores).sum(0) + prior_weight * local.prior
   return _judge(total / (local.visibility.sum(0) + prior_weight), local)
 
@@ -210,7 +213,7 @@ def borda(
   An object that no view compares with another gets the share of all objects that its prior beats.
   Arguments as in `bradley_terry`; `scores`, `temperature` and `prior_weight` are unused.
   """
-  local = mask_local_scores(
+  local = _mask_local_scores(
     scores, visibility, order, prior, where, temperature, prior_weight, by_order=True
   )
   beaten = _share_beaten(local.scores, local.seen)
@@ -231,7 +234,7 @@ COLLECTORS: dict[str, Collector] = {
 
 
 def _most_probable(
-  gradient, couplings, local: LocalScores, temperature, prior_weight, steps: int
+  gradient, couplings, local: _LocalScores, temperature, prior_weight, steps: int
 ) -> jax.Array:
   """Maximises a concave sum of log-sum-exps of t plus the prior by Newton's method.
 
@@ -244,7 +247,7 @@ def _most_probable(
   component, has no saturated comparison to escape from, and is the solution for an object alone.
   """
   prior = local.prior / temperature
-  reach = components(local)
+  reach = _components(local)
   start = reach.astype(jnp.float32) @ prior / reach.sum(-1)
 
   def slope(t):
@@ -267,12 +270,85 @@ def _most_probable(
 
 def _share_beaten(scores: jax.Array, where: jax.Array) -> jax.Array:
   """The share of the other objects with a lower score, ties by half, [..., N]; 0 for one alone."""
-  beats = (1 + jnp.sign(margins(scores))) / 2
+  beats = (1 + jnp.sign(_margins(scores))) / 2
   others = where[..., None, :] & ~jnp.eye(where.shape[-1], dtype=bool)
   count = jnp.maximum(where.sum(-1, keepdims=True) - 1, 1)
   return jnp.where(where, jnp.where(others, beats, 0.0).sum(-1) / count, 0.0)
 
 
-def _judge(strength: jax.Array, local: LocalScores) -> Collected:
+def _judge(strength: jax.Array, local: _LocalScores) -> Collected:
   strength = jnp.where(local.where, strength, 0.0)
-  return Collected(strength, agreement(strength, local), largest_component(strength, local))
+  return Collected(strength, _agreement(strength, local), _largest_component(strength, local))
+
+
+def _mask_local_scores(
+  scores, visibility, order, prior, where, temperature, prior_weight, by_order=False
+) -> _LocalScores:
+  """Checks a collector's arguments and overwrites what does not count; see `collect`.
+
+  Raises:
+    ValueError: `temperature` or `prior_weight` is not positive, or shapes do not fit.
+  """
+  for name, value in (("temperature", temperature), ("prior_weight", prior_weight)):
+    if not isinstance(value, jax.Array) and not value > 0:
+      raise ValueError(f"{name} must be positive, not {value}")
+  scores, visibility, prior = (jnp.asarray(x, jnp.float32) for x in (scores, visibility, prior))
+  order, where = jnp.asarray(order), jnp.asarray(where, bool)
+  shapes = scores.shape, visibility.shape, order.shape
+  if scores.ndim != 2 or len(set(shapes)) > 1 or not scores.shape[1:] == prior.shape == where.shape:
+    raise ValueError(
+      "scores, visibility and order must be [V, N], prior and where [N], not "
+      f"{', '.join(map(str, shapes))} and {prior.shape}, {where.shape}: use jax.vmap for a batch"
+    )
+  seen = where & (visibility > 0)
+  if by_order:
+    seen &= order >= 0
+    scores = -order.astype(jnp.float32)
+  return _LocalScores(
+    scores=jnp.where(seen, scores, 0.0),
+    visibility=jnp.where(seen, visibility, 0.0),
+    seen=seen,
+    prior=jnp.where(where, prior, 0.0),
+    where=where,
+  )
+
+
+def _margins(scores: jax.Array) -> jax.Array:
+  """By how much each object is above each other, [..., N, N]."""
+  return scores[..., :, None] - scores[..., None, :]
+
+
+def _pair_weights(local: _LocalScores) -> jax.Array:
+  """Products of the visibilities, [V, N, N]; 0 for an object with itself."""
+  products = local.visibility[:, :, None] * local.visibility[:, None, :]
+  return products * (1.0 - jnp.eye(products.shape[-1]))
+
+
+def _agreement(strength: jax.Array, local: _LocalScores) -> jax.Array:
+  """The share of an object's comparisons that agrees with the order of `strength`, [N] in [0, 1].
+
+  Ties agree by half; 0 for objects that are compared with none.
+  """
+  pairs = _pair_weights(local)
+  balance = (pairs * jnp.sign(_margins(local.scores))).sum(0) * jnp.sign(_margins(strength))
+  compared = pairs.sum((0, 2))
+  share = (1 + balance.sum(-1) / jnp.where(compared > 0, compared, 1.0)) / 2
+  return jnp.where(compared > 0, jnp.clip(share, 0.0, 1.0), 0.0)
+
+
+def _components(local: _LocalScores) -> jax.Array:
+  """Whether two objects are joined by a chain of pairs that views see together, [N, N] bool."""
+  seen = local.seen.astype(jnp.float32)
+  reach = (seen.T @ seen > 0) | jnp.eye(seen.shape[-1], dtype=bool)
+  for _ in range((len(reach) - 1).bit_length()):  # chains of 1, 2, 4 ... pairs
+    reach = reach.astype(jnp.float32) @ reach.astype(jnp.float32) > 0
+  return reach
+
+
+def _largest_component(strength: jax.Array, local: _LocalScores) -> jax.Array:
+  """Which objects are in the component with most objects, the strongest one's of equals, [N]."""
+  reach = _components(local)
+  size = jnp.where(local.where, reach.sum(-1), 0)
+  peak = jnp.where(reach & local.where, strength, -jnp.inf).max(-1)
+  largest = local.where & (size == size.max(initial=0))
+  return largest & (peak == jnp.where(largest, peak, -jnp.inf).max(initial=-jnp.inf))

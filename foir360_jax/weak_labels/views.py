@@ -23,7 +23,6 @@ from foir360_jax.sphere import (
   sample,
   view_directions,
 )
-from foir360_jax.weak_labels.object_bits import count_bits
 
 _RING_LAT_RAD = np.deg2rad(55.0)
 """No direction is further than 36 degrees from the centre of a view, and 2.7 views of 90 degrees
@@ -149,7 +148,7 @@ def coverage_views(packed: jax.Array, plan: ViewPlan, num_objects: int, cell: in
     def of_view(place):  # view by view: the bits of all of them would not fit into memory
       words = sample(turned, *place, method="nearest")
       words = words.reshape(cells, cell, cells, cell, -1)
-      return count_bits(words, num_objects)
+      return _count_bits(words, num_objects)
 
     return jax.lax.map(of_view, nearest)
 
@@ -176,7 +175,7 @@ def coverage_whole(packed: jax.Array, plan: ViewPlan, num_objects: int, cell: in
 
   def of_row(row):
     words = jnp.take(jnp.asarray(packed)[row], column, axis=1)
-    return count_bits(words.reshape(1, points, 2 * rows, points, -1), num_objects)[:, 0]
+    return _count_bits(words.reshape(1, points, 2 * rows, points, -1), num_objects)[:, 0]
 
   counts = jax.lax.map(of_row, jnp.asarray(row.reshape(rows, points)))
   shares = jnp.moveaxis(counts, 0, 1).astype(jnp.float32) / points**2
@@ -258,3 +257,35 @@ def _continue_beyond_seam(panorama: jax.Array, margin: int) -> jax.Array:
     return panorama
   west, east = panorama[..., -margin:, :], panorama[..., :margin, :]
   return jnp.concatenate([west, panorama, east], axis=-2)
+
+
+def _count_bits(words: jax.Array, num_objects: int) -> jax.Array:
+  """How many of the p x q pixels of each cell belong to each object.
+
+  Adds several objects at a time: every eighth bit of a word is put into a byte of its own, and
+  bytes are added as words (every sixteenth and 16 bits for cells of more than 255 pixels).
+
+  Args:
+    words: [g, p, k, q, L] uint32.
+    num_objects: N <= 32 L.
+
+  Returns:
+    [N, g, k] uint32.
+
+  Raises:
+    ValueError: N > 32 L, or a cell has more than 65535 pixels.
+  """
+  rows, high, columns, wide, num_words = words.shape
+  if num_objects > 32 * num_words:
+    raise ValueError(f"{num_words} words hold {32 * num_words} objects, not {num_objects}")
+  if high * wide > 65535:
+    raise ValueError(f"a cell of {high} x {wide} pixels is too large: take a smaller one")
+  width, ones = (8, 0x01010101) if high * wide <= 255 else (16, 0x00010001)
+  sums = []
+  for first in range(width):
+    lanes = (words >> first) & jnp.uint32(ones)
+    sums.append(lanes.sum((1, 3), dtype=jnp.uint32))
+  sums = jnp.stack(sums, axis=-1)  # [g, k, L, width]
+  starts = jnp.arange(0, 32, width, dtype=jnp.uint32)[:, None]
+  counts = (sums[..., None, :] >> starts) & jnp.uint32(2**width - 1)  # [g, k, L, 32 / width, width]
+  return jnp.moveaxis(counts.reshape(rows, columns, -1)[..., :num_objects], -1, 0)

@@ -18,7 +18,6 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import Padding
 from foir360_jax.models.encoders.convolutional import ConvolutionalEncoder
-from foir360_jax.models.encoders.planar_depthwise import convolve_depthwise
 from foir360_jax.models.layers import pad_sphere
 from foir360_jax.models.repeated import apply_blocks
 from foir360_jax.sphere import sphere_conv
@@ -232,7 +231,7 @@ class _Depthwise(nnx.Module):
     if self.spherical:
       x = sphere_conv(x, kernel)
     else:
-      x = convolve_depthwise(_pad(x, len(kernel), self.stride, self.padding), kernel, self.stride)
+      x = _convolve_depthwise(_pad(x, len(kernel), self.stride, self.padding), kernel, self.stride)
     return nnx.relu6(x + self.bias[...])
 
 
@@ -290,3 +289,26 @@ def _pad(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
   (north, south), (west, east) = pads
   reach = max(south, east)  # sizes are even: as much behind as in front, or one more
   return pad_sphere(x, reach)[:, reach - north :, reach - west :]
+
+
+def _convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """Planar depthwise convolution of a padded map, as a sum of shifted maps.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [k, k, 1, C].
+    stride: distance of the output's pixels.
+
+  Returns:
+    [B, (H - k) // stride + 1, (W - k) // stride + 1, C], of the type of x; sums are float32.
+  """
+  size, dtype = len(kernel), x.dtype
+  x = x.astype(jnp.promote_types(dtype, jnp.float32))
+  rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
+  out = 0.0
+  for row in range(size):
+    for column in range(size):
+      taps = x[:, row : row + (rows - 1) * stride + 1 : stride]
+      taps = taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
+      out = out + taps * kernel[row, column, 0]
+  return out.astype(dtype)

@@ -17,6 +17,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from foir360_jax.batch import Batch, Terms
 from foir360_jax.losses import focal_heatmap_loss
 from foir360_jax.models.cells import (
   cell_masks,
@@ -29,18 +30,18 @@ from foir360_jax.models.cells import (
 from foir360_jax.models.chance import TAUGHT_PLACES, stream
 from foir360_jax.models.layers import mean_pool
 from foir360_jax.models.panorank import PanoRank, Scene
-from foir360_jax.models.places import find_peaks, heat_target, object_centres
-from foir360_jax.models.points import measure, measure_coarsely
+from foir360_jax.models.places import find_peaks
 from foir360_jax.models.query_decoder import Queries
-from foir360_jax.models.ranking_terms import Lists, add_found, ranking_terms, true_lists
-from foir360_jax.models.segmentation_terms import segmentation_terms
-from foir360_jax.types import Batch, Terms
+from foir360_jax.objective.heat_map import heat_target, object_centres
+from foir360_jax.objective.points import measure, measure_coarsely
+from foir360_jax.objective.ranking import Lists, add_found, ranking_terms, true_lists
+from foir360_jax.objective.segmentation import segmentation_terms
 
 _JITTER = 0.5  # a taught place lies this far from the centre, in radii of the object
 
 
-class Objective:
-  """Callable `(model, batch) -> {name: (sum, count)}`; see `foir360_jax.types` for the batch.
+class PanoRankObjective:
+  """Callable `(model, batch) -> {name: (sum, count)}`; see `foir360_jax.batch` for the batch.
 
   Terms: `heat`, `foreground`; of the taught and the found queries `mask_dice`, `mask_entropy`,
   `category`; of the found ones `object`; of the rank decoder `rank_true`, `rank_found` (the ranking

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from foir360_jax.batch import Terms
 from foir360_jax.models.chance import OWN_PICKS, TOLD_CATEGORIES, stream
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.recurrent_ranking import Candidates
-from foir360_jax.models.segmentation_terms import Match, category_term
 from foir360_jax.models.sphere_attention import BLOCKED
-from foir360_jax.types import Terms
+from foir360_jax.objective.segmentation import Match, category_term
 
 _CANDIDATE = 0.1  # confidence of a candidate that training shows to the rank decoder
 _FOUND_IOU = 0.3  # a candidate that covers its object less than this is none

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from foir360_jax.batch import Terms
 from foir360_jax.losses import dice_loss, mask_cross_entropy
 from foir360_jax.models.mask_head import mask_logits
-from foir360_jax.models.matching import assign, matching_cost
-from foir360_jax.models.points import Measured
 from foir360_jax.models.query_decoder import Queries
-from foir360_jax.types import Terms
+from foir360_jax.objective.matching import assign, matching_cost
+from foir360_jax.objective.points import Measured
 
 
 class Match(NamedTuple):

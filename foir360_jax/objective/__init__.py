@@ -1,0 +1,9 @@
+"""What training asks of PanoRank: its terms, the matching of queries, the points of mask losses.
+
+Only training needs it; the network is in `foir360_jax.models`.
+"""
+
+from foir360_jax.objective.build import build_objective, learns_to_find
+from foir360_jax.objective.panorank import PanoRankObjective
+
+__all__ = ["PanoRankObjective", "build_objective", "learns_to_find"]
