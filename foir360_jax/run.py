@@ -14,11 +14,12 @@ import jax
 from ml_collections import ConfigDict
 
 from foir360_jax.benchmarks.throughput import throughput
-from foir360_jax.config import validate, weak_labels_config
+from foir360_jax.cli.check import validate
+from foir360_jax.config import weak_labels_config
 from foir360_jax.evaluation.predict import predict_folder, rank_given_masks
 from foir360_jax.files import write_atomically
-from foir360_jax.run_fixation import evaluate_fixation, train_fixation
 from foir360_jax.run_ranking import check_same_model, evaluate_ranking, load_ranker, train_ranking
+from foir360_jax.saliency.fixations.run import evaluate_fixation, train_fixation
 from foir360_jax.weak_labels.folder import label_folder
 from foir360_jax.weak_labels.program import Strategy
 from foir360_jax.weak_labels.rank import WeakRanker

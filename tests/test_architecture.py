@@ -15,15 +15,16 @@ MAX_LINES = 400
 
 # A module imports only from rows above its own, or from its own room.
 LEVELS = (
-  {"sphere", "losses", "metrics", "files", "batch", "allocator"},
+  {"sphere", "losses", "metrics", "files", "config", "batch", "allocator"},
   {"drawing"},
   {"scenes"},
   {"models", "data"},
   {"saliency", "objective"},
   {"train", "weak_labels"},
-  {"config", "benchmarks"},  # config knows the modes of the training step
+  {"saliency.fixations", "benchmarks"},
   {"evaluation"},
-  {"run_fixation", "run_ranking"},
+  {"run_ranking"},
+  {"cli"},
   {"run"},
   {"main"},
 )

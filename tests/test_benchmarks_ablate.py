@@ -12,7 +12,8 @@ import pytest
 
 from foir360_jax.benchmarks import ablate
 from foir360_jax.benchmarks.ablate import DEFAULT, SETTINGS, read_record, summarize
-from foir360_jax.config import base_config, validate
+from foir360_jax.cli.check import validate
+from foir360_jax.config import base_config
 from foir360_jax.files import sole_writer
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.config import base_config, fixation_config, validate
+from foir360_jax.cli.check import validate
+from foir360_jax.config import base_config, fixation_config
 from foir360_jax.models import build_model
 from foir360_jax.objective import build_objective
 

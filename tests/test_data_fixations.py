@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from foir360_jax.data import open_source
-from foir360_jax.data.fixations import FixatedPicture, draw_view, read_fixations
 from foir360_jax.metrics.fixation import fixation_density
+from foir360_jax.saliency.fixations.pictures import FixatedPicture, draw_view, read_fixations
 
 SIZE = (32, 48)
 
@@ -61,7 +61,9 @@ def test_a_picture_at_which_nobody_looked_by_choice_is_left_out(prepared_fixatio
   class Changed(list):
     features = source.features
 
-  monkeypatch.setattr("foir360_jax.data.fixations.open_source", lambda *_: Changed(examples))
+  monkeypatch.setattr(
+    "foir360_jax.saliency.fixations.pictures.open_source", lambda *_: Changed(examples)
+  )
   pictures = read_fixations("fixations/osie", "", "train", size=(72, 96), degree=0.05)
   assert [picture.image_id for picture in pictures] == [examples[0]["image_id"]]
 

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from foir360_jax.config import base_config, validate
+from foir360_jax.cli.check import validate
+from foir360_jax.config import base_config
 from foir360_jax.data import (
   Augmentation,
   augment,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.config import validate
+from foir360_jax.cli.check import validate
 from foir360_jax.data import open_source, unpack_masks
 from foir360_jax.data.transforms import pack_masks, resample
 from foir360_jax.evaluation import Ranker, evaluate, predict_folder

@@ -10,11 +10,15 @@ import optax
 import pytest
 from flax import nnx
 
-from foir360_jax import run, run_fixation
+from foir360_jax import run
 from foir360_jax.config import fixation_config
-from foir360_jax.data.fixations import FixatedPicture, fold_of
 from foir360_jax.evaluation import Ranker
-from foir360_jax.evaluation.fixation import (
+from foir360_jax.metrics import Score
+from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, similarity
+from foir360_jax.saliency import FixationReadout, LearnedSaliency, SpectralResidual, load_readout
+from foir360_jax.saliency.alignment import cell_centres, interpolation_matrix, tile_centres
+from foir360_jax.saliency.fixations import run as run_fixation
+from foir360_jax.saliency.fixations.evaluation import (
   METRICS,
   MODELS,
   fit_centre_prior,
@@ -23,15 +27,9 @@ from foir360_jax.evaluation.fixation import (
   summarize,
   table,
 )
-from foir360_jax.evaluation.fixation_sheet import FixationRow, fixation_sheet
-from foir360_jax.metrics import Score
-from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, similarity
-from foir360_jax.saliency import FixationReadout, LearnedSaliency, SpectralResidual, load_readout
-from foir360_jax.saliency.alignment import cell_centres, interpolation_matrix, tile_centres
-from foir360_jax.saliency.readout import COMPONENTS, FEATURES
-from foir360_jax.saliency.readout_file import file_of_run, read_tensors
-from foir360_jax.train import create_state, model_from_state, train_step
-from foir360_jax.train.fixation import (
+from foir360_jax.saliency.fixations.pictures import FixatedPicture, fold_of
+from foir360_jax.saliency.fixations.sheet import FixationRow, fixation_sheet
+from foir360_jax.saliency.fixations.training import (
   BiasedReadout,
   CentreBias,
   build_fixation_objective,
@@ -41,6 +39,9 @@ from foir360_jax.train.fixation import (
   set_statistics,
   sharpen,
 )
+from foir360_jax.saliency.readout import COMPONENTS, FEATURES
+from foir360_jax.saliency.readout_file import file_of_run, read_tensors
+from foir360_jax.train import create_state, model_from_state, train_step
 
 SIZE = (32, 48)
 CELLS = (4, 6)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.data.fixations import fold_of
 from foir360_jax.evaluation import weak_examples
 from foir360_jax.saliency import FixationReadout, save_readout
+from foir360_jax.saliency.fixations.pictures import fold_of
 from foir360_jax.saliency.readout_file import file_of_run
 from foir360_jax.weak_labels.examples import Labelled
 

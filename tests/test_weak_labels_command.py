@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from foir360_jax import run
-from foir360_jax.config import base_config, validate, weak_labels_config
+from foir360_jax.cli.check import validate
+from foir360_jax.config import base_config, weak_labels_config
 from foir360_jax.data import open_source
 from foir360_jax.scenes import open_scenes, read_rank_file
 from foir360_jax.weak_labels.program import Strategy

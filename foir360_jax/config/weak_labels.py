@@ -2,31 +2,22 @@
 
 from ml_collections import ConfigDict
 
-from foir360_jax.saliency.build import NAMES, default_saliency_name
-from foir360_jax.weak_labels.collect import COLLECTORS
-from foir360_jax.weak_labels.erase import FILLS
-from foir360_jax.weak_labels.program import Strategy
-
 
 def weak_labels_config() -> ConfigDict:
-  """Returns the defaults of the task "weak_labels"; unknown fields are refused by the lock."""
+  """Returns the defaults of the task "weak_labels"; unknown fields are refused by the lock.
+
+  Beside `saliency`, `batch_size` and `overlays` they are those of `weak_labels.Strategy`.
+  """
   config = ConfigDict()
   config.task = "weak_labels"
-  config.saliency = default_saliency_name()
-  config.update(Strategy()._asdict())  # its fields are explained there
+  config.saliency = "learned"  # or "spectral", which needs no weights
+  config.collector = "bradley_terry"  # or "plackett_luce", "mean_score", "borda"
+  config.fill = "pull_push"  # what erased objects are replaced by; see `weak_labels.FILLS`
+  config.grow_px = 4  # by which a hole reaches beyond the erased object
+  config.max_erased = 8  # objects erased at most in a view; 0: no erasing
+  config.max_erased_whole = 8  # the same on the whole panorama, whose saliency costs more
+  config.tangent_views = True  # False: the whole panorama is the only view
+  config.views_at_once = 8  # that the network gets at a time
   config.batch_size = 8  # panoramas that go through the program together
   config.overlays = True  # also draw a picture for each rank file
   return config.lock()
-
-
-def validate_weak_labels(config: ConfigDict) -> None:
-  """Raises ValueError with one line for the first value that cannot work."""
-  for field, known in (("saliency", NAMES), ("collector", COLLECTORS), ("fill", FILLS)):
-    if config[field] not in known:
-      raise ValueError(f"config.{field} must be one of {', '.join(known)}, not {config[field]!r}")
-  for field, least in (
-    *(("batch_size", 1), ("views_at_once", 1)),
-    *(("grow_px", 0), ("max_erased", 0), ("max_erased_whole", 0)),
-  ):
-    if config[field] < least:
-      raise ValueError(f"config.{field} must be at least {least}, not {config[field]}")

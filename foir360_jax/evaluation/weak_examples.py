@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from foir360_jax.data import open_source
-from foir360_jax.data.fixations import fold_of
 from foir360_jax.files import read_panorama
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
+from foir360_jax.saliency.fixations.pictures import fold_of
 from foir360_jax.saliency.readout_file import COMMITTED, file_of_run, read_tensors
 from foir360_jax.scenes import SceneError, open_scenes
 from foir360_jax.weak_labels.examples import (

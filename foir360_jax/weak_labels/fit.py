@@ -130,7 +130,7 @@ def _prior_pairs(example: Example) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _habit_terms(example: Example) -> np.ndarray:
-  """[n, NUM_HABITS] how far out in its photograph an object is; as `train.fixation.CentreBias`."""
+  """[n, NUM_HABITS] how far out in its photograph an object is; as the fixations' `CentreBias`."""
   x, y = example.place.T
   return np.stack([x**2, y**2, y], axis=-1)
 

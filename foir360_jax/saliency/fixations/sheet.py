@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from foir360_jax.data.fixations import FixatedPicture
 from foir360_jax.drawing import overlay
 from foir360_jax.drawing.picture_text import draw_text
+from foir360_jax.saliency.fixations.pictures import FixatedPicture
 
 _TILE_HEIGHT = 240
 _GAP, _TITLE_HEIGHT = 10, 40

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from foir360_jax.data.fixations import FixatedPicture
 from foir360_jax.metrics import Score, ScoreAccumulator, bootstrap_interval
 from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, similarity
 from foir360_jax.saliency import LearnedSaliency, SpectralResidual
-from foir360_jax.train.fixation import CentreBias
+from foir360_jax.saliency.fixations.pictures import FixatedPicture
+from foir360_jax.saliency.fixations.training import CentreBias
 
 METRICS = ("nss", "cc", "auc_judd", "kl", "sim")
 MODELS = ("learned", "learned_with_bias", "centre_prior", "spectral_residual")

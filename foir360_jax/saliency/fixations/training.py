@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from foir360_jax.data.fixations import FixatedPicture, draw_view
 from foir360_jax.models.encoders import EfficientNetLite0
+from foir360_jax.saliency.fixations.pictures import FixatedPicture, draw_view
 from foir360_jax.saliency.readout import CELL, COMPONENTS, FEATURES, FixationReadout, at_tiles
 from foir360_jax.train.step import Objective
 
@@ -27,8 +27,8 @@ _VIEWS_FOR_AXES = 256  # spread over all examples; the axes need no more
 
 Examples = dict[str, np.ndarray]
 """N views, and so a batch of them: `features_3` to `features_7` [N, h, w, C] float16 (the stages of
-`FEATURES`), `mass` [N, h / 8, w / 8], `window` [N, 4] (see `foir360_jax.data.fixations.View`),
-`data_set` [N] int32, and in batches `seed` [B] uint32."""
+`FEATURES`), `mass` [N, h / 8, w / 8], `window` [N, 4] (see `pictures.View`), `data_set` [N] int32,
+and in batches `seed` [B] uint32."""
 
 
 class CentreBias(nnx.Module):

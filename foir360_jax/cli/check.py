@@ -2,10 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from foir360_jax.config.fixation import validate_fixation
-from foir360_jax.config.ranking import validate_ranking
-from foir360_jax.config.weak_labels import validate_weak_labels
+from foir360_jax.saliency.fixations.check import validate_fixation
+from foir360_jax.train.check import validate_ranking
 from foir360_jax.train.parallel import MODES
+from foir360_jax.weak_labels.check import validate_weak_labels
 
 
 def validate(config: ConfigDict) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from foir360_jax.config.fixation import is_trained_on
-from foir360_jax.data.fixations import FixatedPicture, fold_of, read_fixations
-from foir360_jax.evaluation.fixation import (
+from foir360_jax.files import save_image, write_atomically
+from foir360_jax.models.pretrained import load_efficientnet_lite0
+from foir360_jax.saliency import FixationReadout, LearnedSaliency
+from foir360_jax.saliency.fixations.check import is_trained_on
+from foir360_jax.saliency.fixations.evaluation import (
   DEFINITION,
   fit_centre_prior,
   saliency_maps,
@@ -19,14 +21,9 @@ from foir360_jax.evaluation.fixation import (
   summarize,
   table,
 )
-from foir360_jax.evaluation.fixation_sheet import FixationRow, fixation_sheet
-from foir360_jax.files import save_image, write_atomically
-from foir360_jax.models.pretrained import load_efficientnet_lite0
-from foir360_jax.saliency import FixationReadout, LearnedSaliency
-from foir360_jax.saliency.readout import enlarged_size
-from foir360_jax.saliency.readout_file import file_of_run, load_readout, read_tensors, save_readout
-from foir360_jax.train import build_optimizer, create_state, model_from_state
-from foir360_jax.train.fixation import (
+from foir360_jax.saliency.fixations.pictures import FixatedPicture, fold_of, read_fixations
+from foir360_jax.saliency.fixations.sheet import FixationRow, fixation_sheet
+from foir360_jax.saliency.fixations.training import (
   BiasedReadout,
   CentreBias,
   Examples,
@@ -36,6 +33,9 @@ from foir360_jax.train.fixation import (
   set_statistics,
   sharpen,
 )
+from foir360_jax.saliency.readout import enlarged_size
+from foir360_jax.saliency.readout_file import file_of_run, load_readout, read_tensors, save_readout
+from foir360_jax.train import build_optimizer, create_state, model_from_state
 from foir360_jax.train.loop import train
 from foir360_jax.train.settings import first_change, load_settings
 
