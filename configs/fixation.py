@@ -11,7 +11,8 @@ and 0.817, 0.871 and 0.874.
 
 The weights that are committed as foir360_jax/saliency/fixation_readout.safetensors were then
 trained on both parts, together with three readouts that each did without a third of the pictures
-(see `evaluation.object_score`); each picture is reported by the one that has not seen it:
+(see `weak_labels.study.fit_object_score`); each picture is reported by the one that has not seen
+it:
 
 python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation \
   --config.data.train_split=train+tune --config.data.folds=3

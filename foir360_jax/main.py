@@ -17,7 +17,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from foir360_jax import run
+from foir360_jax.cli import run
 from foir360_jax.saliency.build import NAMES as SALIENCY_NAMES
 
 _MODES = ("train", "evaluate", "predict", "weak_labels", "benchmark")

@@ -21,11 +21,11 @@ LEVELS = (
   {"models", "data"},
   {"saliency", "objective"},
   {"train", "weak_labels"},
-  {"saliency.fixations", "benchmarks"},
+  {"saliency.fixations", "inference"},
+  {"weak_labels.study"},
   {"evaluation"},
-  {"run_ranking"},
+  {"benchmarks"},
   {"cli"},
-  {"run"},
   {"main"},
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

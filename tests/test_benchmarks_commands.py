@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from foir360_jax import run
 from foir360_jax.benchmarks import encoders, gpu, losses, race, sphere_conv, train_step, weak_labels
 from foir360_jax.benchmarks.cases import Case, exact_results, relative_error
 from foir360_jax.benchmarks.gpu_model import MODEL, SMALL_MODEL
+from foir360_jax.cli import run
 from foir360_jax.config import base_config
 from foir360_jax.weak_labels.program import DEFAULT_STRATEGY
 

@@ -7,7 +7,8 @@ import pytest
 
 from foir360_jax.benchmarks import input_pipeline
 from foir360_jax.benchmarks.panoramas import ALL_STORAGES, Panoramas, Storage, random_panorama
-from foir360_jax.data import open_source, unpack_masks
+from foir360_jax.data import open_source
+from foir360_jax.scenes import unpack_masks
 
 
 @pytest.mark.parametrize("storage", ALL_STORAGES, ids="-".join)

@@ -7,15 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from foir360_jax.data import (
-  Augmentation,
-  augment,
-  change_colours,
-  colour_matrix,
-  pack_masks,
-  rotate,
-  unpack_masks,
-)
+from foir360_jax.data import Augmentation, augment, change_colours, colour_matrix, rotate
+from foir360_jax.scenes import pack_masks, unpack_masks
 
 MODULE = importlib.import_module("foir360_jax.data.augment")  # its name is also the function's
 ALL_ON = {

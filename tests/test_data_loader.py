@@ -15,12 +15,12 @@ from foir360_jax.data import (
   build_training_batches,
   evaluation_batches,
   loader,
-  pack_masks,
   pad_objects,
   resample,
   select_objects,
   training_batches,
 )
+from foir360_jax.scenes import pack_masks
 
 ALL_ON = Augmentation(
   yaw=True,

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from foir360_jax.data import (
-  Augmentation,
-  evaluation_batches,
-  open_source,
-  training_batches,
-  unpack_masks,
-)
+from foir360_jax.data import Augmentation, evaluation_batches, open_source, training_batches
+from foir360_jax.scenes import unpack_masks
 
 CATEGORY_NAMES = ("cone", "box", "ball")
 SIZES = {"train": 12, "test": 5}

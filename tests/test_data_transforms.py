@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from foir360_jax.data import pack_masks, pad_objects, resample, select_objects, unpack_masks
+from foir360_jax.data import pad_objects, resample, select_objects
+from foir360_jax.scenes import pack_masks, unpack_masks
 
 
 def make_example(rng, height=32, num_objects=5):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from foir360_jax import sphere
-from foir360_jax.data import flip_longitude, pack_masks, roll_columns, rotate, unpack_masks
+from foir360_jax.data import flip_longitude, roll_columns, rotate
+from foir360_jax.scenes import pack_masks, unpack_masks
 
 
 def make_example(rng, num_objects=4, height=16, density=0.5):

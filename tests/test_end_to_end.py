@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from foir360_jax import run, run_ranking
-from foir360_jax.evaluation import Ranker
-from foir360_jax.evaluation.decision import Decision
+from foir360_jax.cli import run
 from foir360_jax.files import save_image
+from foir360_jax.inference import Ranker
+from foir360_jax.inference.decision import Decision
 from foir360_jax.models.build import _TERMS_OF_FINDING
 from foir360_jax.scenes import read_rank_file
+from foir360_jax.train import run as train_run
 from foir360_jax.train.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -49,9 +50,9 @@ def settings(make_tiny_config, prepared):
 @pytest.fixture(scope="module")
 def final_states():
   """The states with which the trainings of this module ended, in order."""
-  states, train = [], run_ranking.train
+  states, train = [], train_run.train
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_ranking, "train", lambda **arguments: states.append(train(**arguments)))
+    patch.setattr(train_run, "train", lambda **arguments: states.append(train(**arguments)))
     yield states
 
 
@@ -168,7 +169,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
   trained, settings, final_states, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
-  build = run_ranking.build_training_batches
+  build = train_run.build_training_batches
 
   class Interrupting:
     """Batches that send SIGTERM when the third one is fetched: while step 2 is computed."""
@@ -186,7 +187,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
       return self.batches.get_state()
 
   with monkeypatch.context() as patch:
-    patch.setattr(run_ranking, "build_training_batches", lambda config: Interrupting(build(config)))
+    patch.setattr(train_run, "build_training_batches", lambda config: Interrupting(build(config)))
     with pytest.raises(SystemExit) as stopped:
       run.train_and_evaluate(settings(), str(tmp_path))
   assert stopped.value.code == 128 + signal.SIGTERM
@@ -210,7 +211,7 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(
   settings, trained, tmp_path, monkeypatch, capsys
 ):
   started = {}
-  monkeypatch.setattr(run_ranking, "train", lambda **arguments: started.update(arguments))
+  monkeypatch.setattr(train_run, "train", lambda **arguments: started.update(arguments))
   monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
   config = settings()
   config.init_from = str(trained[0])

@@ -11,22 +11,24 @@ import pytest
 from flax import nnx
 
 from foir360_jax.cli.check import validate
-from foir360_jax.data import open_source, unpack_masks
-from foir360_jax.data.transforms import pack_masks, resample
-from foir360_jax.evaluation import Ranker, evaluate, predict_folder
+from foir360_jax.data import open_source
+from foir360_jax.data.transforms import resample
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, with_linear
-from foir360_jax.evaluation.decision import NEVER, Decision, choose
-from foir360_jax.evaluation.evaluate import CRITERIA
+from foir360_jax.evaluation.evaluate import CRITERIA, evaluate
 from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, TrueMasks, true_masks
 from foir360_jax.evaluation.measures import Measures, measure_masks
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.evaluation.run import _numbers
 from foir360_jax.files import PanoramaError
+from foir360_jax.inference import Ranker
+from foir360_jax.inference.decision import NEVER, Decision, choose
+from foir360_jax.inference.predict import predict_folder
 from foir360_jax.metrics import mask_iou
 from foir360_jax.models import Order
 from foir360_jax.models.cells import cell_masks
-from foir360_jax.run_ranking import _numbers
-from foir360_jax.scenes import RANK_FILE_SCHEMA
+from foir360_jax.scenes import RANK_FILE_SCHEMA, unpack_masks
+from foir360_jax.scenes.packed_masks import pack_masks
 from foir360_jax.sphere import solid_angle
 
 evaluate_module = importlib.import_module("foir360_jax.evaluation.evaluate")

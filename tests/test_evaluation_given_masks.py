@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from foir360_jax.evaluation import rank_given_masks
+from foir360_jax.inference.predict import rank_given_masks
 from foir360_jax.scenes import RankedObjects, read_rank_file
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.evaluation import folder_scores, score
-from foir360_jax.evaluation.folder_scores import Source
+from foir360_jax.evaluation.score import command as score
+from foir360_jax.evaluation.score import folders as folder_scores
+from foir360_jax.evaluation.score.folders import Source
 from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import average_precision, crop_masks, mask_iou, match_masks, score_image
 from foir360_jax.scenes import FORMATS, Scene, SceneError, SceneObject, open_scenes, write_scenes

@@ -8,9 +8,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 import export_scenes
-from foir360_jax.data import open_source, unpack_masks
+from foir360_jax.data import open_source
 from foir360_jax.files import read_panorama, save_image
-from foir360_jax.scenes import Scene, SceneObject, open_scenes
+from foir360_jax.scenes import Scene, SceneObject, open_scenes, unpack_masks
 from foir360_jax.scenes import write_scenes as write_any
 from foir360_jax.scenes.scene import order_objects
 from rank360.rank360_dataset_builder import Builder

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from foir360_jax.data import open_source, unpack_masks
+from foir360_jax.data import open_source
 from foir360_jax.metrics import ScoreAccumulator, rank_correlation, ranks_from_relevance
+from foir360_jax.scenes import unpack_masks
 from foir360_jax.sphere import bounding_fov_deg, pixel_areas, pixel_directions, solid_angle
 from synthetic360 import importance, shapes, textures
 from synthetic360 import scene as scene_module

@@ -10,9 +10,9 @@ import optax
 import pytest
 from flax import nnx
 
-from foir360_jax import run
+from foir360_jax.cli import run
 from foir360_jax.config import fixation_config
-from foir360_jax.evaluation import Ranker
+from foir360_jax.inference import Ranker
 from foir360_jax.metrics import Score
 from foir360_jax.metrics.fixation import auc_judd, cc, kl_divergence, nss, similarity
 from foir360_jax.saliency import FixationReadout, LearnedSaliency, SpectralResidual, load_readout

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.evaluation import weak_examples
 from foir360_jax.saliency import FixationReadout, save_readout
 from foir360_jax.saliency.fixations.pictures import fold_of
 from foir360_jax.saliency.readout_file import file_of_run
-from foir360_jax.weak_labels.examples import Labelled
+from foir360_jax.weak_labels.study import sources
+from foir360_jax.weak_labels.study.examples import Labelled
 
 FOLDS = 3
 
@@ -25,7 +25,7 @@ def run_of_readouts(tmp_path, monkeypatch):
     path = file_of_run(tmp_path, fold)
     path.parent.mkdir(exist_ok=True)
     save_readout(path, readout, {"settings": json.dumps({"data": {"folds": FOLDS}})})
-  monkeypatch.setattr(weak_examples, "COMMITTED", file_of_run(tmp_path))
+  monkeypatch.setattr(sources, "COMMITTED", file_of_run(tmp_path))
   return tmp_path
 
 
@@ -33,15 +33,15 @@ def measure(folder, monkeypatch):
   """Which readout measured which picture."""
   nothing = np.zeros(0)
   pictures = [Labelled(f"picture_{n}", *[nothing] * 4) for n in range(12)]
-  monkeypatch.setattr(weak_examples, "open_source", lambda *of: of)
-  monkeypatch.setattr(weak_examples, "read_faces", lambda source: iter(pictures))
-  monkeypatch.setattr(weak_examples, "load_efficientnet_lite0", lambda padding: None)
+  monkeypatch.setattr(sources, "open_source", lambda *of: of)
+  monkeypatch.setattr(sources, "read_faces", lambda source: iter(pictures))
+  monkeypatch.setattr(sources, "load_efficientnet_lite0", lambda padding: None)
 
   def measure_faces(pictures, *, saliency, **method):
     return [(picture.name, float(saliency.readout.bias[...][0])) for picture in pictures]
 
-  monkeypatch.setattr(weak_examples, "measure_faces", measure_faces)
-  return weak_examples.measure_unseen_faces(
+  monkeypatch.setattr(sources, "measure_faces", measure_faces)
+  return sources.measure_unseen_faces(
     folder, "data", "train+tune", strategy=None, object_score=None
   )
 
@@ -57,7 +57,7 @@ def test_a_run_of_another_readout_is_refused(run_of_readouts, tmp_path, monkeypa
   other = tmp_path / "committed.safetensors"
   readout = FixationReadout((4,), rngs=nnx.Rngs(1))
   save_readout(other, readout, {})
-  monkeypatch.setattr(weak_examples, "COMMITTED", other)
+  monkeypatch.setattr(sources, "COMMITTED", other)
   with pytest.raises(ValueError, match="is not the readout that is used, committed.safetensors"):
     measure(run_of_readouts, monkeypatch)
 

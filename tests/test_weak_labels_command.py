@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 
-from foir360_jax import run
+from foir360_jax.cli import run
 from foir360_jax.cli.check import validate
 from foir360_jax.config import base_config, weak_labels_config
 from foir360_jax.data import open_source

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from foir360_jax.evaluation import judge as report
-from foir360_jax.evaluation import object_score as fitting
 from foir360_jax.files.json_file import without_nan
-from foir360_jax.weak_labels.examples import Example
-from foir360_jax.weak_labels.fit import fit_object_score
 from foir360_jax.weak_labels.local import History, LocalRanks
 from foir360_jax.weak_labels.object_score import LOCAL_TERMS, ObjectScore
 from foir360_jax.weak_labels.program import Scene
-from foir360_jax.weak_labels.variants import VARIANTS, strengths
+from foir360_jax.weak_labels.study import fit_object_score as fitting
+from foir360_jax.weak_labels.study import judge as report
+from foir360_jax.weak_labels.study.examples import Example
+from foir360_jax.weak_labels.study.fit import fit_object_score
+from foir360_jax.weak_labels.study.variants import VARIANTS, strengths
 
 NUM_VIEWS = 3
 

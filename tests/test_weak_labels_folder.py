@@ -14,18 +14,18 @@ import pytest
 
 from foir360_jax.files import read_panorama, save_image
 from foir360_jax.files.id_map_file import encode_id_map
+from foir360_jax.inference import weak_labels as module
+from foir360_jax.inference.output_folder import SETTINGS_FILE
+from foir360_jax.inference.weak_labels import label_folder
 from foir360_jax.saliency import SpectralResidual
 from foir360_jax.scenes import FORMATS, RankedObjects, open_scenes, read_rank_file
 from foir360_jax.sphere import solid_angle
-from foir360_jax.weak_labels import folder as module
-from foir360_jax.weak_labels.folder import label_folder
 from foir360_jax.weak_labels.object_score import (
   LOCAL_TERMS,
   PRIOR_TERMS,
   SALIENCY_SUM,
   ObjectScore,
 )
-from foir360_jax.weak_labels.output_folder import SETTINGS_FILE
 from foir360_jax.weak_labels.program import Strategy, WeakRanks
 from foir360_jax.weak_labels.rank import WeakRanker, describe_scene, ranked_objects
 from rank360.dummy_scenes import write_dummy_data

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from foir360_jax.saliency import Observation
-from foir360_jax.weak_labels.examples import box_masks, measure_faces, read_faces
 from foir360_jax.weak_labels.object_score import LOCAL_TERMS, ObjectScore
-from foir360_jax.weak_labels.pictures import CropPlan, picture_views
 from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.weak_labels.study.examples import box_masks, measure_faces, read_faces
+from foir360_jax.weak_labels.study.pictures import CropPlan, picture_views
 
 PLAN = CropPlan(whole_size=(24, 32), crop_size=(24, 32), share=0.5, cell=4)
 

@@ -1,4 +1,4 @@
-"""The command `evaluation.weak_labels`: a folder of the user's first, and no figure is lost."""
+"""The command `weak_labels.study.evaluate`: a folder of the user's first, and no figure is lost."""
 
 import dataclasses
 import json
@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from foir360_jax.evaluation import weak_labels
 from foir360_jax.files import save_image
 from foir360_jax.scenes import Scene, SceneObject, write_scenes
+from foir360_jax.weak_labels.study import evaluate as weak_labels
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from foir360_jax.data import pack_masks
+from foir360_jax.scenes import pack_masks
 from foir360_jax.sphere import pixel_directions
 
 _NUM_PICTURES = 16  # that differ; a longer data set repeats them

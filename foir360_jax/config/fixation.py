@@ -16,7 +16,7 @@ def fixation_config() -> ConfigDict:
   config.data.data_dir = "data"
   config.data.train_split = "train"
   # Above 0, so many readouts more are trained, each without one part of the pictures: to measure
-  # pictures that a readout has not seen. See `evaluation.object_score`.
+  # pictures that a readout has not seen. See `weak_labels.study.fit_object_score`.
   config.data.folds = 0
   config.data.height = 336  # to which all pictures are brought; figures are measured at it
   config.data.width = 448

@@ -13,14 +13,7 @@ from foir360_jax.data.loader import (
   training_batches,
 )
 from foir360_jax.data.source import PreparedSource, open_source
-from foir360_jax.data.transforms import (
-  pack_masks,
-  pad_objects,
-  resample,
-  select_objects,
-  surround,
-  unpack_masks,
-)
+from foir360_jax.data.transforms import pad_objects, resample, select_objects
 from foir360_jax.data.turn import flip_longitude, roll_columns, rotate
 
 __all__ = [
@@ -34,14 +27,11 @@ __all__ = [
   "evaluation_batches",
   "flip_longitude",
   "open_source",
-  "pack_masks",
   "pad_objects",
   "reorder_channels",
   "resample",
   "roll_columns",
   "rotate",
   "select_objects",
-  "surround",
   "training_batches",
-  "unpack_masks",
 ]

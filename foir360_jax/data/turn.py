@@ -13,8 +13,8 @@ import math
 import cv2
 import numpy as np
 
-from foir360_jax.data.transforms import Example, surround
-from foir360_jax.sphere import pixel_directions, pixels_from_directions
+from foir360_jax.data.transforms import Example
+from foir360_jax.sphere import pad_sphere, pixel_directions, pixels_from_directions
 
 # _REVERSED[b] has the bits of b in the opposite order.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)[:, ::-1])
@@ -70,7 +70,8 @@ def rotate(example: Example, rotation: np.ndarray) -> Example:
   row, column = row + 1, column + 1  # in a panorama with a border
 
   def sample(panorama: np.ndarray, method: int) -> np.ndarray:
-    return cv2.remap(surround(panorama, 1), column, row, method)
+    maps = panorama[..., None] if panorama.ndim == 2 else panorama
+    return cv2.remap(pad_sphere(maps, 1), column, row, method)
 
   rotated = np.empty_like(masks)
   for first in range(0, len(masks), 8):  # eight objects at a time, which share a byte a pixel

@@ -1,7 +1,6 @@
-"""What a trained model is worth, and what it says of new panoramas: evaluate, predict, pictures."""
+"""What a trained model is worth: evaluation of runs, and scores of any system's predictions.
 
-from foir360_jax.evaluation.evaluate import evaluate
-from foir360_jax.evaluation.predict import predict_folder, rank_given_masks
-from foir360_jax.evaluation.ranker import Ranker
+Nothing is imported here: the scorer (`evaluation.score`) needs no model.
+"""
 
-__all__ = ["Ranker", "evaluate", "predict_folder", "rank_given_masks"]
+__all__ = []

@@ -17,10 +17,10 @@ from flax import nnx
 
 from foir360_jax.batch import Batch
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, measure_scores, with_linear
-from foir360_jax.evaluation.decision import Decision, choose
 from foir360_jax.evaluation.infer import infer, true_masks
 from foir360_jax.evaluation.measures import Measures
 from foir360_jax.evaluation.recall_by_place import recall_by_place
+from foir360_jax.inference.decision import Decision, choose
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,

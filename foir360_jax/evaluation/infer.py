@@ -14,8 +14,8 @@ from flax import nnx
 
 from foir360_jax.evaluation.measures import Measures, measure_masks
 from foir360_jax.models import PanoRank
-from foir360_jax.models.cells import cell_masks, map_height
-from foir360_jax.sphere import resize_panorama
+from foir360_jax.models.cells import cell_masks
+from foir360_jax.models.mask_head import picture_masks
 
 
 class GivenMasks(NamedTuple):
@@ -88,14 +88,6 @@ def true_masks(packed: jax.Array, image: jax.Array) -> TrueMasks:
   """Measures of bit-packed masks `[B, N, H, W / 8]` on `image [B, H, W, 3]`."""
   first, last = jnp.unpackbits(packed[..., [0, -1]], axis=-1)[..., jnp.array([0, 15])].any(2).T
   return TrueMasks(measure_masks(cell_masks(packed, 1), image), (first & last).T)
-
-
-def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
-  """Mask logits on any map `[B, Q, P]` -> bool masks `[B, Q, height, 2 height]`."""
-  maps = einops.rearrange(
-    mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1])
-  )
-  return resize_panorama(maps, height)[..., 0] > 0
 
 
 def _overlap(packed: jax.Array, found: jax.Array) -> jax.Array:

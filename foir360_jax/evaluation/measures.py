@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.models.cells import flat_directions, flat_weights, pool_cells
-from foir360_jax.models.layers import mean_pool, pad_sphere
+from foir360_jax.models.layers import mean_pool
+from foir360_jax.sphere import pad_sphere
 
 _FEWEST_ROWS = 64  # contrast is measured on cells, at least this number of rows of them
 _RING = 32  # the ring around a mask is 1 / 32 of the height wide

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from foir360_jax.data.source import PreparedSource
-from foir360_jax.data.transforms import unpack_masks
 from foir360_jax.drawing.evaluation_sheet import SheetRow, evaluation_sheet
 from foir360_jax.evaluation.baselines import TITLES
-from foir360_jax.evaluation.decision import NEVER
 from foir360_jax.evaluation.evaluate import ImageResult
-from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.evaluation.recall_by_place import PLACES
 from foir360_jax.files import save_image, write_atomically
 from foir360_jax.files.json_file import without_nan
+from foir360_jax.inference.decision import NEVER
+from foir360_jax.inference.ranker import Ranker
 from foir360_jax.metrics import ranks_from_relevance, sa_sor
+from foir360_jax.scenes.packed_masks import unpack_masks
 
 _ROWS = (
   ("model", "model"),

@@ -11,18 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.sphere import sphere_conv
+from foir360_jax.sphere import pad_sphere, sphere_conv
 
 _he_normal = nnx.initializers.he_normal()
-
-
-def pad_sphere(x: jax.Array, size: int) -> jax.Array:
-  """Pads `[B, H, W, C]` by `size` pixels on each side: across the poles, then around the seam."""
-  half_turn = x.shape[2] // 2
-  north = jnp.roll(x[:, :size][:, ::-1], half_turn, axis=2)
-  south = jnp.roll(x[:, -size:][:, ::-1], half_turn, axis=2)
-  x = jnp.concatenate([north, x, south], axis=1)
-  return jnp.concatenate([x[:, :, -size:], x, x[:, :, :size]], axis=2)
 
 
 def upsample(x: jax.Array, factor: int) -> jax.Array:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.models.layers import Mlp, pad_sphere
+from foir360_jax.models.layers import Mlp
+from foir360_jax.sphere import pad_sphere
 
 _RARE = -3.0  # initial logit: most cells hold no object
 

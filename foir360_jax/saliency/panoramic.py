@@ -13,7 +13,7 @@ from flax import nnx
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.saliency.observation import Observation
 from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout, density_at
-from foir360_jax.sphere import resize_panorama
+from foir360_jax.sphere import pad_longitude, resize_panorama
 
 _COARSEST = max(stage.stride for stage in FEATURES.values())
 _QUARTERS = 4
@@ -70,7 +70,10 @@ class PanoramicSaliency(nnx.Module):
     beyond = _COARSEST * _REACH
     size = width // 2, width + 2 * beyond
     cells, appearance = self.readout.observe(
-      {number: _continued(x, beyond // FEATURES[number].stride) for number, x in features.items()},
+      {
+        number: pad_longitude(x, beyond // FEATURES[number].stride)
+        for number, x in features.items()
+      },
       size,
     )
     appearance = appearance[:, :, beyond // CELL : -(beyond // CELL)]
@@ -78,7 +81,7 @@ class PanoramicSaliency(nnx.Module):
     places = scale * (np.arange(height) + 0.5), scale * (np.arange(2 * height) + 0.5) + beyond
     density = density_at(cells, size, places)
     return Observation(
-      _continued(density[..., None], margin)[..., 0], _continued(appearance, margin_cells)
+      pad_longitude(density[..., None], margin)[..., 0], pad_longitude(appearance, margin_cells)
     )
 
 
@@ -90,8 +93,3 @@ def panoramic_width(width: int, enlargement: float) -> int:
   """
   unit = _QUARTERS * _COARSEST
   return unit * max(1, round(width * enlargement / unit))
-
-
-def _continued(x: jax.Array, columns: int) -> jax.Array:
-  """[V, a, b, C] -> [V, a, b + 2 columns, C], around the seam."""
-  return jnp.pad(x, ((0, 0), (0, 0), (columns, columns), (0, 0)), mode="wrap")

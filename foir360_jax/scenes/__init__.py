@@ -6,6 +6,7 @@ return and rank files hold.
 
 from foir360_jax.scenes.folder import SceneFolder
 from foir360_jax.scenes.formats import FORMATS, open_scenes, recognise, write_scenes
+from foir360_jax.scenes.packed_masks import pack_masks, unpack_masks
 from foir360_jax.scenes.rank_file import RANK_FILE_SCHEMA, RankFileError
 from foir360_jax.scenes.ranked_objects import RankedObjects, read_rank_file
 from foir360_jax.scenes.run_lengths import RunLengths
@@ -22,7 +23,9 @@ __all__ = [
   "SceneFolder",
   "SceneObject",
   "open_scenes",
+  "pack_masks",
   "read_rank_file",
   "recognise",
+  "unpack_masks",
   "write_scenes",
 ]

@@ -9,6 +9,7 @@ from foir360_jax.sphere.grid import (
   pixel_directions,
   pixels_from_directions,
 )
+from foir360_jax.sphere.padding import pad_longitude, pad_sphere
 from foir360_jax.sphere.regions import (
   bounding_box_px,
   bounding_fov_deg,
@@ -28,6 +29,8 @@ __all__ = [
   "centroid_direction",
   "connected_components",
   "directions_from_angles",
+  "pad_longitude",
+  "pad_sphere",
   "pixel_areas",
   "pixel_directions",
   "pixels_from_directions",

@@ -1,9 +1,8 @@
-"""What is known of an object becomes one number: the local score, the prior, and the importance.
+"""A linear scoring model: measurements of an object -> local score, prior and importance.
 
-A small model with committed coefficients, `object_score.json`, written by
-`python -m foir360_jax.evaluation.object_score`. Scores are in units of log odds: a difference of 1
-means e : 1 that people order two objects so. Axes: V views, N objects, F `local.MEASUREMENTS`, K
-channels of the saliency model's appearance.
+Its coefficients, `object_score.json`, are written by `weak_labels.study.fit_object_score`. Scores
+are log odds: a difference of 1 means e : 1 that people order two objects so. Axes: V views, N
+objects, F `local.MEASUREMENTS`, K channels of the saliency model's appearance.
 """
 
 import json

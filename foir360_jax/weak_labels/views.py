@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foir360_jax.sphere import (
+  pad_longitude,
   pixel_areas,
   pixels_from_directions,
   resize_panorama,
@@ -100,7 +101,7 @@ def render_views(panorama: jax.Array, plan: ViewPlan) -> jax.Array:
 def render_whole(panorama: jax.Array, plan: ViewPlan) -> jax.Array:
   """The whole panorama as a view, [whole_height, 2 whole_height + 2 whole_margin, C] float32."""
   panorama = _shrink(jnp.asarray(panorama).astype(jnp.float32), plan.whole_height)
-  return _continue_beyond_seam(panorama, plan.whole_margin)
+  return pad_longitude(panorama, plan.whole_margin)
 
 
 def pack_objects(masks: np.ndarray) -> np.ndarray:
@@ -179,7 +180,7 @@ def coverage_whole(packed: jax.Array, plan: ViewPlan, num_objects: int, cell: in
 
   counts = jax.lax.map(of_row, jnp.asarray(row.reshape(rows, points)))
   shares = jnp.moveaxis(counts, 0, 1).astype(jnp.float32) / points**2
-  return _continue_beyond_seam(shares[..., None], margin)[..., 0]
+  return pad_longitude(shares[..., None], margin)[..., 0]
 
 
 def cell_areas(plan: ViewPlan, cell: int) -> tuple[np.ndarray, np.ndarray]:
@@ -249,14 +250,6 @@ def _shrink(panorama: jax.Array, height: int) -> jax.Array:
     return resize_panorama(panorama, height)
   blocks = panorama.reshape(height, factor, 2 * height, factor, panorama.shape[-1])
   return blocks.mean((1, 3))
-
-
-def _continue_beyond_seam(panorama: jax.Array, margin: int) -> jax.Array:
-  """[..., W, C] -> [..., W + 2 margin, C]."""
-  if not margin:
-    return panorama
-  west, east = panorama[..., -margin:, :], panorama[..., :margin, :]
-  return jnp.concatenate([west, panorama, east], axis=-2)
 
 
 def _count_bits(words: jax.Array, num_objects: int) -> jax.Array:

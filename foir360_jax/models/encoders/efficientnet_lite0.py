@@ -18,9 +18,8 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import Padding
 from foir360_jax.models.encoders.convolutional import ConvolutionalEncoder
-from foir360_jax.models.layers import pad_sphere
 from foir360_jax.models.repeated import apply_blocks
-from foir360_jax.sphere import sphere_conv
+from foir360_jax.sphere import pad_sphere, sphere_conv
 
 
 class Stage(NamedTuple):

@@ -17,10 +17,9 @@ from flax import nnx
 
 from foir360_jax.models.encoders.contract import Padding
 from foir360_jax.models.encoders.convolutional import ConvolutionalEncoder
-from foir360_jax.models.layers import pad_sphere
 from foir360_jax.models.precision import dtype_of
 from foir360_jax.models.repeated import apply_blocks
-from foir360_jax.sphere import sphere_conv
+from foir360_jax.sphere import pad_sphere, sphere_conv
 
 CHANNELS = types.MappingProxyType({4: 256, 8: 512, 16: 1024, 32: 2048})
 """Channels of the feature maps by their strides."""

@@ -19,7 +19,6 @@ import jax
 import numpy as np
 from scipy.special import expit
 
-from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.object_score import (
   LOCAL_TERMS,
   PRIOR_TERMS,
@@ -28,7 +27,8 @@ from foir360_jax.weak_labels.object_score import (
   local_terms,
   prior_terms,
 )
-from foir360_jax.weak_labels.variants import Variant, strengths
+from foir360_jax.weak_labels.study.examples import Example
+from foir360_jax.weak_labels.study.variants import Variant, strengths
 
 _RIDGE = 1e-3  # of the mean loss, on standardised terms;
 _APPEARANCE_RIDGE = 3e-2  # more on these many, of which each says little,

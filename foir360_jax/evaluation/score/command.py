@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.evaluation.folder_scores import ScoredImage, Source, score_scenes
+from foir360_jax.evaluation.score.folders import ScoredImage, Source, score_scenes
 from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import (

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foir360_jax.data import PreparedSource, unpack_masks
+from foir360_jax.data import PreparedSource
 from foir360_jax.saliency.weights import separate_weights
+from foir360_jax.scenes import unpack_masks
 from foir360_jax.weak_labels.local import LocalRanks, Saliency
 from foir360_jax.weak_labels.object_score import ObjectScore
-from foir360_jax.weak_labels.pictures import DEFAULT_PLAN, CropPlan, picture_views
 from foir360_jax.weak_labels.program import (
   Scene,
   Strategy,
@@ -29,6 +29,7 @@ from foir360_jax.weak_labels.program import (
   whole_pool,
 )
 from foir360_jax.weak_labels.rank import describe_scene
+from foir360_jax.weak_labels.study.pictures import DEFAULT_PLAN, CropPlan, picture_views
 
 _FACE_COUNTS = (32, 128)  # faces are padded to one of these numbers
 _LIMIT = 128

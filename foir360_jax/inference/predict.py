@@ -5,15 +5,17 @@ The objects are those that the model finds, or those of masks that the folder br
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from foir360_jax.evaluation.ranker import Ranker
 from foir360_jax.files import PanoramaError, find_panoramas, read_panorama
+from foir360_jax.inference.decision import Decision
+from foir360_jax.inference.ranker import Ranker
 from foir360_jax.scenes import RankedObjects, SceneError, open_scenes
+from foir360_jax.train.checkpoint import newest_checkpoint
 
 
 def predict_folder(
@@ -182,3 +184,26 @@ def _rank_each(
 
 def _files(output: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
   return output / "ranks" / f"{name}.json", output / "overlays" / f"{name}.png"
+
+
+def load_ranker(
+  workdir: pathlib.Path, given_masks: bool, limits: Mapping[str, float | int | None]
+) -> Ranker:
+  """The run in `workdir` as a ranker for new panoramas; says so if nobody chose its limits.
+
+  Args:
+    workdir: the run.
+    given_masks: whether it is to rank masks that are there, rather than to find objects.
+    limits: see `Ranker.load`.
+  """
+  ranker = Ranker.load(workdir, **limits)
+  if given_masks:
+    return ranker
+  if not ranker.finds:
+    raise ValueError(f"{workdir} learnt to rank given masks alone: add --given_masks")
+  if not Decision.is_chosen(newest_checkpoint(workdir / "checkpoints")):
+    print(
+      "the newest checkpoint was never evaluated: what is an object is decided by default limits"
+      " (--mode=evaluate chooses them)"
+    )
+  return ranker

@@ -16,9 +16,9 @@ from foir360_jax.metrics import (
   pairwise_agreement,
   rank_correlation,
 )
-from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.object_score import ObjectScore
-from foir360_jax.weak_labels.variants import VARIANTS, strengths
+from foir360_jax.weak_labels.study.examples import Example
+from foir360_jax.weak_labels.study.variants import VARIANTS, strengths
 
 BASELINES: dict[str, Callable[[Example], np.ndarray]] = {
   "area": lambda example: example.pixels,

@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from foir360_jax.inference.described_scene import ReadyScene, one_line, read_scene, write_result
+from foir360_jax.inference.output_folder import claim_output, result_files, settings_of
 from foir360_jax.scenes import SceneError, open_scenes
-from foir360_jax.weak_labels.folder_scene import ReadyScene, one_line, read_scene, write_result
-from foir360_jax.weak_labels.output_folder import claim_output, result_files, settings_of
 from foir360_jax.weak_labels.program import Scene, WeakRanks
 from foir360_jax.weak_labels.rank import WeakRanker
 

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foir360_jax.weak_labels.examples import Example
 from foir360_jax.weak_labels.local import History, LocalRanks
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import Scene, collect_ranks
+from foir360_jax.weak_labels.study.examples import Example
 
 _PADDED = 32  # to a multiple of this number,
 _AT_ONCE = 32  # always so many examples: few programs are compiled

@@ -1,29 +1,20 @@
-"""The entry points of the task "ranking": train PanoRank, measure it, rank new panoramas by it."""
+"""The training of PanoRank, from a configuration to a trained run."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from foir360_jax.data import build_evaluation_batches, build_training_batches, open_source
-from foir360_jax.evaluation.decision import Decision
-from foir360_jax.evaluation.evaluate import evaluate
-from foir360_jax.evaluation.ranker import Ranker
-from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.data import build_training_batches, open_source
 from foir360_jax.models import build_model
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.objective import build_objective, learns_to_find
-from foir360_jax.train import build_optimizer, create_state
-from foir360_jax.train.checkpoint import (
-  has_checkpoint,
-  newest_checkpoint,
-  restore_model,
-  start_from,
-)
+from foir360_jax.train.checkpoint import has_checkpoint, start_from
 from foir360_jax.train.loop import train
+from foir360_jax.train.optimizer import build_optimizer
 from foir360_jax.train.settings import first_change, load_settings, settings_file
+from foir360_jax.train.state import create_state
 
 _OF_TRAINING = ("remat", "drop_path")  # fields of the model that it may be given anew
 
@@ -73,67 +64,6 @@ def _initialise(model: nnx.Module, config: ConfigDict) -> None:
     print(f"{len(copied)} parameters of {config.init_from}{kept}", flush=True)
 
 
-def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
-  """Evaluates the newest checkpoint: a table, and the files of `write_report`."""
-  folder = pathlib.Path(workdir)
-  check_same_model(config, folder)
-  checkpoint = newest_checkpoint(folder / "checkpoints")  # a training may go on meanwhile
-  model = restore_model(
-    checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
-  )
-  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
-  # In the order of their numbers in the model.
-  trained_names = tuple((load_settings(folder) or {}).get("category_names", source.category_names))
-  report, results = evaluate(
-    model,
-    build_evaluation_batches(config, config.data.validation_split),
-    build_evaluation_batches(config, config.data.test_split),
-    categories=_numbers(source.category_names, trained_names),
-    thresholds=config.evaluate.score_thresholds,
-    stop_margins=config.evaluate.stop_margins,
-    choose_by=config.evaluate.choose_by,
-    turns=config.evaluate.turns,
-    finds=learns_to_find(config.loss),
-    iou_threshold=config.evaluate.iou_threshold,
-  )
-  report = {
-    "data": config.data.name,
-    "split": config.data.test_split,
-    "validation_split": config.data.validation_split,
-    "height": config.data.height,
-  } | report
-  if jax.process_index() > 0:  # the first process writes for all
-    return
-  print(table(report))
-  finds = "own_masks" in report
-  decision = Decision(turns=config.evaluate.turns)
-  if finds:
-    decision = Decision(*(report[name] for name in Decision._fields))
-  if not decision.save(checkpoint):
-    print(f"{checkpoint} was deleted meanwhile: the limits above are kept in metrics.json alone")
-  ranker = Ranker(
-    model,
-    height=config.data.height,
-    category_names=trained_names,
-    decision=decision,
-    finds=finds,
-  )
-  write_report(
-    report,
-    results,
-    folder,
-    ranker=ranker,
-    source=source,
-    sheet_images=config.evaluate.sheet_images,
-  )
-  print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
-
-
-def _numbers(names: tuple[str, ...], trained: tuple[str, ...]) -> list[int] | None:
-  """The model's numbers of a data set's categories; None where they have no names."""
-  return [trained.index(name) if name in trained else -1 for name in names] or None
-
-
 def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Not all that makes a model shows in the shapes of its parameters.
 
@@ -175,26 +105,3 @@ def _check_same_data(
       f" {change.old!r} when it was trained; give another --workdir, and --config.init_from to"
       " start from its parameters"
     )
-
-
-def load_ranker(
-  workdir: pathlib.Path, given_masks: bool, limits: Mapping[str, float | int | None]
-) -> Ranker:
-  """The run in `workdir` as a ranker for new panoramas; says so if nobody chose its limits.
-
-  Args:
-    workdir: the run.
-    given_masks: whether it is to rank masks that are there, rather than to find objects.
-    limits: see `Ranker.load`.
-  """
-  ranker = Ranker.load(workdir, **limits)
-  if given_masks:
-    return ranker
-  if not ranker.finds:
-    raise ValueError(f"{workdir} learnt to rank given masks alone: add --given_masks")
-  if not Decision.is_chosen(newest_checkpoint(workdir / "checkpoints")):
-    print(
-      "the newest checkpoint was never evaluated: what is an object is decided by default limits"
-      " (--mode=evaluate chooses them)"
-    )
-  return ranker

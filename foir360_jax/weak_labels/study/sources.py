@@ -1,6 +1,6 @@
 """The pictures with a known order on which weak labels are fitted and judged, measured.
 
-Where `evaluation.object_score` and `evaluation.weak_labels` get their examples from.
+Where `weak_labels.study.fit_object_score` and `weak_labels.study.evaluate` get their examples from.
 """
 
 import json
@@ -11,12 +11,16 @@ import numpy as np
 
 from foir360_jax.data import open_source
 from foir360_jax.files import read_panorama
+from foir360_jax.inference.described_scene import check_scene
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
 from foir360_jax.saliency.fixations.pictures import fold_of
 from foir360_jax.saliency.readout_file import COMMITTED, file_of_run, read_tensors
 from foir360_jax.scenes import SceneError, open_scenes
-from foir360_jax.weak_labels.examples import (
+from foir360_jax.weak_labels.local import Saliency
+from foir360_jax.weak_labels.object_score import ObjectScore
+from foir360_jax.weak_labels.program import Strategy
+from foir360_jax.weak_labels.study.examples import (
   Example,
   Labelled,
   measure_faces,
@@ -24,10 +28,6 @@ from foir360_jax.weak_labels.examples import (
   read_faces,
   read_panoramas,
 )
-from foir360_jax.weak_labels.folder_scene import check_scene
-from foir360_jax.weak_labels.local import Saliency
-from foir360_jax.weak_labels.object_score import ObjectScore
-from foir360_jax.weak_labels.program import Strategy
 
 FACES = "fixations/crowd"
 PANORAMAS = "synthetic360/128x256"

@@ -1,6 +1,6 @@
 """The entry points behind the command line: a configuration in, a trained and evaluated run out.
 
-What they do for the tasks "ranking" and "fixation" is in `run_ranking` and `run_fixation`.
+What they do is in `train.run`, `evaluation.run` and `saliency.fixations.run`.
 """
 
 import functools
@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 from foir360_jax.benchmarks.throughput import throughput
 from foir360_jax.cli.check import validate
 from foir360_jax.config import weak_labels_config
-from foir360_jax.evaluation.predict import predict_folder, rank_given_masks
+from foir360_jax.evaluation.run import evaluate_ranking
 from foir360_jax.files import write_atomically
-from foir360_jax.run_ranking import check_same_model, evaluate_ranking, load_ranker, train_ranking
+from foir360_jax.inference.predict import load_ranker, predict_folder, rank_given_masks
+from foir360_jax.inference.weak_labels import label_folder
 from foir360_jax.saliency.fixations.run import evaluate_fixation, train_fixation
-from foir360_jax.weak_labels.folder import label_folder
+from foir360_jax.train.run import check_same_model, train_ranking
 from foir360_jax.weak_labels.program import Strategy
 from foir360_jax.weak_labels.rank import WeakRanker
 

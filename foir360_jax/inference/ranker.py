@@ -11,13 +11,13 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.config import base_config
-from foir360_jax.data.transforms import pack_masks, resample_masks
-from foir360_jax.evaluation.decision import Decision
-from foir360_jax.evaluation.infer import picture_masks
+from foir360_jax.inference.decision import Decision
 from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.cells import cell_masks
+from foir360_jax.models.mask_head import picture_masks
 from foir360_jax.objective import learns_to_find
 from foir360_jax.scenes import RankedObjects
+from foir360_jax.scenes.packed_masks import pack_masks, resample_masks
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
 from foir360_jax.train.settings import load_settings, settings_file

@@ -1,0 +1,78 @@
+"""The evaluation of a run of PanoRank: its newest checkpoint, a table and the report's files."""
+
+import pathlib
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from foir360_jax.data import build_evaluation_batches, open_source
+from foir360_jax.evaluation.evaluate import evaluate
+from foir360_jax.evaluation.report import table, write_report
+from foir360_jax.inference import Decision, Ranker
+from foir360_jax.models import build_model
+from foir360_jax.objective import learns_to_find
+from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
+from foir360_jax.train.run import check_same_model
+from foir360_jax.train.settings import load_settings
+
+
+def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
+  """Evaluates the newest checkpoint: a table, and the files of `write_report`."""
+  folder = pathlib.Path(workdir)
+  check_same_model(config, folder)
+  checkpoint = newest_checkpoint(folder / "checkpoints")  # a training may go on meanwhile
+  model = restore_model(
+    checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
+  )
+  source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
+  # In the order of their numbers in the model.
+  trained_names = tuple((load_settings(folder) or {}).get("category_names", source.category_names))
+  report, results = evaluate(
+    model,
+    build_evaluation_batches(config, config.data.validation_split),
+    build_evaluation_batches(config, config.data.test_split),
+    categories=_numbers(source.category_names, trained_names),
+    thresholds=config.evaluate.score_thresholds,
+    stop_margins=config.evaluate.stop_margins,
+    choose_by=config.evaluate.choose_by,
+    turns=config.evaluate.turns,
+    finds=learns_to_find(config.loss),
+    iou_threshold=config.evaluate.iou_threshold,
+  )
+  report = {
+    "data": config.data.name,
+    "split": config.data.test_split,
+    "validation_split": config.data.validation_split,
+    "height": config.data.height,
+  } | report
+  if jax.process_index() > 0:  # the first process writes for all
+    return
+  print(table(report))
+  finds = "own_masks" in report
+  decision = Decision(turns=config.evaluate.turns)
+  if finds:
+    decision = Decision(*(report[name] for name in Decision._fields))
+  if not decision.save(checkpoint):
+    print(f"{checkpoint} was deleted meanwhile: the limits above are kept in metrics.json alone")
+  ranker = Ranker(
+    model,
+    height=config.data.height,
+    category_names=trained_names,
+    decision=decision,
+    finds=finds,
+  )
+  write_report(
+    report,
+    results,
+    folder,
+    ranker=ranker,
+    source=source,
+    sheet_images=config.evaluate.sheet_images,
+  )
+  print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
+
+
+def _numbers(names: tuple[str, ...], trained: tuple[str, ...]) -> list[int] | None:
+  """The model's numbers of a data set's categories; None where they have no names."""
+  return [trained.index(name) if name in trained else -1 for name in names] or None

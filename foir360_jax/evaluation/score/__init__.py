@@ -1,0 +1,6 @@
+"""Scores of any system's predictions: two folders of ranked objects compared, in any format."""
+
+from foir360_jax.evaluation.score.command import score_folders
+from foir360_jax.evaluation.score.folders import Source, score_scenes
+
+__all__ = ["Source", "score_folders", "score_scenes"]
