@@ -12,7 +12,7 @@ from foir360_jax.cli import run
 from foir360_jax.files import save_image
 from foir360_jax.inference import Ranker
 from foir360_jax.inference.decision import Decision
-from foir360_jax.models.build import _TERMS_OF_FINDING
+from foir360_jax.objective.build import _TERMS_OF_FINDING
 from foir360_jax.scenes import read_rank_file
 from foir360_jax.train import run as train_run
 from foir360_jax.train.checkpoint import has_checkpoint
