@@ -3,7 +3,7 @@
   python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
 
 trains and evaluates. `--mode=evaluate` evaluates again; `--mode=predict --workdir=runs/tiny
---input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas, `--given_masks` masks of them;
+--input=PICTURE_OR_FOLDER --output=OUT` ranks new panoramas, `--rank_masks` masks of them;
 `--mode=weak_labels --input=FOLDER --output=OUT` does so untrained; `--mode=benchmark` times.
 """
 
@@ -23,8 +23,8 @@ from foir360_jax.saliency.build import NAMES as SALIENCY_NAMES
 _MODES = ("train", "evaluate", "predict", "weak_labels", "benchmark")
 _OF_MODES = {  # flags that say nothing to the other modes
   **dict.fromkeys(("input", "output", "overwrite"), ("predict", "weak_labels")),
-  **dict.fromkeys(("given_masks", "skip_done"), ("predict",)),
-  **dict.fromkeys(("confidence_threshold", "stop_margin", "turns"), ("predict",)),
+  **dict.fromkeys(("rank_masks", "skip_done"), ("predict",)),
+  **dict.fromkeys(("confidence_threshold", "stop_margin", "yaw_augmentation"), ("predict",)),
   "saliency": ("weak_labels",),
 }
 _NEEDED = {"predict": ("workdir", "input", "output"), "weak_labels": ("input", "output")}
@@ -40,7 +40,7 @@ _SKIP_DONE = flags.DEFINE_bool(
   "skip_done", False, "predict: leave out panoramas that have results, whatever run made them."
 )
 _GIVEN_MASKS = flags.DEFINE_bool(
-  "given_masks", False, "predict: rank the masks that the folder of --input brings."
+  "rank_masks", False, "predict: rank the masks that the folder of --input brings."
 )
 _LIMITS = {
   "confidence_threshold": flags.DEFINE_float(
@@ -51,8 +51,8 @@ _LIMITS = {
     upper_bound=1,
   ),
   "stop_margin": flags.DEFINE_float("stop_margin", None, "predict: -100 for no stop."),
-  "turns": flags.DEFINE_integer(
-    "turns", None, "predict: the mean over this number of turned copies.", lower_bound=1
+  "yaw_augmentation": flags.DEFINE_integer(
+    "yaw_augmentation", None, "predict: the mean over this number of turned copies.", lower_bound=1
   ),
 }
 _SALIENCY = flags.DEFINE_enum(
@@ -79,7 +79,7 @@ def main(argv):
   if _GIVEN_MASKS.value:
     for name in ("confidence_threshold", "stop_margin"):
       if flags.FLAGS[name].present:
-        raise app.UsageError(f"--{name} says nothing to --given_masks, all of which are ranked")
+        raise app.UsageError(f"--{name} says nothing to --rank_masks, all of which are ranked")
   if _OVERWRITE.value and _SKIP_DONE.value:
     raise app.UsageError("--overwrite and --skip_done contradict each other; leave one out")
   try:
@@ -105,7 +105,7 @@ def _run() -> int:
       _CONFIG.value,
       _WORKDIR.value,
       *folders,
-      given_masks=_GIVEN_MASKS.value,
+      rank_masks=_GIVEN_MASKS.value,
       overwrite=overwrite,
       skip_done=_SKIP_DONE.value,
       limits={name: flag.value for name, flag in _LIMITS.items()},

@@ -22,8 +22,8 @@ out="runs/picking_in_turn/$steps"
 recurrent=() parallel=()
 for ((seed = 0; seed < seeds; seed++)); do
   recurrent+=("$out/recurrent/$seed") parallel+=("$out/parallel/$seed")
-  run=(--config=configs/given_masks.py --config.model.told_categories=true --config.seed="$seed" --config.train.steps="$steps")
-  .venv/bin/python -m foir360_jax.main "${run[@]}" --workdir="$out/recurrent/$seed" --config.loss.rank_true=0
+  run=(--config=configs/rank_masks.py --config.model.condition_on_categories=true --config.seed="$seed" --config.train.steps="$steps")
+  .venv/bin/python -m foir360_jax.main "${run[@]}" --workdir="$out/recurrent/$seed" --config.loss.rank_ground_truth=0
   .venv/bin/python -m foir360_jax.main "${run[@]}" --workdir="$out/parallel/$seed" --config.loss.recurrent=0
 done
 .venv/bin/python -m foir360_jax.evaluation.compare_runs --a "${recurrent[@]}" --b "${parallel[@]}" --out="$out/comparison.json"

@@ -78,7 +78,7 @@ def _tiny_config():
   config.model.num_queries = 8
   config.model.decoder_layers = 1
   config.evaluate.batch_size = 2
-  config.evaluate.score_thresholds = (0.05, 0.3)
+  config.evaluate.confidence_thresholds = (0.05, 0.3)
   config.evaluate.sheet_images = 2
   return config
 

@@ -33,7 +33,7 @@ class Runs:
     folder.mkdir(parents=True, exist_ok=True)
     value = self.scores[folder.parent.name] + 0.01 * int(folder.name)
     given = {key: {"mean": value} for key in ablate.KEYS.values()}
-    (folder / "metrics.json").write_text(json.dumps({"given_masks": given}))
+    (folder / "metrics.json").write_text(json.dumps({"ground_truth_masks": given}))
     (folder / "metrics.jsonl").write_text('{"step": 50}\n{"step": 70}\n')
     return 0
 

@@ -80,10 +80,10 @@ def test_there_is_a_configuration():
     ("model.mask_channels", 16, "config.model.mask_channels must be above 16 .*, not 16"),
     ("model.drop_path", 0.1, "config.model.drop_path is of panoswin_tiny: leave it 0"),
     ("optimizer.layer_decay", 0.0, "config.optimizer.layer_decay must be in .0, 1., not 0.0"),
-    ("evaluate.turns", 0, "config.evaluate.turns must be at least 1, not 0"),
+    ("evaluate.yaw_augmentation", 0, "config.evaluate.yaw_augmentation must be at least 1, not 0"),
     ("loss.points", -1, "config.loss.points must be 0 .all cells. or more, not -1"),
-    ("loss.own_picks", 1.5, "config.loss.own_picks must be in .0, 1., not 1.5"),
-    ("loss.told_share", 0.0, "config.loss.told_share must be in .0, 1., not 0.0"),
+    ("loss.scheduled_sampling", 1.5, "config.loss.scheduled_sampling must be in .0, 1., not 1.5"),
+    ("loss.conditioning_rate", 0.0, "config.loss.conditioning_rate must be in .0, 1., not 0.0"),
     ("model.compute_dtype", "float16", "config.model.compute_dtype must be .*not 'float16'"),
     ("model.drop_path", 1.0, "config.model.drop_path must be in .0, 1., not 1.0"),
     ("data.height", 32, "config.data.height must be .*at least 48"),
@@ -104,8 +104,16 @@ def test_there_is_a_configuration():
     ("model.num_queries", 39, "config.model.num_queries .*config.data.max_objects"),
     ("model.widths", (8, 16, 32), "config.model.widths and .blocks need a value for each"),
     ("model.feature_channels", 50, "config.model.feature_channels must be divisible by the 4"),
-    ("evaluate.score_thresholds", (), "config.evaluate.score_thresholds must be one or more"),
-    ("evaluate.score_thresholds", (0.5, 1.0), "config.evaluate.score_thresholds .*in .0, 1."),
+    (
+      "evaluate.confidence_thresholds",
+      (),
+      "config.evaluate.confidence_thresholds must be one or more",
+    ),
+    (
+      "evaluate.confidence_thresholds",
+      (0.5, 1.0),
+      "config.evaluate.confidence_thresholds .*in .0, 1.",
+    ),
   ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(field, value, message):

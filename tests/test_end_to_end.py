@@ -12,16 +12,16 @@ from foir360_jax.cli import run
 from foir360_jax.files import save_image
 from foir360_jax.inference import Ranker
 from foir360_jax.inference.decision import Decision
-from foir360_jax.objective.build import _TERMS_OF_FINDING
+from foir360_jax.objective.build import _DETECTION_TERMS
 from foir360_jax.scenes import read_rank_file
 from foir360_jax.train import run as train_run
 from foir360_jax.train.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.slow
 STEPS = 4
-FINDING = [f"loss.{term}" for term in _TERMS_OF_FINDING]
+FINDING = [f"loss.{term}" for term in _DETECTION_TERMS]
 TINY, FOLDERS = ["--config=configs/tiny.py", "--workdir=x"], ["--input=x", "--output=y"]
-PREDICTING = dict(given_masks=False, overwrite=False, skip_done=False, limits={})
+PREDICTING = dict(rank_masks=False, overwrite=False, skip_done=False, limits={})
 
 
 def read_strictly(path):
@@ -77,9 +77,9 @@ def test_a_run_leaves_checkpoints_logs_and_a_report(trained, settings):
   assert saved["train"]["steps"] == STEPS and len(saved["category_names"]) == 12
   report = read_strictly(workdir / "metrics.json")
   assert report["images"] == 4 and report["split"] == "test"
-  assert report["given_masks"]["model"]["images_used"] == 4
-  assert report["given_masks"]["ceiling"]["mean"] > 0.5
-  assert report["confidence_threshold"] in settings().evaluate.score_thresholds
+  assert report["ground_truth_masks"]["model"]["images_used"] == 4
+  assert report["ground_truth_masks"]["ceiling"]["mean"] > 0.5
+  assert report["confidence_threshold"] in settings().evaluate.confidence_thresholds
   assert (workdir / "evaluation.png").stat().st_size > 10_000
 
 
@@ -96,7 +96,10 @@ def test_evaluating_again_gives_the_same_report(trained, settings, capsys):
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({"model.told_categories": True}, "config.model.told_categories is True, but .* with False"),
+    (
+      {"model.condition_on_categories": True},
+      "config.model.condition_on_categories is True, but .* with False",
+    ),
     ({"model.num_queries": 11}, "config.model.num_queries is 11, but .*config.json says"),
     ({"data.height": 96}, "config.data.height is 96, but .* was trained with 48; give the run's"),
     (dict.fromkeys(FINDING, 0.0), "differ in whether the model learnt to find objects"),
@@ -119,8 +122,8 @@ def test_another_model_than_was_trained_is_neither_evaluated_nor_used(
 
 def test_another_model_does_not_go_on_with_a_run(trained, settings):
   config = settings(STEPS + 1)
-  config.model.told_categories = True
-  with pytest.raises(ValueError, match="config.model.told_categories is True, but"):
+  config.model.condition_on_categories = True
+  with pytest.raises(ValueError, match="config.model.condition_on_categories is True, but"):
     run.train_and_evaluate(config, str(trained[0]))
 
 
@@ -149,7 +152,7 @@ def test_a_split_that_is_not_there_is_told_before_the_training(settings, tmp_pat
   assert not (tmp_path / "run").exists()
 
 
-def test_limits_that_nobody_chose_are_told_and_may_be_given(
+def test_default_thresholds_are_reported_and_may_be_set(
   trained, settings, panoramas, tmp_path, capsys
 ):
   workdir = tmp_path / "run"
@@ -160,7 +163,7 @@ def test_limits_that_nobody_chose_are_told_and_may_be_given(
   (workdir / f"checkpoints/{STEPS}/decision.json").unlink()
   run.predict(None, *given, str(tmp_path / "default"), **PREDICTING)
   assert "never evaluated: what is an object is decided by default" in capsys.readouterr().out
-  limits = PREDICTING | {"limits": {"confidence_threshold": 0.9999, "turns": 1}}
+  limits = PREDICTING | {"limits": {"confidence_threshold": 0.9999, "yaw_augmentation": 1}}
   run.predict(None, *given, str(tmp_path / "none"), **limits)
   assert len(read_rank_file(tmp_path / "none/ranks/good.json").ranks) == 0
 
@@ -243,7 +246,7 @@ def test_a_run_from_before_a_field_existed_still_loads(trained, tmp_path):
   old = tmp_path / "old"
   shutil.copytree(workdir, old)
   config = read_strictly(old / "config.json")
-  for name in ("told_categories", "remat", "drop_path"):
+  for name in ("condition_on_categories", "remat", "drop_path"):
     del config["model"][name]
   (old / "config.json").write_text(json.dumps(config))
   assert Ranker.load(old).height == 48
@@ -329,12 +332,15 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
       [*TINY, "--mode=evaluate", "--output=x"],
       "--output is for --mode=predict and weak_labels",
     ),
-    ([*FOLDERS, "--mode=weak_labels", "--turns=2"], "--turns is for --mode=predict; leave it out"),
-    (["--mode=predict", "--confidence_threshold=2"], "confidence_threshold=2"),
-    (["--mode=predict", "--turns=0"], "turns=0"),
     (
-      [*TINY, *FOLDERS, "--mode=predict", "--given_masks", "--stop_margin=0"],
-      "--stop_margin says nothing to --given_masks",
+      [*FOLDERS, "--mode=weak_labels", "--yaw_augmentation=2"],
+      "--yaw_augmentation is for --mode=predict; leave it out",
+    ),
+    (["--mode=predict", "--confidence_threshold=2"], "confidence_threshold=2"),
+    (["--mode=predict", "--yaw_augmentation=0"], "yaw_augmentation=0"),
+    (
+      [*TINY, *FOLDERS, "--mode=predict", "--rank_masks", "--stop_margin=0"],
+      "--stop_margin says nothing to --rank_masks",
     ),
     ([*TINY, *FOLDERS, "--mode=predict", "--skip_done", "--overwrite"], "contradict each other"),
     (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),

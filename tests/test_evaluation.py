@@ -15,8 +15,13 @@ from foir360_jax.data import open_source
 from foir360_jax.data.transforms import resample
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, with_linear
 from foir360_jax.evaluation.evaluate import CRITERIA, evaluate
-from foir360_jax.evaluation.infer import GivenMasks, OwnMasks, TrueMasks, true_masks
-from foir360_jax.evaluation.measures import Measures, measure_masks
+from foir360_jax.evaluation.infer import (
+  GroundTruthMeasures,
+  GroundTruthScores,
+  PredictedMasks,
+  true_masks,
+)
+from foir360_jax.evaluation.measures import MaskMeasures, measure_masks
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.evaluation.run import _numbers
@@ -77,16 +82,16 @@ def run_oracle(monkeypatch):
   def pass_through(batch):
     area = np.pad(batch["log_area"], ((0, 0), (0, 2)), constant_values=-7)
     none, none_given = np.zeros(area.shape), np.zeros(batch["log_area"].shape)
-    own = OwnMasks(
+    own = PredictedMasks(
       batch["iou"],
       batch["confidence"],
       batch["importance"],
       batch["stop_margin"],
-      Measures(area, none, none),
+      MaskMeasures(area, none, none),
     )
-    given = GivenMasks(batch["given"], batch["given"])
-    measures = Measures(batch["log_area"], batch["horizon"], none_given)
-    return given, own, TrueMasks(measures, batch["on_seam"])
+    given = GroundTruthScores(batch["given"], batch["given"])
+    measures = MaskMeasures(batch["log_area"], batch["horizon"], none_given)
+    return given, own, GroundTruthMeasures(measures, batch["on_seam"])
 
   monkeypatch.setattr(evaluate_module, "_compile", lambda *_: pass_through)
   return lambda validation, test, **more: evaluate(None, validation, test, **OPTIONS, **more)
@@ -94,7 +99,7 @@ def run_oracle(monkeypatch):
 
 def test_a_ranker_equal_to_the_truth_reaches_the_ceiling(examples, run_oracle):
   report, results = run_oracle([batch_of(examples)], [batch_of(examples)])
-  given = report["given_masks"]
+  given = report["ground_truth_masks"]
   assert given["model"] == given["ceiling"] == given["rank_head_alone"]
   assert given["gap_closed"] == 1
   assert given["area"]["mean"] < given["ceiling"]["mean"] < 1
@@ -106,23 +111,23 @@ def test_a_ranker_by_area_closes_nothing_of_the_gap_and_a_worse_one_less(example
   for example in examples:
     example["given"] = example["log_area"]
   report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
-  assert report["given_masks"]["gap_closed"] == 0
+  assert report["ground_truth_masks"]["gap_closed"] == 0
   for example in examples:
     example["given"] = -example["true_importance"]
   report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
-  assert report["given_masks"]["gap_closed"] < -1
+  assert report["ground_truth_masks"]["gap_closed"] < -1
 
 
 def test_perfect_masks_in_the_perfect_order_score_one(examples, run_oracle):
   report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
-  own = report["own_masks"]
+  own = report["predicted_masks"]
   assert own["model"]["mean"] == 1 and own["recall"] == 1
-  assert own["ceiling"]["mean"] == report["given_masks"]["ceiling"]["mean"]
+  assert own["ceiling"]["mean"] == report["ground_truth_masks"]["ceiling"]["mean"]
   assert own["objects_per_image"] == own["predictions_per_image"] == 5
   for example in examples:
     example["importance"] = -example["importance"]
   report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
-  assert report["own_masks"]["model"]["mean"] == pytest.approx(-1)
+  assert report["predicted_masks"]["model"]["mean"] == pytest.approx(-1)
 
 
 def test_missed_objects_lower_recall_and_score(examples, run_oracle):
@@ -130,8 +135,8 @@ def test_missed_objects_lower_recall_and_score(examples, run_oracle):
     example["confidence"][np.argmax(np.where(example["where"], example["relevance"], -9))] = 0
   report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
   expected = np.mean([1 - 1 / example["where"].sum() for example in examples])
-  assert report["own_masks"]["recall"] == pytest.approx(expected)
-  assert report["own_masks"]["model"]["mean"] < 0.7
+  assert report["predicted_masks"]["recall"] == pytest.approx(expected)
+  assert report["predicted_masks"]["model"]["mean"] < 0.7
 
 
 def test_recall_is_told_by_place(examples, run_oracle):
@@ -139,7 +144,7 @@ def test_recall_is_told_by_place(examples, run_oracle):
     example["horizon"] = -np.deg2rad([0, 10, 40, 59, 61, 90])
     example["confidence"][[1, 5]] = 0
   report, _ = run_oracle([batch_of(examples)], [batch_of(examples)])
-  places = report["own_masks"]["recall_by_place"]
+  places = report["predicted_masks"]["recall_by_place"]
   assert {name: (place["recall"], place["objects"]) for name, place in places.items()} == {
     "within_30_deg": (0.5, 12),
     "from_30_to_60_deg": (1.0, 11),
@@ -178,7 +183,7 @@ def test_the_threshold_is_chosen_on_validation_and_not_on_test(examples, run_ora
   curves = report["validation_by_stop_margin_and_threshold"]["sa_sor"]
   curve = {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
   assert curves == {"-100": curve, "0": curve}
-  assert report["own_masks"]["model"]["mean"] == pytest.approx(-1)
+  assert report["predicted_masks"]["model"]["mean"] == pytest.approx(-1)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +203,8 @@ def test_the_decision_is_for_the_best_order_or_for_finding_all(
   curves = report["validation_by_stop_margin_and_threshold"]
   assert curves["f1"]["0"] == {"0.05": 1, "0.3": pytest.approx(10 / 11)}
   assert curves["sa_sor"]["0"] == {"0.05": pytest.approx(-1), "0.3": pytest.approx(1)}
-  assert report["own_masks"]["f1"] == pytest.approx(f1)
-  assert report["own_masks"]["model"]["mean"] == pytest.approx(sa_sor)
+  assert report["predicted_masks"]["f1"] == pytest.approx(f1)
+  assert report["predicted_masks"]["model"]["mean"] == pytest.approx(sa_sor)
   assert [result.scores["f1"].value for result in results] == pytest.approx([f1] * 3)
   assert f"chosen on validation by {dict(sa_sor='SA-SOR', f1='F1')[choose_by]})" in table(
     report | {"validation_split": "validation"}
@@ -227,9 +232,9 @@ def test_a_stop_before_false_objects_is_chosen_with_the_threshold(examples, run_
     example["iou"][3, 3] = 0.55
   report, _ = run_oracle([batch_of(validation)], [batch_of(examples)])
   assert report["stop_margin"] == 0.0
-  assert report["own_masks"]["model"]["mean"] == 1  # without it the order is the true one
+  assert report["predicted_masks"]["model"]["mean"] == 1  # without it the order is the true one
   counts = [example["where"].sum() for example in examples]
-  assert report["own_masks"]["predictions_per_image"] == pytest.approx(np.mean(counts))
+  assert report["predicted_masks"]["predictions_per_image"] == pytest.approx(np.mean(counts))
 
 
 def test_of_all_pairs_the_best_is_chosen_and_nothing_where_nothing_counts():
@@ -245,7 +250,7 @@ def test_pictures_of_one_object_or_none_are_skipped_and_counted(run_oracle):
   examples = [draw_example(rng, count) for count in (6, 1, 0, 4)]
   report, results = run_oracle([batch_of(examples)], [batch_of(examples)])
   assert [len(result.relevance) for result in results] == [6, 1, 0, 4]
-  for part in ("given_masks", "own_masks"):
+  for part in ("ground_truth_masks", "predicted_masks"):
     for name in ("model", "area", "horizon", "ceiling"):
       counts = report[part][name]
       assert (counts["images_used"], counts["images_skipped"]) == (2, 2), (part, name)
@@ -272,10 +277,10 @@ def test_a_split_in_which_nothing_counts_still_gives_a_report(
   source = open_source("synthetic360/tests", str(prepared), "test")
   write_report(report, results, tmp_path, ranker=tiny_ranker, source=source, sheet_images=2)
   rows = [json.loads(line) for line in (tmp_path / "per_image.jsonl").read_text().splitlines()]
-  assert [row["given_masks/model"] for row in rows] == [None, None]
+  assert [row["ground_truth_masks/model"] for row in rows] == [None, None]
   written = read_strictly(tmp_path / "metrics.json")
-  assert written["given_masks"]["model"]["mean"] is None
-  assert written["given_masks"]["gap_closed"] is None
+  assert written["ground_truth_masks"]["model"]["mean"] is None
+  assert written["ground_truth_masks"]["gap_closed"] is None
 
 
 def read_strictly(path):
@@ -303,10 +308,10 @@ def real(tiny_model, draw_batch):
 def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_masks(real):
   report, results, batches = real
   assert report["images"] == 5
-  assert report["given_masks"]["model"]["images_used"] == 3
-  assert report["given_masks"]["model"]["images_skipped"] == 2
-  assert -1 <= report["own_masks"]["model"]["mean"] <= 1
-  assert 0 < report["own_masks"]["predictions_per_image"] <= 8
+  assert report["ground_truth_masks"]["model"]["images_used"] == 3
+  assert report["ground_truth_masks"]["model"]["images_skipped"] == 2
+  assert -1 <= report["predicted_masks"]["model"]["mean"] <= 1
+  assert 0 < report["predicted_masks"]["predictions_per_image"] <= 8
   examples = [(batch, row) for batch in batches for row in np.flatnonzero(batch["example_where"])]
   for (batch, row), result in zip(examples, results, strict=True):
     real_objects = batch["where"][row]
@@ -505,7 +510,7 @@ def test_a_folder_that_is_no_run_is_refused_by_the_ranker(tmp_path, tiny_config)
     Ranker.load(tmp_path)
 
 
-def test_given_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_batch):
+def test_provided_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_batch):
   batch = draw_batch(np.random.default_rng(12), (5,))
   panorama = cv2.resize(batch["image"][0], (192, 96), interpolation=cv2.INTER_NEAREST)
   masks = unpack_masks(batch["masks"][0], 96)[:5].repeat(2, axis=1).repeat(2, axis=2)
@@ -528,7 +533,7 @@ def test_given_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_
   assert len(ranker.rank_masks(panorama, many)) == 20
 
 
-def test_given_masks_come_to_the_model_as_in_training(tiny_model):
+def test_provided_masks_come_to_the_model_as_in_training(tiny_model):
   """From a picture of another size: the same pixels as the input pipeline makes, tiny ones too."""
   rng = np.random.default_rng()
   masks = np.zeros((4, 110, 220), bool)
@@ -560,12 +565,12 @@ def test_given_masks_come_to_the_model_as_in_training(tiny_model):
     (np.zeros((1, 48, 96), bool), "no pixel"),
   ],
 )
-def test_given_masks_that_do_not_fit_are_refused(tiny_ranker, masks, message):
+def test_provided_masks_that_do_not_fit_are_refused(tiny_ranker, masks, message):
   with pytest.raises(ValueError, match=message):
     tiny_ranker.rank_masks(np.zeros((48, 96, 3), np.uint8), masks)
 
 
-def test_categories_are_told_by_the_numbers_that_the_model_knows(draw_batch):
+def test_categories_are_renumbered_to_those_of_the_model(draw_batch):
   batch = draw_batch(np.random.default_rng(17), (3, 2))
   batch["category"][:] = [[0, 1, 2, -1, -1, -1], [2, 0, -1, -1, -1, -1]]
   batches = evaluate_module._renumbered([batch], [5, -1, 3])
@@ -576,7 +581,7 @@ def test_categories_are_told_by_the_numbers_that_the_model_knows(draw_batch):
   assert next(iter(evaluate_module._renumbered([batch], None))) is batch
 
 
-def test_names_of_given_masks_are_told_to_the_model_by_number(tiny_model, draw_batch):
+def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_model, draw_batch):
   batch = draw_batch(np.random.default_rng(13), (3,))
   masks = unpack_masks(batch["masks"][0], 96)[:3]
   ranker = Ranker(tiny_model, height=48, category_names=("disc", "box"))
@@ -593,20 +598,20 @@ def test_names_of_given_masks_are_told_to_the_model_by_number(tiny_model, draw_b
   assert told == [[1, -1, -1, -1], [-1, -1, -1, -1]]
   assert sorted(ranked.categories) == ["", "box", "cat"]  # the names stay
   assert ranker.unknown_names(["box", "", "cat"]) == set()  # this one goes by looks anyway
-  ranker._is_told = True
+  ranker._is_conditioned = True
   assert ranker.unknown_names(["box", "", "cat"]) == {"cat"}
 
 
-def test_a_model_that_ranks_given_masks_alone_is_asked_for_nothing_else(
+def test_a_model_that_ranks_provided_masks_alone_is_asked_for_nothing_else(
   examples, run_oracle, tiny_model, prepared, tmp_path, monkeypatch
 ):
-  report, results = run_oracle([batch_of(examples)], [batch_of(examples)], finds=False)
-  assert "own_masks" not in report and "confidence_threshold" not in report
-  assert report["given_masks"]["model"]["mean"] > 0.5
-  assert all(key.startswith("given_masks/") for result in results for key in result.scores)
+  report, results = run_oracle([batch_of(examples)], [batch_of(examples)], detects=False)
+  assert "predicted_masks" not in report and "confidence_threshold" not in report
+  assert report["ground_truth_masks"]["model"]["mean"] > 0.5
+  assert all(key.startswith("ground_truth_masks/") for result in results for key in result.scores)
   assert "the model finds no objects itself" in table(report)
   source = open_source("synthetic360/tests", str(prepared), "test")
-  ranker = Ranker(tiny_model, height=48, category_names=source.category_names, finds=False)
+  ranker = Ranker(tiny_model, height=48, category_names=source.category_names, detects=False)
   with pytest.raises(ValueError, match="learnt to rank given masks alone: use rank_masks"):
     ranker(np.zeros((48, 96, 3), np.uint8))
   told, rank_masks = [], ranker.rank_masks

@@ -13,9 +13,9 @@ REPORT = {
   "split": "test",
   "validation_split": "validation",
   "height": 64,
-  "turns": 1,
+  "yaw_augmentation": 1,
   "chosen_by": "sa_sor",
-  "own_masks": {"iou_threshold": 0.5},
+  "predicted_masks": {"iou_threshold": 0.5},
 }
 
 
@@ -23,8 +23,8 @@ def write_run(folder, model, baselines, **changes):
   """An evaluated run: `model` [pictures], None where the metric leaves one out."""
   folder.mkdir(parents=True)
   rows = [
-    {"index": index, "given_masks/model": score, "own_masks/model": 0.5, "recall": 1.0}
-    | {f"given_masks/{name}": float(values[index]) for name, values in baselines.items()}
+    {"index": index, "ground_truth_masks/model": score, "predicted_masks/model": 0.5, "recall": 1.0}
+    | {f"ground_truth_masks/{name}": float(values[index]) for name, values in baselines.items()}
     for index, score in enumerate(model)
   ]
   report = REPORT | {"images": len(rows)} | changes
@@ -114,8 +114,8 @@ def test_one_run_each_has_no_deviation(drawn, tmp_path, capsys):
     ({"split": "test[:50%]"}, "split: 'test"),
     ({"validation_split": "train"}, "validation_split: 'train'"),
     ({"height": 128}, "height: 128, not 64"),
-    ({"turns": 2}, "turns: 2, not 1"),
-    ({"own_masks": {"iou_threshold": 0.7}}, "iou_threshold: 0.7, not 0.5"),
+    ({"yaw_augmentation": 2}, "yaw_augmentation: 2, not 1"),
+    ({"predicted_masks": {"iou_threshold": 0.7}}, "iou_threshold: 0.7, not 0.5"),
   ],
 )
 def test_runs_evaluated_on_other_data_are_refused(tmp_path, capsys, changes, reason):
@@ -127,18 +127,18 @@ def test_runs_evaluated_on_other_data_are_refused(tmp_path, capsys, changes, rea
   assert reason in error and error.count("\n") == 1 and str(b) in error
 
 
-def test_limits_chosen_otherwise_matter_to_own_masks_alone(tmp_path):
+def test_thresholds_chosen_otherwise_matter_to_predicted_masks_alone(tmp_path):
   a = write_run(tmp_path / "a", [0.1, 0.2, 0.3, 0.4], {})
   b = write_run(tmp_path / "b", [0.1, 0.2, 0.3, 0.4], {}, chosen_by="f1")
   with pytest.raises(ValueError, match="chosen_by: 'f1', not 'sa_sor' as there"):
-    compare([a], [b], key="own_masks/model")
+    compare([a], [b], key="predicted_masks/model")
   assert compare([a], [b])["gap"]["mean"] == 0
 
 
 def test_other_pictures_of_the_same_name_are_refused(tmp_path):
   a = write_run(tmp_path / "a", [0.1, 0.2, 0.3, 0.4], {"area": np.linspace(0, 1, 4)})
   b = write_run(tmp_path / "b", [0.1, 0.2, 0.3, 0.4], {"area": np.linspace(0, 0.9, 4)})
-  with pytest.raises(ValueError, match="given_masks/area differs"):
+  with pytest.raises(ValueError, match="ground_truth_masks/area differs"):
     compare([a], [b])
   c = write_run(tmp_path / "c", [0.1, 0.2, 0.3], {"area": np.linspace(0, 1, 3)})
   with pytest.raises(ValueError, match="images: 3, not 4"):
@@ -151,8 +151,10 @@ def test_runs_that_cannot_be_used_are_named_with_the_cure(tmp_path):
   b = write_run(tmp_path / "b", [0.1, 0.2, 0.3, 0.4], baselines)
   with pytest.raises(ValueError, match="a: is named twice"):
     compare([a], [b, tmp_path / "b/../a"])
-  with pytest.raises(ValueError, match="no score 'given_masks/luck'; it has given_masks/model"):
-    compare([a], [b], key="given_masks/luck")
+  with pytest.raises(
+    ValueError, match="no score 'ground_truth_masks/luck'; it has ground_truth_masks/model"
+  ):
+    compare([a], [b], key="ground_truth_masks/luck")
   lines = (b / "per_image.jsonl").read_text().splitlines()
   (b / "per_image.jsonl").write_text("\n".join(lines[:-1]))
   with pytest.raises(ValueError, match="b: metrics.json and per_image.jsonl differ"):

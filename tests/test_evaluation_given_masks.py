@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from foir360_jax.inference.predict import rank_given_masks
+from foir360_jax.inference.predict import rank_folder_masks
 from foir360_jax.scenes import RankedObjects, read_rank_file
 
 
@@ -43,7 +43,7 @@ def scenes(tmp_path):
 
 def test_every_scene_gets_the_ranks_of_its_masks_and_bad_ones_a_line(scenes, tmp_path):
   lines, output = [], tmp_path / "out"
-  failed = rank_given_masks(ByArea(), scenes, output, say=lines.append)
+  failed = rank_folder_masks(ByArea(), scenes, output, say=lines.append)
   skipped = [line for line in lines if line.startswith("skipped ")]
   assert failed == len(skipped) == 2 and len(lines) == 4
   assert any("flat" in line for line in skipped) and any("odd" in line for line in skipped)
@@ -65,7 +65,9 @@ def test_masks_are_stretched_with_their_panorama(tmp_path, width):
     picture[10:20, -9:] = 5
     cv2.imwrite(str(tmp_path / "in" / name / "a.png"), picture)
   lines = []
-  assert rank_given_masks(ByArea(), tmp_path / "in", tmp_path / "out", say=lines.append) == 0, lines
+  assert rank_folder_masks(ByArea(), tmp_path / "in", tmp_path / "out", say=lines.append) == 0, (
+    lines
+  )
   (mask,) = read_rank_file(tmp_path / "out/ranks/a.json").masks
   assert mask.shape == (32, 64) and mask[10:20, -8:].all() and not mask[:, :-10].any()
 
@@ -78,24 +80,24 @@ def test_a_panorama_that_the_device_has_no_memory_for_is_left_out(scenes, tmp_pa
       return super().rank_masks(panorama, masks, **names)
 
   lines = []
-  assert rank_given_masks(Full(), scenes, tmp_path / "out", say=lines.append) == 4 - 1
+  assert rank_folder_masks(Full(), scenes, tmp_path / "out", say=lines.append) == 4 - 1
   assert any(line.endswith("b: the device has too little memory for it") for line in lines)
   assert (tmp_path / "out/ranks/a.json").is_file()
 
 
 def test_what_is_done_is_left_out_when_asked(scenes, tmp_path):
   output, lines = tmp_path / "out", []
-  rank_given_masks(ByArea(), scenes, output, say=lines.append)
+  rank_folder_masks(ByArea(), scenes, output, say=lines.append)
   (output / "overlays/b.png").unlink()  # stopped between the two files
   lines.clear()
-  assert rank_given_masks(ByArea(), scenes, output, skip_done=True, say=lines.append) == 2
+  assert rank_folder_masks(ByArea(), scenes, output, skip_done=True, say=lines.append) == 2
   assert lines[0] == f"1 of 4 are done already in {output}" and len(lines) == 4
   assert (output / "overlays/b.png").is_file()
 
 
-def test_categories_that_say_nothing_to_the_model_are_told_at_the_end(scenes, tmp_path):
+def test_categories_that_the_model_does_not_know_are_listed_at_the_end(scenes, tmp_path):
   lines = []
-  rank_given_masks(ByArea({"sofa", "cat"}), scenes, tmp_path / "out", say=lines.append)
+  rank_folder_masks(ByArea({"sofa", "cat"}), scenes, tmp_path / "out", say=lines.append)
   assert len(lines) == 5
   assert lines[-1] == (
     "the model does not know cat, sofa and ranked these by their looks; it knows box, disc"
@@ -104,19 +106,19 @@ def test_categories_that_say_nothing_to_the_model_are_told_at_the_end(scenes, tm
 
 def test_results_are_only_replaced_when_asked(scenes, tmp_path):
   output = tmp_path / "out"
-  rank_given_masks(ByArea(), scenes, output, say=lambda line: None)
+  rank_folder_masks(ByArea(), scenes, output, say=lambda line: None)
   with pytest.raises(ValueError, match="a.json exists .4 such files.; give .*--overwrite"):
-    rank_given_masks(ByArea(), scenes, output)
-  assert rank_given_masks(ByArea(), scenes, output, overwrite=True, say=lambda line: None) == 2
+    rank_folder_masks(ByArea(), scenes, output)
+  assert rank_folder_masks(ByArea(), scenes, output, overwrite=True, say=lambda line: None) == 2
 
 
 def test_the_folder_of_the_panoramas_is_no_place_for_results(scenes):
   with pytest.raises(ValueError, match="is the folder of the panoramas; give another --output"):
-    rank_given_masks(ByArea(), scenes, scenes)
+    rank_folder_masks(ByArea(), scenes, scenes)
 
 
 def test_the_flag_is_for_prediction_alone(run_command):
-  flags = ("--given_masks", "--config=configs/tiny.py", "--workdir=runs/none")
+  flags = ("--rank_masks", "--config=configs/tiny.py", "--workdir=runs/none")
   result = run_command("-m", "foir360_jax.main", *flags)
   assert result.returncode != 0
-  assert "--given_masks is for --mode=predict" in result.stdout + result.stderr
+  assert "--rank_masks is for --mode=predict" in result.stdout + result.stderr

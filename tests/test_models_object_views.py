@@ -32,7 +32,7 @@ def test_a_view_shows_what_lies_around_its_object_north_up(lat_deg):
   image = (pixel_directions(256) + 1)[None] / 2  # the colour of a pixel is its direction
   masks = (np.asarray(flat_directions(256)) @ middle > np.cos(radius))[None, None]
   given = (image, masks, middle[None, None], np.full((1, 1), radius))
-  view = tangent_views(*(x.astype(np.float32) for x in given), surround=True)
+  view = tangent_views(*(x.astype(np.float32) for x in given), context=True)
   expected = gnomonic_directions(lon, lat, radius)
   assert view.shape == (1, 1, VIEW_SIZE, VIEW_SIZE, 4)
   np.testing.assert_allclose(view[0, 0, ..., :3], expected, atol=0.02)
@@ -41,7 +41,7 @@ def test_a_view_shows_what_lies_around_its_object_north_up(lat_deg):
   np.testing.assert_array_equal(
     np.asarray(view[0, 0, ..., 3] > 0)[sure], (cosine > np.cos(radius))[sure]
   )
-  alone = tangent_views(*(x.astype(np.float32) for x in given), surround=False)
+  alone = tangent_views(*(x.astype(np.float32) for x in given), context=False)
   assert (np.asarray(alone[0, 0, ..., :3])[sure & (cosine < np.cos(radius))] == 0).all()
 
 
@@ -51,7 +51,7 @@ def test_the_view_of_an_object_on_a_pole_shows_its_outline(pole):
   masks = (pole * directions[:, 2] > np.cos(0.3)).astype(np.float32)[None, None]
   image = np.zeros((1, 48, 96, 3), np.float32)
   direction, radius = np.array([[[1e-8, 0, pole]]], np.float32), np.full((1, 1), 0.3, np.float32)
-  view = np.asarray(tangent_views(image, masks, direction, radius, surround=True))[0, 0]
+  view = np.asarray(tangent_views(image, masks, direction, radius, context=True))[0, 0]
   radii = np.linspace(-1.6, 1.6, VIEW_SIZE)
   expected = np.hypot(radii, radii[:, None])
   np.testing.assert_array_equal(view[..., 3][expected < 0.9] > 0, True)

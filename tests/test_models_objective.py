@@ -73,12 +73,12 @@ def test_every_weight_names_a_term_and_every_term_counts_something(terms):
   assert set(WEIGHTS) < set(terms)
   for name, (total, count) in terms.items():
     assert np.isfinite(total) and total >= 0, name
-    assert count > 0 or name == "rank_found", name  # it need not have found anything yet
+    assert count > 0 or name == "rank_predicted", name  # it need not have found anything yet
   num_objects = sum(COUNTS)
   assert terms["heat"][1] == terms["recall"][1] == num_objects
   assert terms["object"][1] == num_objects
   assert terms["mask_dice"][1] == terms["category"][1] == 2 * num_objects
-  assert terms["rank_true"][1] == len(COUNTS) and terms["recurrent"][1] == 2 * len(COUNTS)
+  assert terms["rank_ground_truth"][1] == len(COUNTS) and terms["recurrent"][1] == 2 * len(COUNTS)
 
 
 def test_garbage_in_the_padding_changes_no_term(terms_of, batch, terms):
@@ -174,7 +174,7 @@ def at_queries(values, queries):
   return values[:, queries] if values.shape[0] == len(COUNTS) else values[:, :, queries]
 
 
-def test_taught_and_found_queries_cannot_influence_each_other(tiny_model, batch):
+def test_ground_truth_and_predicted_queries_cannot_influence_each_other(tiny_model, batch):
   graphdef, state = nnx.split(tiny_model)
   group = jnp.array([0] * 3 + [1] * 8)
 
@@ -209,13 +209,13 @@ def test_with_weights_on_the_order_of_true_masks_alone_nothing_is_looked_for(
   config = base_config()
   for term in ("heat", "foreground", "object", "mask_dice", "mask_entropy", "category"):
     config.loss[term] = 0.0
-  config.loss.rank_found = 0.0
+  config.loss.rank_predicted = 0.0
   objective, _ = build_objective(config)
   graphdef, state = nnx.split(tiny_model)
   inputs = batch | {"progress": np.float32(0)}
   of_order = jax.jit(lambda state: objective(nnx.merge(graphdef, state), inputs))(state)
-  assert set(of_order) == {"rank_true", "recurrent", "rank_category"}
-  np.testing.assert_allclose(of_order["rank_true"], terms["rank_true"], rtol=1e-5)
+  assert set(of_order) == {"rank_ground_truth", "recurrent", "rank_category"}
+  np.testing.assert_allclose(of_order["rank_ground_truth"], terms["rank_ground_truth"], rtol=1e-5)
   assert of_order["recurrent"][1] == len(COUNTS)
 
 
@@ -227,7 +227,10 @@ def test_the_order_teaches_the_scene_and_the_rank_decoder_but_not_the_queries(ti
   @jax.grad
   def gradient(state):
     terms = OBJECTIVE(nnx.merge(graphdef, state), batch | {"progress": np.float32(0.5)})
-    return sum(terms[name][0] for name in ("rank_true", "rank_found", "recurrent", "rank_category"))
+    return sum(
+      terms[name][0]
+      for name in ("rank_ground_truth", "rank_predicted", "recurrent", "rank_category")
+    )
 
   largest = {
     name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(part))

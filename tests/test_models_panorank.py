@@ -10,7 +10,7 @@ from flax import nnx
 
 from foir360_jax.models import PanoRank, build_model, panorank
 from foir360_jax.models.cells import cell_masks
-from foir360_jax.models.layers import turn_map
+from foir360_jax.models.layers import roll_map
 from foir360_jax.models.panorank import confident
 from foir360_jax.models.places import find_peaks
 
@@ -134,7 +134,7 @@ def test_masks_finer_than_a_cell_are_objects_too(tiny_model):
   """A mask that lies across four cells outweighs none of them, and is there all the same."""
   pixels = np.full((1, 24, 48, 1), -1.0, np.float32)  # a cell has two of them along each side
   pixels[0, 3:5, 3:5] = 1
-  scene = panorank.Scene(None, (), jnp.asarray(pixels), None, None)
+  scene = panorank.EncodedScene(None, (), jnp.asarray(pixels), None, None)
   found = tiny_model.candidates(scene, 4 * jnp.ones((1, 1, 1)), jnp.ones((1, 1)))
   shown = np.asarray(found.mask_logits > 0).reshape(24, 48)
   assert shown.sum() == 4 and found.confidence[0, 0] == jax.nn.sigmoid(1.0)
@@ -212,10 +212,12 @@ def test_the_mean_of_turned_copies_is_near_the_plain_maps_and_turns_with_the_pan
   image = draw_batch(np.random.default_rng(7), [5])["image"]
   graphdef, state = nnx.split(tiny_model)
   encode = jax.jit(
-    lambda state, image, turns: nnx.merge(graphdef, state).encode(image, turns=turns),
+    lambda state, image, yaw_augmentation: nnx.merge(graphdef, state).encode(
+      image, yaw_augmentation=yaw_augmentation
+    ),
     static_argnums=2,
   )
-  plain, mean = (encode(state, image, turns) for turns in (1, 2))
+  plain, mean = (encode(state, image, yaw_augmentation) for yaw_augmentation in (1, 2))
   for before, after in zip((plain.fine, *plain.memories), (mean.fine, *mean.memories), strict=True):
     assert before.shape == after.shape
     correlation = np.corrcoef(np.ravel(before), np.ravel(after))[0, 1]
@@ -224,7 +226,7 @@ def test_the_mean_of_turned_copies_is_near_the_plain_maps_and_turns_with_the_pan
   assert_close(turned.fine, np.roll(mean.fine, TURN // 2, axis=2))
 
 
-def test_ranking_given_masks_is_describing_and_ordering_them(tiny_model, draw_batch):
+def test_ranking_provided_masks_is_describing_and_ordering_them(tiny_model, draw_batch):
   batch = draw_batch(np.random.default_rng(8), [5, 3])
   masks = cell_masks(batch["masks"], tiny_model.pixel_stride)
   graphdef, state = nnx.split(tiny_model)
@@ -245,19 +247,21 @@ def test_ranking_given_masks_is_describing_and_ordering_them(tiny_model, draw_ba
 def test_a_map_is_turned_by_parts_of_columns_to_the_east():
   rng = np.random.default_rng(9)
   maps = jnp.asarray(rng.normal(size=(1, 2, 4, 3)), jnp.float32)
-  np.testing.assert_array_equal(turn_map(maps, 1), np.roll(maps, 1, axis=2))
-  np.testing.assert_array_equal(turn_map(maps, -2.0), np.roll(maps, -2, axis=2))
+  np.testing.assert_array_equal(roll_map(maps, 1), np.roll(maps, 1, axis=2))
+  np.testing.assert_array_equal(roll_map(maps, -2.0), np.roll(maps, -2, axis=2))
   quarter = 0.75 * np.asarray(maps) + 0.25 * np.roll(maps, 1, axis=2)
-  np.testing.assert_allclose(turn_map(maps, 0.25), quarter, rtol=1e-6)
+  np.testing.assert_allclose(roll_map(maps, 0.25), quarter, rtol=1e-6)
   expected = 0.25 * np.roll(maps, -2, axis=2) + 0.75 * np.roll(maps, -1, axis=2)
-  np.testing.assert_allclose(turn_map(maps, -1.25), expected, rtol=1e-6)
+  np.testing.assert_allclose(roll_map(maps, -1.25), expected, rtol=1e-6)
 
 
 def test_the_maps_of_two_turns_are_those_of_a_roll_and_back_written_out(tiny_model, draw_batch):
   image = draw_batch(np.random.default_rng(10), [4])["image"]
   graphdef, state = nnx.split(tiny_model)
   encode = jax.jit(
-    lambda state, image, turns: nnx.merge(graphdef, state).encode(image, turns=turns),
+    lambda state, image, yaw_augmentation: nnx.merge(graphdef, state).encode(
+      image, yaw_augmentation=yaw_augmentation
+    ),
     static_argnums=2,
   )
   # Half of the coarsest stride: 8 columns of the picture, 4 of the fine map, half a coarse one.

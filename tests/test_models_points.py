@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from foir360_jax.losses import dice_loss, mask_cross_entropy
-from foir360_jax.models import chance
+from foir360_jax.models import random_streams
 from foir360_jax.models.cells import flat_directions, flat_weights, pool_cells
 from foir360_jax.models.mask_head import mask_logits
-from foir360_jax.objective.points import measure, measure_coarsely
+from foir360_jax.objective.points import sample_masks, sample_masks_coarsely
 
 HEIGHT = 16
-measure_at = jax.jit(measure, static_argnums=(3, 4))
+measure_at = jax.jit(sample_masks, static_argnums=(3, 4))
 
 
 def draw(rng, batch_size=2, num_objects=3, channels=5):
@@ -79,11 +79,11 @@ def test_losses_over_many_points_are_those_over_all_cells(loss):
 
 
 def test_streams_of_a_seed_never_meet():
-  numbers = [value for name, value in vars(chance).items() if name.isupper()]
+  numbers = [value for name, value in vars(random_streams).items() if name.isupper()]
   seed = jnp.uint32(7)
-  keys = {tuple(jax.random.key_data(chance.stream(seed, n)).tolist()) for n in numbers}
+  keys = {tuple(jax.random.key_data(random_streams.stream(seed, n)).tolist()) for n in numbers}
   for n in numbers:  # nor the keys that are made of them
-    parts = jax.random.split(chance.stream(seed, n), 4)
+    parts = jax.random.split(random_streams.stream(seed, n), 4)
     keys |= {tuple(row) for row in jax.random.key_data(parts).tolist()}
   assert len(numbers) >= 5 and len(keys) == 5 * len(numbers)
 
@@ -92,7 +92,7 @@ def test_a_quarter_of_the_cells_has_the_same_areas_and_the_mean_logits():
   rng = np.random.default_rng(4)
   pixels, masks = draw(rng)
   seed = jnp.arange(2, dtype=jnp.uint32)
-  fine, coarse = (look(pixels, masks, seed, 0) for look in (measure, measure_coarsely))
+  fine, coarse = (look(pixels, masks, seed, 0) for look in (sample_masks, sample_masks_coarsely))
   assert coarse.masks.shape == (2, 3, HEIGHT * HEIGHT // 2)
   np.testing.assert_allclose(coarse.weights.sum(), fine.weights.sum(), rtol=1e-6)
   areas = [(x.masks * x.weights).sum(-1) for x in (fine, coarse)]
@@ -108,13 +108,13 @@ def test_a_quarter_of_the_cells_has_the_same_areas_and_the_mean_logits():
 def test_an_object_of_one_cell_is_not_lost_among_a_quarter_of_them():
   masks = jnp.zeros((1, 1, HEIGHT * 2 * HEIGHT)).at[0, 0, 77].set(1)
   pixels = jnp.zeros((1, HEIGHT, 2 * HEIGHT, 1))
-  assert measure_coarsely(pixels, masks, jnp.array([0], jnp.uint32), 0).masks.max() == 0.25
+  assert sample_masks_coarsely(pixels, masks, jnp.array([0], jnp.uint32), 0).masks.max() == 0.25
 
 
 def test_a_quarter_of_the_points_stand_for_the_whole_sphere():
   pixels, masks = draw(np.random.default_rng(5))
   seed = jnp.arange(2, dtype=jnp.uint32)
-  few, many = (look(pixels, masks, seed, 101) for look in (measure_coarsely, measure))
+  few, many = (look(pixels, masks, seed, 101) for look in (sample_masks_coarsely, sample_masks))
   assert few.masks.shape == (2, 3, 26)
   np.testing.assert_allclose(few.weights.sum(), many.weights.sum(), rtol=1e-5)
 
@@ -124,7 +124,10 @@ def test_fine_masks_are_compared_at_as_many_places_of_the_same_weight(count):
   """With detail 2 the map of 16 rows has cells as coarse as a map of 8."""
   pixels, masks = draw(np.random.default_rng(6))
   seed = jnp.arange(2, dtype=jnp.uint32)
-  for look, number in ((measure, count or 8 * 16), (measure_coarsely, (count or 8 * 16) // 4)):
+  for look, number in (
+    (sample_masks, count or 8 * 16),
+    (sample_masks_coarsely, (count or 8 * 16) // 4),
+  ):
     measured = look(pixels, masks, seed, count, 2)
     assert measured.pixels.shape == (2, number, 5)
     assert measured.masks.shape == (2, 3, number)
@@ -148,7 +151,7 @@ def test_every_cell_gives_the_same_one_of_its_pixels_and_each_in_its_turn():
 
 def test_blocks_of_fine_cells_are_means_of_all_their_pixels():
   pixels, masks = draw(np.random.default_rng(8))
-  coarse = measure_coarsely(pixels, masks, jnp.arange(2, dtype=jnp.uint32), 0, 2)
+  coarse = sample_masks_coarsely(pixels, masks, jnp.arange(2, dtype=jnp.uint32), 0, 2)
   blocks = np.asarray(pixels).reshape(2, HEIGHT // 4, 4, HEIGHT // 2, 4, 5).mean((2, 4))
   np.testing.assert_allclose(coarse.pixels, blocks.reshape(2, -1, 5), atol=1e-6)
   np.testing.assert_allclose(coarse.masks, pool_cells(masks, 4), atol=1e-6)

@@ -125,9 +125,9 @@ def far_from(masks, height):
   return ~np.repeat(np.repeat(near, 2, 1), 2, 2)
 
 
-@pytest.mark.parametrize("surround", [True, False])
-def test_what_lies_outside_the_masks_counts_only_with_surround(draw_parameters, surround):
-  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=surround, rngs=nnx.Rngs(0)))
+@pytest.mark.parametrize("context", [True, False])
+def test_what_lies_outside_the_masks_counts_only_with_context(draw_parameters, context):
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=context, rngs=nnx.Rngs(0)))
   rng = np.random.default_rng(7)
   appearance, masks = draw_appearance(rng, 1), draw_masks(rng, 1, 2)
   outside = far_from(masks, HEIGHT)[..., None]
@@ -138,7 +138,7 @@ def test_what_lies_outside_the_masks_counts_only_with_surround(draw_parameters, 
   )
   run = jax.jit(lambda appearance: describe(appearance, masks))
   change = np.abs(run(appearance) - run(repainted))
-  if surround:
+  if context:
     assert change.max(-1).min() > 1e-2
   else:
     assert change.max() == 0
@@ -176,7 +176,7 @@ def test_a_pixel_at_a_pole_is_pooled_as_any_other():
 
 
 def test_masks_of_the_same_cells_but_other_pixels_are_other_objects(draw_parameters):
-  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=True, rngs=nnx.Rngs(0)))
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=True, rngs=nnx.Rngs(0)))
   rng = np.random.default_rng(11)
   appearance = draw_appearance(rng, 1)
   cells = draw_masks(rng, 1, 4).reshape(1, 4, HEIGHT, 2 * HEIGHT)
@@ -198,7 +198,7 @@ def test_no_gradient_flows_into_the_masks(tiny_model):
   assert not gradient.any()
 
 
-def test_categories_that_are_told_take_the_place_of_those_that_are_seen(tiny_model):
+def test_categories_that_are_given_take_the_place_of_predicted_ones(tiny_model):
   rng = np.random.default_rng(9)
   where = np.array([[True] * 5])
   tokens = rng.normal(size=(1, 5, 64)).astype(np.float32)
@@ -218,7 +218,7 @@ def test_categories_that_are_told_take_the_place_of_those_that_are_seen(tiny_mod
 
 @pytest.mark.parametrize("height", [HEIGHT // 2, 3 * HEIGHT // 2, 4 * HEIGHT])
 def test_masks_whose_pixels_fit_neither_cells_nor_picture_are_refused(draw_parameters, height):
-  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, surround=True, rngs=nnx.Rngs(0)))
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=True, rngs=nnx.Rngs(0)))
   rng = np.random.default_rng(12)
   with pytest.raises(ValueError, match=f"masks have {height} rows: with a picture of {2 * HEIGHT}"):
     describe(draw_appearance(rng, 1), draw_masks(rng, 1, 2, height=height))

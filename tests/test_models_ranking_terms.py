@@ -9,7 +9,12 @@ from flax import nnx
 from foir360_jax.losses import build_mean_ranking_loss
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.recurrent_ranking import Candidates
-from foir360_jax.objective.ranking import _told, add_found, ranking_terms, true_lists
+from foir360_jax.objective.ranking import (
+  _conditioning,
+  add_predicted,
+  ground_truth_lists,
+  ranking_terms,
+)
 from foir360_jax.objective.segmentation import Match
 
 CHANNELS, OBJECTS, CANDIDATES = 64, 4, 7
@@ -20,7 +25,7 @@ FOUND = np.where(WHERE, 0.9, 0.0)  # IoU with the matched candidates
 
 @pytest.fixture(scope="module")
 def decoder(draw_parameters):
-  return draw_parameters(lambda: RankDecoder(4, CHANNELS, 5, surround=False, rngs=nnx.Rngs(0)))
+  return draw_parameters(lambda: RankDecoder(4, CHANNELS, 5, context=False, rngs=nnx.Rngs(0)))
 
 
 def draw(rng):
@@ -38,8 +43,8 @@ def test_candidates_take_the_place_of_the_objects_that_they_found():
   iou = np.where(WHERE, rng.uniform(0.31, 1, WHERE.shape), 0)
   iou[1, 2] = 0.2  # matched, but hardly: it is not found
   unknown = rng.random(confidence.shape) < 0.3
-  lists = add_found(
-    true_lists(WHERE, relevance, category), Match(match.query, iou, unknown), confidence
+  lists = add_predicted(
+    ground_truth_lists(WHERE, relevance, category), Match(match.query, iou, unknown), confidence
   )
   for b in range(len(WHERE)):
     for place in range(CANDIDATES):
@@ -64,7 +69,7 @@ def terms_of(decoder):
   graphdef, state = nnx.split(decoder)
 
   @jax.jit
-  def run(state, tokens, lists, seed, own_picks):
+  def run(state, tokens, lists, seed, scheduled_sampling):
     return ranking_terms(
       nnx.merge(graphdef, state),
       tokens,
@@ -72,7 +77,7 @@ def terms_of(decoder):
       ranking_loss=LISTMLE,
       num_objects=OBJECTS,
       seed=seed,
-      own_picks=own_picks,
+      scheduled_sampling=scheduled_sampling,
     )
 
   return lambda *arguments: jax.device_get(run(state, *arguments))
@@ -118,26 +123,26 @@ def step_by_step(decoder, tokens, lists, follow_own):
   return total
 
 
-@pytest.mark.parametrize(("own_picks", "levels"), [(0.0, None), (1.0, None), (0.0, 2)])
-def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, own_picks, levels):
+@pytest.mark.parametrize(("scheduled_sampling", "levels"), [(0.0, None), (1.0, None), (0.0, 2)])
+def test_the_cost_of_the_picks_is_that_of_a_loop(decoder, terms_of, scheduled_sampling, levels):
   """With few levels of relevance several objects are the best, and any of them may be picked."""
   rng = np.random.default_rng(1)
   relevance, category, match, confidence = draw(rng)
   if levels:
     relevance = np.ceil(relevance * levels)
-  lists = add_found(true_lists(WHERE, relevance, category), match, confidence)
+  lists = add_predicted(ground_truth_lists(WHERE, relevance, category), match, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
-  terms = terms_of(tokens, lists, jnp.arange(3, dtype=jnp.uint32), jnp.float32(own_picks))
-  expected = step_by_step(decoder, tokens, lists, lambda *_: own_picks == 1)
+  terms = terms_of(tokens, lists, jnp.arange(3, dtype=jnp.uint32), jnp.float32(scheduled_sampling))
+  expected = step_by_step(decoder, tokens, lists, lambda *_: scheduled_sampling == 1)
   assert terms["recurrent"][0] == pytest.approx(expected, rel=1e-3)
   assert terms["recurrent"][1] == 5  # the third scene has no object, but candidates to stop before
-  assert terms["rank_true"][1] == terms["rank_found"][1] == 2
+  assert terms["rank_ground_truth"][1] == terms["rank_predicted"][1] == 2
 
 
-def test_own_picks_change_what_is_learnt(terms_of):
+def test_scheduled_sampling_changes_what_is_learnt(terms_of):
   rng = np.random.default_rng(2)
   relevance, category, match, confidence = draw(rng)
-  lists = add_found(true_lists(WHERE, relevance, category), match, confidence)
+  lists = add_predicted(ground_truth_lists(WHERE, relevance, category), match, confidence)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
   seed = jnp.arange(3, dtype=jnp.uint32)
   costs = [
@@ -153,7 +158,7 @@ def test_garbage_in_the_padding_changes_no_term(terms_of):
   seed = jnp.arange(3, dtype=jnp.uint32)
 
   def terms(tokens, relevance, category):
-    lists = add_found(true_lists(WHERE, relevance, category), match, confidence)
+    lists = add_predicted(ground_truth_lists(WHERE, relevance, category), match, confidence)
     return terms_of(tokens, lists, seed, jnp.float32(0.5)), np.asarray(lists.where)
 
   plain, where = terms(tokens, relevance, category)
@@ -170,18 +175,18 @@ def test_without_second_lists_there_is_nothing_found(decoder):
   terms = ranking_terms(
     decoder,
     tokens,
-    true_lists(WHERE, relevance, category),
+    ground_truth_lists(WHERE, relevance, category),
     ranking_loss=LISTMLE,
     num_objects=OBJECTS,
     seed=jnp.arange(3, dtype=jnp.uint32),
-    own_picks=None,
+    scheduled_sampling=None,
   )
-  assert set(terms) == {"rank_true", "recurrent", "rank_category"}
+  assert set(terms) == {"rank_ground_truth", "recurrent", "rank_category"}
   assert terms["recurrent"][1] == 2
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_only_true_masks_are_told_their_categories(decoder, share):
+def test_the_model_is_conditioned_on_categories_of_ground_truth_masks_alone(decoder, share):
   rng = np.random.default_rng(5)
   relevance, category, match, confidence = draw(rng)
   tokens = jnp.asarray(rng.normal(size=(6, CANDIDATES, CHANNELS)), jnp.float32)
@@ -192,22 +197,22 @@ def test_only_true_masks_are_told_their_categories(decoder, share):
     return ranking_terms(
       nnx.merge(graphdef, state),
       tokens,
-      add_found(true_lists(WHERE, relevance, category), match, confidence),
+      add_predicted(ground_truth_lists(WHERE, relevance, category), match, confidence),
       ranking_loss=LISTMLE,
       num_objects=OBJECTS,
       seed=jnp.arange(3, dtype=jnp.uint32),
-      own_picks=None,
-      told_share=share,
+      scheduled_sampling=None,
+      conditioning_rate=share,
     )
 
   first, second = terms(state, category), terms(state, (category + 1) % 5)
-  assert abs(first["rank_true"][0] - second["rank_true"][0]) > 1e-3
-  np.testing.assert_allclose(first["rank_found"], second["rank_found"], rtol=1e-6)
+  assert abs(first["rank_ground_truth"][0] - second["rank_ground_truth"][0]) > 1e-3
+  np.testing.assert_allclose(first["rank_predicted"], second["rank_predicted"], rtol=1e-6)
 
 
-def test_the_told_share_is_the_share_of_objects_that_are_told():
+def test_the_conditioning_rate_is_the_share_of_objects_with_categories():
   category = np.zeros((200, OBJECTS), np.int32)
-  lists = true_lists(np.ones((200, OBJECTS), bool), np.zeros((200, OBJECTS)), category)
+  lists = ground_truth_lists(np.ones((200, OBJECTS), bool), np.zeros((200, OBJECTS)), category)
   for share in (0.3, 1.0):
-    told = _told(lists, jnp.arange(200, dtype=jnp.uint32), share) >= 0
+    told = _conditioning(lists, jnp.arange(200, dtype=jnp.uint32), share) >= 0
     assert abs(told.mean() - share) < 0.05

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from foir360_jax.models.query_decoder import Queries
 from foir360_jax.objective.matching import matching_cost
-from foir360_jax.objective.points import measure, measure_coarsely
+from foir360_jax.objective.points import sample_masks, sample_masks_coarsely
 from foir360_jax.objective.segmentation import segmentation_terms
 
 HEIGHT, CHANNELS, CATEGORIES, TAUGHT, FOUND, SCENES = 8, 4, 5, 3, 6, 2
@@ -31,7 +31,7 @@ def draw(rng, num_predictions):
   where = jnp.array([[True, True, True], [True, True, False]])
   category = jnp.array([[0, 4, -1], [2, 2, 1]])
   origin = jnp.asarray(rng.random((SCENES, TAUGHT, FOUND)) < 0.3)
-  places = (look(pixels, masks, seed, 0) for look in (measure, measure_coarsely))
+  places = (look(pixels, masks, seed, 0) for look in (sample_masks, sample_masks_coarsely))
   return queries, *places, where, category, origin
 
 
@@ -104,7 +104,7 @@ def test_what_the_points_of_early_predictions_miss_is_still_asked_of_the_last():
     np.testing.assert_allclose(terms[name][0], expected, rtol=1e-4, err_msg=name)
 
 
-def test_queries_of_an_object_that_no_point_hits_are_not_taught_to_be_none():
+def test_queries_of_an_object_that_no_point_hits_have_no_objectness_target():
   queries, measured, coarsely, *rest, origin = draw(np.random.default_rng(3), 1)
   missed = measured._replace(masks=measured.masks.at[0, 1].set(0))
 

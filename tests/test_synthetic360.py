@@ -11,7 +11,7 @@ from foir360_jax.sphere import bounding_fov_deg, pixel_areas, pixel_directions, 
 from synthetic360 import importance, shapes, textures
 from synthetic360 import scene as scene_module
 from synthetic360.repeats import as_if_no_repeats, pick_in_turn
-from synthetic360.scene import SMALLEST_SR, Scene, render_scene
+from synthetic360.scene import SMALLEST_SR, RenderedScene, render_scene
 from synthetic360.surroundings import draw_surroundings
 from synthetic360.synthetic360_dataset_builder import SPLITS, render_example
 
@@ -325,7 +325,7 @@ def test_prepare_keeps_what_is_there_and_prints_the_difficulty_and_a_picture(
 
 
 def test_a_scene_without_objects_has_no_features():
-  empty = Scene(
+  empty = RenderedScene(
     np.zeros((HEIGHT, 2 * HEIGHT, 3), np.uint8),
     np.zeros((0, HEIGHT, 2 * HEIGHT), bool),
     np.zeros(0, int),

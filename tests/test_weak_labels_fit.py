@@ -8,7 +8,7 @@ import pytest
 from foir360_jax.files.json_file import without_nan
 from foir360_jax.weak_labels.local import History, LocalRanks
 from foir360_jax.weak_labels.object_score import LOCAL_TERMS, ObjectScore
-from foir360_jax.weak_labels.program import Scene
+from foir360_jax.weak_labels.program import DescribedScene
 from foir360_jax.weak_labels.study import fit_object_score as fitting
 from foir360_jax.weak_labels.study import judge as report
 from foir360_jax.weak_labels.study.examples import Example
@@ -38,7 +38,9 @@ def draw_example(rng, name, *, count=7, look=0.0, habit=0.0):
   visibility[-1] = 1
   order = np.argsort(np.argsort(-first[..., 0], axis=1), axis=1).astype(np.int32)
   none = np.zeros(0, np.uint8)
-  scene = Scene(none, none, np.exp(log_area), np.zeros(count, np.float32), np.ones(count, bool))
+  scene = DescribedScene(
+    none, none, np.exp(log_area), np.zeros(count, np.float32), np.ones(count, bool)
+  )
   place = rng.uniform(-1, 1, (count, 2))
   distance = (place**2).sum(1)
   looks = rng.normal(size=(count, 3))

@@ -13,7 +13,7 @@ its outline alone.
 import numpy as np
 
 from foir360_jax.sphere import pixel_areas, pixel_directions
-from synthetic360.scene import Scene
+from synthetic360.scene import RenderedScene
 
 FEATURES = ("log_area", "contrast", "distance_from_horizon", "commonness", "occlusion")
 WEIGHTS = np.array([0.40, 0.75, -0.32, -0.50, -0.30])
@@ -26,7 +26,7 @@ CAP_DEG, CAP_RADII = 25.0, 3.0
 LUMINANCE_SCALE, TEXTURE_SCALE = 0.12, 0.03  # typical differences of each kind, out of 1
 
 
-def scene_features(scene: Scene) -> np.ndarray:
+def scene_features(scene: RenderedScene) -> np.ndarray:
   """Returns [N, 5], the columns named in FEATURES (area in sr, angles in radians)."""
   height = scene.image.shape[0]
   areas = pixel_areas(height).astype(np.float64)

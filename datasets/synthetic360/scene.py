@@ -22,7 +22,7 @@ OVERSAMPLING = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Scene:
+class RenderedScene:
   """A rendered panorama and its visible objects.
 
   Attributes:
@@ -110,7 +110,7 @@ def _paint(
   return colour * (1 + rng.uniform(0.05, 0.3) * (lit - 0.3))[:, None]
 
 
-def render_scene(rng: np.random.Generator, height: int, *, unseen: bool = False) -> Scene:
+def render_scene(rng: np.random.Generator, height: int, *, unseen: bool = False) -> RenderedScene:
   """Draws and paints one panorama.
 
   Args:
@@ -159,7 +159,7 @@ def render_scene(rng: np.random.Generator, height: int, *, unseen: bool = False)
   shown = np.einsum("nhw,hw->n", masks, pixel_areas(height))
   hidden = 1 - np.minimum(shown / np.maximum(outline, 1e-9), 1)
   keep = (shown >= SMALLEST_SR) & (hidden <= 1 - SMALLEST_VISIBLE)
-  return Scene(
+  return RenderedScene(
     image=np.round(noisy.clip(0, 1) * 255).astype(np.uint8),
     masks=masks[keep],
     category=category[keep],

@@ -33,7 +33,7 @@ Record = dict[str, dict[str, dict[str, Any]]]
 _RECORD, _FIELDS = "ablation.json", "fields.json"
 _MACHINE = ("cpu", "threads", "commit")
 _PLACE = "data.data_dir"  # may differ from machine to machine
-_CONFIG = "configs/given_masks.py"
+_CONFIG = "configs/rank_masks.py"
 _BASE = {
   "data.name": "synthetic360/128x256",
   "data.height": "128",
@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, str]] = {
   "planar": {"model.sphere_from_stride": "64"},
   "random": {"encoder_weights": ""},
   "parallel": {"loss.recurrent": "0.0"},
-  "recurrent": {"loss.rank_true": "0.0"},
+  "recurrent": {"loss.rank_ground_truth": "0.0"},
   "lambdarank": {"loss.ranking": "lambdarank"},
   "plackett_luce": {"loss.ranking": "plackett_luce"},
   "approx_ndcg": {"loss.ranking": "approx_ndcg"},
@@ -218,7 +218,7 @@ def _run(command: Sequence[str], log: pathlib.Path) -> int:
 
 def _figures(workdir: pathlib.Path) -> dict[str, float | int]:
   """What a finished run reached, and the last step that it logged."""
-  report = json.loads((workdir / "metrics.json").read_text())["given_masks"]
+  report = json.loads((workdir / "metrics.json").read_text())["ground_truth_masks"]
   last = (workdir / "metrics.jsonl").read_text().splitlines()[-1]
   figures = {column: report[key]["mean"] for column, key in KEYS.items()}
   return figures | {"steps": json.loads(last)["step"]}

@@ -61,7 +61,7 @@ def compare(num_objects: int, batch_size: int, *, rounds: int) -> list[dict[str,
     A row for each: times in ms of a whole batch; microseconds of a batch's pick; and the largest
     difference of the logits one after the other and at once, relative to the largest.
   """
-  build = functools.partial(RankDecoder, 8, CHANNELS, 12, surround=False)
+  build = functools.partial(RankDecoder, 8, CHANNELS, 12, context=False)
   graphdef, state = nnx.split(nnx.jit(lambda: build(rngs=nnx.Rngs(0)))())
   tokens = jax.random.normal(jax.random.key(0), (batch_size, num_objects, CHANNELS))
   where = jnp.ones(tokens.shape[:2], bool)

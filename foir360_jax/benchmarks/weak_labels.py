@@ -25,7 +25,7 @@ from foir360_jax.saliency.weights import separate_weights
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import (
   DEFAULT_STRATEGY,
-  Scene,
+  DescribedScene,
   Strategy,
   collect_ranks,
   local_ranks,
@@ -42,7 +42,7 @@ RACE_COLUMNS = {"method": "", "best_per_s": ".3f", "median_per_s": ".3f", "times
 
 
 def main():
-  """Measures and prints; see the module."""
+  """MaskMeasures and prints; see the module."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--saliency", default="learned", choices=("learned", "spectral"))
   parser.add_argument("--height", type=int, default=512)
@@ -101,11 +101,11 @@ def time_method(
   plan = plan_views(height)
 
   @jax.jit
-  def whole_method(weights, scenes: Scene):
+  def whole_method(weights, scenes: DescribedScene):
     return rank_scenes(scenes, saliency=rebuild(weights), strategy=strategy, object_score=score)
 
   @jax.jit
-  def views(scenes: Scene):
+  def views(scenes: DescribedScene):
     return tangent_pool(scenes, plan), whole_pool(scenes, plan)
 
   @jax.jit
@@ -113,7 +113,7 @@ def time_method(
     return local_ranks(*pools, saliency=rebuild(weights), strategy=strategy, object_score=score)
 
   @jax.jit
-  def collector(ranks, scenes: Scene):
+  def collector(ranks, scenes: DescribedScene):
     return collect_ranks(ranks, scenes, object_score=score, collector=strategy.collector)
 
   @jax.jit

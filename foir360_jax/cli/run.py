@@ -18,7 +18,7 @@ from foir360_jax.cli.check import validate
 from foir360_jax.config import weak_labels_config
 from foir360_jax.evaluation.run import evaluate_ranking
 from foir360_jax.files import write_atomically
-from foir360_jax.inference.predict import load_ranker, predict_folder, rank_given_masks
+from foir360_jax.inference.predict import load_ranker, predict_folder, rank_folder_masks
 from foir360_jax.inference.weak_labels import label_folder
 from foir360_jax.saliency.fixations.run import evaluate_fixation, train_fixation
 from foir360_jax.train.run import check_same_model, train_ranking
@@ -55,7 +55,7 @@ def predict(
   input_path: str,
   output: str,
   *,
-  given_masks: bool,
+  rank_masks: bool,
   overwrite: bool,
   skip_done: bool,
   limits: Mapping[str, float | int | None],
@@ -65,9 +65,9 @@ def predict(
   Args:
     config: None, or the one that the run was trained with: its folder knows all that is needed.
     workdir: the run.
-    input_path: a picture or a folder of pictures; with `given_masks` a folder with masks.
+    input_path: a picture or a folder of pictures; with `rank_masks` a folder with masks.
     output: folder for the results.
-    given_masks: rank the masks that are there, rather than find objects.
+    rank_masks: rank the masks that are there, rather than find objects.
     overwrite: replace results that are there already.
     skip_done: leave out panoramas that have results.
     limits: see `Ranker.load`.
@@ -77,8 +77,8 @@ def predict(
     validate(config)
     _need_task(config, "ranking")
     check_same_model(config, pathlib.Path(workdir))
-  ranker = load_ranker(pathlib.Path(workdir), given_masks, limits)
-  rank = rank_given_masks if given_masks else predict_folder
+  ranker = load_ranker(pathlib.Path(workdir), rank_masks, limits)
+  rank = rank_folder_masks if rank_masks else predict_folder
   return rank(ranker, input_path, output, overwrite=overwrite, skip_done=skip_done)
 
 

@@ -48,8 +48,8 @@ def base_config() -> ConfigDict:
   config.model.num_categories = 12
   config.model.mask_stride = 2  # of the fine map, on which objects are found and described
   config.model.mask_detail = 2  # masks have as many pixels along each side of its cells
-  config.model.surround = True  # the rank head also pools around each mask
-  config.model.told_categories = False  # given masks bring their categories, and it ranks by them
+  config.model.context = True  # the rank head also pools around each mask
+  config.model.condition_on_categories = False  # of masks that are provided with theirs
   config.model.compute_dtype = "float32"  # of encoder and pixel decoder; or "bfloat16"
   config.model.remat = False  # the backward pass computes blocks again: on a GPU less memory
 
@@ -59,21 +59,23 @@ def base_config() -> ConfigDict:
   # Folder of a run whose averaged parameters training starts from, as far as their shapes agree.
   config.init_from = ""
 
-  config.loss = ConfigDict()  # the ranking loss and the weights of the terms of models/objective.py
+  config.loss = ConfigDict()  # the ranking loss and the weights of the terms of `objective`
   config.loss.ranking = "listmle"
   config.loss.points = 0  # on the sphere at which masks are compared; 0: in every cell
-  # Share of the steps of the recurrent module that go on from its own pick, at the end of training.
-  config.loss.own_picks = 1.0
-  # Share of the true masks whose categories a model with told_categories is told in training.
-  config.loss.told_share = 0.8
+  # Share of the steps of the recurrent module that continue from its own pick, at the end of
+  # training (scheduled sampling: Bengio et al., NeurIPS 2015).
+  config.loss.scheduled_sampling = 1.0
+  # Share of ground-truth masks whose categories it is conditioned on in training: below 1, so that
+  # it learns to do without.
+  config.loss.conditioning_rate = 0.8
   config.loss.heat = 1.0
   config.loss.foreground = 2.0
   config.loss.object = 0.5
   config.loss.mask_dice = 2.0
   config.loss.mask_entropy = 1.0
   config.loss.category = 0.1
-  config.loss.rank_true = 0.5
-  config.loss.rank_found = 0.5
+  config.loss.rank_ground_truth = 0.5
+  config.loss.rank_predicted = 0.5
   config.loss.recurrent = 0.5
   config.loss.rank_category = 0.5
 
@@ -98,15 +100,17 @@ def base_config() -> ConfigDict:
   config.evaluate = ConfigDict()
   config.evaluate.batch_size = 20
   config.evaluate.iou_threshold = 0.5
-  config.evaluate.score_thresholds = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+  config.evaluate.confidence_thresholds = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
   # By how much the recurrent module must prefer an object to stopping; -100: it never stops.
   config.evaluate.stop_margins = (-100.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0)
-  config.evaluate.choose_by = "sa_sor"  # of validation; "f1": what finds every object best
-  config.evaluate.turns = 1  # mean over this number of copies of a picture, each turned further
+  config.evaluate.choose_by = "sa_sor"  # of validation; "f1": best detection
+  config.evaluate.yaw_augmentation = (
+    1  # test-time: mean over this many copies, each rotated further
+  )
   config.evaluate.sheet_images = 8
 
   config.benchmark = ConfigDict()
-  config.benchmark.rounds = 15  # in which the contestants of a race take turns
+  config.benchmark.rounds = 15  # in which the contestants of a race take yaw_augmentation
   config.benchmark.budget_s = 20.0  # a race starts no further round after this many seconds
   return config.lock()
 
@@ -145,5 +149,5 @@ def full_config() -> ConfigDict:
   config.train.ema_decay = 0.999
   config.train.checkpoint_every = 1000
   config.evaluate.batch_size = 4
-  config.evaluate.turns = 2
+  config.evaluate.yaw_augmentation = 2
   return config

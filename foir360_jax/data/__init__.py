@@ -12,9 +12,9 @@ from foir360_jax.data.loader import (
   evaluation_batches,
   training_batches,
 )
+from foir360_jax.data.rotation import flip_longitude, roll_columns, rotate
 from foir360_jax.data.source import PreparedSource, open_source
 from foir360_jax.data.transforms import pad_objects, resample, select_objects
-from foir360_jax.data.turn import flip_longitude, roll_columns, rotate
 
 __all__ = [
   "Augmentation",

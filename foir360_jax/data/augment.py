@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from foir360_jax.data.colour import change_colours, colour_matrix, reorder_channels
+from foir360_jax.data.rotation import flip_longitude, roll_columns, rotate
 from foir360_jax.data.transforms import Example
-from foir360_jax.data.turn import flip_longitude, roll_columns, rotate
 
 _LARGEST = {
   "rotation_deg": 180,

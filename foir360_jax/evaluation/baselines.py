@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from foir360_jax.evaluation.measures import Measures
+from foir360_jax.evaluation.measures import MaskMeasures
 
 Scores = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ TITLES = {
 """All of them; the fits are made on the validation split."""
 
 
-def measure_scores(measures: Measures) -> Scores:
+def measure_scores(measures: MaskMeasures) -> Scores:
   """The measures by the names of `TITLES`."""
   return {"area": measures.log_area, "horizon": measures.horizon, "contrast": measures.contrast}
 

@@ -29,8 +29,8 @@ from foir360_jax.metrics import (
 from foir360_jax.metrics.accumulate import SKIPPED
 
 BASELINES = TITLES | {"ceiling": "ceiling (noiseless importance)"}
-_SAME = ("data", "split", "validation_split", "height", "images", "turns")
-# Baselines of given masks are of the data alone; programs of two machines may differ by rounding.
+_SAME = ("data", "split", "validation_split", "height", "images", "yaw_augmentation")
+# On ground-truth masks, baselines depend on the data alone, but for the rounding of two machines.
 _TOLERANCE = 1e-3
 
 
@@ -59,7 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       metavar="RUN",
       help=f"Folders (--workdir) of the runs of way {name}.",
     )
-  add("--key", default="given_masks/model", metavar="PART/RANKER", help="Which score to compare.")
+  add(
+    "--key",
+    default="ground_truth_masks/model",
+    metavar="PART/RANKER",
+    help="Which score to compare.",
+  )
   add("--out", type=pathlib.Path, metavar="FILE.json", help="Where to write the figures, too.")
   flags = parser.parse_args(argv)
   try:
@@ -75,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(
-  a: Sequence[pathlib.Path], b: Sequence[pathlib.Path], *, key: str = "given_masks/model"
+  a: Sequence[pathlib.Path], b: Sequence[pathlib.Path], *, key: str = "ground_truth_masks/model"
 ) -> dict[str, Any]:
   """Compares two groups of evaluated runs.
 
@@ -88,7 +93,7 @@ def compare(
     Plain values but for NaN: `data`, `split`, `images`, `key`; `a` and `b` with `runs`, the `means`
     of each run, their `mean` and `deviation` (sample standard deviation; NaN of one run); `gap`
     (a - b) with `mean`, `interval_95` and `images` that count; `baselines` with `mean` and
-    `interval_95` (averaged over all runs, which matters on own masks only).
+    `interval_95` (averaged over all runs, which matters on predicted masks only).
 
   Raises:
     ValueError: a run was not evaluated, lacks the score, is named twice, or was evaluated on other
@@ -161,6 +166,11 @@ def read_run(folder: pathlib.Path) -> Run:
     except ValueError as error:
       raise ValueError(f"{file}: is broken ({error}); evaluate the run again") from None
   run = Run(folder, content[0][0], content[1])
+  if "given_masks" in run.report:
+    raise ValueError(
+      f"{folder / 'metrics.json'}: is of version 0.1.0, whose scores have other names; evaluate the"
+      " run again (foir360 evaluate)"
+    )
   if run.report.get("images") != len(run.rows) or not run.rows:
     raise ValueError(f"{folder}: metrics.json and per_image.jsonl differ; evaluate the run again")
   return run
@@ -180,7 +190,7 @@ def _check_comparable(runs: Sequence[Run], key: str) -> None:
     seen.add(run.folder.resolve())
     same = {name: (run.report.get(name), first.report.get(name)) for name in _SAME}
     same["iou_threshold"] = _iou_threshold(run), _iou_threshold(first)
-    if part == "own_masks":
+    if part == "predicted_masks":
       same["chosen_by"] = run.report.get("chosen_by"), first.report.get("chosen_by")
     same["pictures"] = [[row["index"] for row in one.rows] for one in (run, first)]
     for name, (own, other) in same.items():
@@ -192,10 +202,10 @@ def _check_comparable(runs: Sequence[Run], key: str) -> None:
         )
     if run.rows[0].keys() != first.rows[0].keys():
       raise ValueError(f"{run.folder}: has other scores than {first.folder}; evaluate both anew")
-    if part != "given_masks":
+    if part != "ground_truth_masks":
       continue
     for name in BASELINES:  # the content, where names and numbers agree
-      baseline = f"given_masks/{name}"
+      baseline = f"ground_truth_masks/{name}"
       if baseline in first.rows[0] and not np.allclose(
         _mean(_scores(run, baseline)),
         _mean(_scores(first, baseline)),
@@ -210,7 +220,7 @@ def _check_comparable(runs: Sequence[Run], key: str) -> None:
 
 
 def _iou_threshold(run: Run) -> float | None:
-  return run.report.get("own_masks", {}).get("iou_threshold")
+  return run.report.get("predicted_masks", {}).get("iou_threshold")
 
 
 def _scores(run: Run, key: str) -> list[Score]:

@@ -17,8 +17,8 @@ from flax import nnx
 
 from foir360_jax.batch import Batch
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, measure_scores, with_linear
-from foir360_jax.evaluation.infer import infer, true_masks
-from foir360_jax.evaluation.measures import Measures
+from foir360_jax.evaluation.infer import infer, measure_ground_truth
+from foir360_jax.evaluation.measures import MaskMeasures
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.inference.decision import Decision, choose
 from foir360_jax.metrics import (
@@ -41,27 +41,27 @@ class ImageResult:
   Attributes:
     index: its place in the split.
     relevance: `[n]`.
-    given: scores `[n]` for the true masks, by ranker.
-    on_seam: `[n]` bool, whether the true mask is cut by the seam.
+    ground_truth: scores `[n]` of the ground-truth masks, by ranker.
+    on_seam: `[n]` bool, whether the ground-truth mask is cut by the seam.
     iou: `[n, m]`.
-    confidence: `[m]`.
+    confidence: `[m]` of the detections.
     importance: `[T, m]`.
     stop_margin: `[T, m]`, see `models.Order`.
-    own: scores `[m]` for the candidates, by baseline.
-    scores: what the picture contributes to the report, by "given_masks/RANKER",
-      "own_masks/RANKER", "recall" and "f1" (the first alone, where the model finds nothing);
-      empty before the threshold is chosen.
+    predicted: scores `[m]` of the candidates, by baseline.
+    scores: what the picture contributes to the report, by "ground_truth_masks/RANKER",
+      "predicted_masks/RANKER", "recall" and "f1" (the first alone, where the model does not
+      detect); empty before the threshold is chosen.
   """
 
   index: int
   relevance: np.ndarray
-  given: dict[str, np.ndarray]
+  ground_truth: dict[str, np.ndarray]
   on_seam: np.ndarray
   iou: np.ndarray
   confidence: np.ndarray
   importance: np.ndarray
   stop_margin: np.ndarray
-  own: dict[str, np.ndarray]
+  predicted: dict[str, np.ndarray]
   scores: dict[str, Score] = dataclasses.field(default_factory=dict)
 
 
@@ -75,8 +75,8 @@ def evaluate(
   iou_threshold: float,
   choose_by: str = "sa_sor",
   categories: Sequence[int] | None = None,
-  turns: int = 1,
-  finds: bool = True,
+  yaw_augmentation: int = 1,
+  detects: bool = True,
 ) -> tuple[dict[str, Any], list[ImageResult]]:
   """Chooses the decision on `validation` and measures on `test`.
 
@@ -90,48 +90,54 @@ def evaluate(
     choose_by: of `CRITERIA`, whose mean over `validation` the decision is to make the largest.
     categories: the model's number of each of the data's categories, -1 for those that it does not
       know; None: they are numbered alike.
-    turns: the mean over this number of turned copies of a picture, see `PanoRank.encode`.
-    finds: False for a model that ranks given masks alone: nothing is said of masks of its own.
+    yaw_augmentation: number of rotated copies of a picture to average, see `PanoRank.encode`.
+    detects: False for a model that ranks provided masks only: no predicted masks are evaluated.
 
   Returns:
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
   """
-  run = _compile(model, thresholds, turns)
+  run = _compile(model, thresholds, yaw_augmentation)
   validation, test = (_renumbered(batches, categories) for batches in (validation, test))
   tuning = list(_results(run, validation))
-  coefficients = fit_linear((result.given, result.relevance) for result in tuning)
+  coefficients = fit_linear((result.ground_truth, result.relevance) for result in tuning)
 
   def score(criterion: str, level: int, stop_margin: float) -> float:
     decision = Decision(thresholds[level], stop_margin)
     return _mean([CRITERIA[criterion](r, level, decision, iou_threshold) for r in tuning])
 
-  decision, level = Decision(turns=turns), None
-  if finds:
+  decision, level = Decision(yaw_augmentation=yaw_augmentation), None
+  if detects:
     choices = {
       criterion: choose(thresholds, stop_margins, functools.partial(score, criterion))
       for criterion in CRITERIA
     }
     level, stop_margin, _ = choices[choose_by]
-    decision = Decision(float(thresholds[level]), stop_margin, turns)
+    decision = Decision(float(thresholds[level]), stop_margin, yaw_augmentation)
   results = []
   for result in _results(run, test):
-    given, own = (with_linear(scores, coefficients) for scores in (result.given, result.own))
-    result = dataclasses.replace(result, given=given, own=own)
+    ground_truth, predicted = (
+      with_linear(scores, coefficients) for scores in (result.ground_truth, result.predicted)
+    )
+    result = dataclasses.replace(result, ground_truth=ground_truth, predicted=predicted)
     results.append(_scored(result, level, decision, iou_threshold))
   report = {
     "images": len(results),
-    "turns": turns,
-    "told_categories": model is not None and model.told_categories,
-    "given_masks": _summary(results, "given_masks"),
+    "yaw_augmentation": yaw_augmentation,
+    "condition_on_categories": model is not None and model.condition_on_categories,
+    "ground_truth_masks": _summary(results, "ground_truth_masks"),
   }
-  if not finds:
+  if not detects:
     return report, results
   kept = [_kept(result, level, decision) for result in results]
   found = [
-    (found_at_iou(result.iou[:, keep], iou_threshold), result.given["horizon"], result.on_seam)
+    (
+      found_at_iou(result.iou[:, keep], iou_threshold),
+      result.ground_truth["horizon"],
+      result.on_seam,
+    )
     for result, keep in zip(results, kept, strict=True)
   ]
-  own = {
+  predicted = {
     "iou_threshold": iou_threshold,
     "recall": _mean([result.scores["recall"] for result in results]),
     "f1": _mean([result.scores["f1"] for result in results]),
@@ -145,19 +151,21 @@ def evaluate(
     "validation_by_stop_margin_and_threshold": {
       criterion: curves for criterion, (_, _, curves) in choices.items()
     },
-    "own_masks": _summary(results, "own_masks") | own,
+    "predicted_masks": _summary(results, "predicted_masks") | predicted,
   }
   return report, results
 
 
-def _compile(model: PanoRank, thresholds: Sequence[float], turns: int) -> Callable[[Batch], Any]:
+def _compile(
+  model: PanoRank, thresholds: Sequence[float], yaw_augmentation: int
+) -> Callable[[Batch], Any]:
   graphdef, state = nnx.split(model)
-  infer_batch = jax.jit(functools.partial(infer, graphdef, turns=turns))
-  measure = jax.jit(true_masks)
+  infer_batch = jax.jit(functools.partial(infer, graphdef, yaw_augmentation=yaw_augmentation))
+  measure = jax.jit(measure_ground_truth)
 
   def run(batch: Batch):
-    given, own = infer_batch(state, batch, jnp.asarray(thresholds))
-    return jax.device_get((given, own, measure(batch["masks"], batch["image"])))
+    scores = infer_batch(state, batch, jnp.asarray(thresholds))
+    return jax.device_get((*scores, measure(batch["masks"], batch["image"])))
 
   return run
 
@@ -171,30 +179,32 @@ def _renumbered(batches: Iterable[Batch], categories: Sequence[int] | None) -> I
 
 def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
   for batch in batches:
-    given, own, true = run(batch)
+    ground_truth, predicted, measures = run(batch)
     for row in np.flatnonzero(batch["example_where"]):
       real = batch["where"][row]
-      given_scores = {
-        "model": given.importance[row][real],
-        "rank_head_alone": given.head_scores[row][real],
-        **measure_scores(Measures(*(values[row][real] for values in true.measures))),
+      ground_truth_scores = {
+        "model": ground_truth.importance[row][real],
+        "rank_head_alone": ground_truth.head_scores[row][real],
+        **measure_scores(MaskMeasures(*(values[row][real] for values in measures.measures))),
       }
-      own_scores = measure_scores(Measures(*(values[row] for values in own.measures)))
-      iou = own.iou[row][real]
+      predicted_scores = measure_scores(
+        MaskMeasures(*(values[row] for values in predicted.measures))
+      )
+      iou = predicted.iou[row][real]
       if "true_importance" in batch:
         truth = batch["true_importance"][row][real]
-        given_scores["ceiling"] = truth
-        own_scores["ceiling"] = _truth_of_candidates(iou, truth)
+        ground_truth_scores["ceiling"] = truth
+        predicted_scores["ceiling"] = _truth_of_candidates(iou, truth)
       yield ImageResult(
         index=int(batch["index"][row]),
         relevance=batch["relevance"][row][real],
-        given=given_scores,
-        on_seam=true.on_seam[row][real],
+        ground_truth=ground_truth_scores,
+        on_seam=measures.on_seam[row][real],
         iou=iou,
-        confidence=own.confidence[row],
-        importance=own.importance[row],
-        stop_margin=own.stop_margin[row],
-        own=own_scores,
+        confidence=predicted.confidence[row],
+        importance=predicted.importance[row],
+        stop_margin=predicted.stop_margin[row],
+        predicted=predicted_scores,
       )
 
 
@@ -215,18 +225,18 @@ def _kept(result: ImageResult, level: int, decision: Decision) -> np.ndarray:
 def _scored(
   result: ImageResult, level: int | None, decision: Decision, iou_threshold: float
 ) -> ImageResult:
-  """With the scores; of given masks alone where `level` is None."""
+  """With the scores; of ground-truth masks alone where `level` is None."""
   scores = {
-    f"given_masks/{name}": rank_correlation(result.relevance, values)
-    for name, values in result.given.items()
+    f"ground_truth_masks/{name}": rank_correlation(result.relevance, values)
+    for name, values in result.ground_truth.items()
   }
   if level is None:
     return dataclasses.replace(result, scores=scores)
   keep = _kept(result, level, decision)
   scores["recall"] = recall_at_iou(result.iou[:, keep], iou_threshold)
-  scores["f1"] = _found(result, level, decision, iou_threshold)
-  for name in ("model", *result.own):
-    scores[f"own_masks/{name}"] = _ranked(result, level, decision, iou_threshold, name)
+  scores["f1"] = _detected(result, level, decision, iou_threshold)
+  for name in ("model", *result.predicted):
+    scores[f"predicted_masks/{name}"] = _ranked(result, level, decision, iou_threshold, name)
   return dataclasses.replace(result, scores=scores)
 
 
@@ -235,19 +245,19 @@ def _ranked(
 ) -> Score:
   """SA-SOR of the candidates that are objects, by one of their rankers."""
   keep = _kept(result, level, decision)
-  scores = result.importance[level] if ranker == "model" else result.own[ranker]
+  scores = result.importance[level] if ranker == "model" else result.predicted[ranker]
   return sa_sor_from_iou(
     result.iou[:, keep], result.relevance, scores[keep], iou_threshold=iou_threshold
   )
 
 
-def _found(result: ImageResult, level: int, decision: Decision, iou_threshold: float) -> Score:
+def _detected(result: ImageResult, level: int, decision: Decision, iou_threshold: float) -> Score:
   """F1 of the candidates that are objects."""
   return f1_at_iou(result.iou[:, _kept(result, level, decision)], iou_threshold)
 
 
-CRITERIA = {"sa_sor": _ranked, "f1": _found}
-"""What the decision may be chosen by: how well the model's own masks are ranked, or found."""
+CRITERIA = {"sa_sor": _ranked, "f1": _detected}
+"""What the decision may be chosen by: how well predicted masks are ranked, or detected."""
 
 
 def _mean(scores: list[Score]) -> float:

@@ -12,26 +12,26 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from foir360_jax.evaluation.measures import Measures, measure_masks
+from foir360_jax.evaluation.measures import MaskMeasures, measure_masks
 from foir360_jax.models import PanoRank
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.models.mask_head import picture_masks
 
 
-class GivenMasks(NamedTuple):
-  """Of the true objects: `importance [B, N]`, and `head_scores [B, N]` without the REM."""
+class GroundTruthScores(NamedTuple):
+  """Of the ground-truth masks: `importance [B, N]`, and `head_scores [B, N]` without the REM."""
 
   importance: jax.Array
   head_scores: jax.Array
 
 
-class OwnMasks(NamedTuple):
-  """The model's own objects.
+class PredictedMasks(NamedTuple):
+  """The masks that the model predicts.
 
   Attributes:
-    iou: `[B, N, Q]` overlap with the true masks, pixel by pixel at the size of the batch's
+    iou: `[B, N, Q]` overlap with the ground-truth masks, pixel by pixel at the size of the batch's
       pictures.
-    confidence: `[B, Q]`, 0 for duplicates.
+    confidence: `[B, Q]` of the detections, 0 for duplicates.
     importance: `[B, T, Q]`, ranked among the candidates above each threshold.
     stop_margin: `[B, T, Q]`, see `models.Order`.
     measures: `[B, Q]` each.
@@ -41,13 +41,13 @@ class OwnMasks(NamedTuple):
   confidence: jax.Array
   importance: jax.Array
   stop_margin: jax.Array
-  measures: Measures
+  measures: MaskMeasures
 
 
-class TrueMasks(NamedTuple):
-  """Of the true objects: `measures` and `on_seam` (bool), `[B, N]` each."""
+class GroundTruthMeasures(NamedTuple):
+  """Of the ground-truth masks: `measures` and `on_seam` (bool), `[B, N]` each."""
 
-  measures: Measures
+  measures: MaskMeasures
   on_seam: jax.Array
 
 
@@ -57,13 +57,13 @@ def infer(
   batch: Mapping[str, jax.Array],
   thresholds: jax.Array,
   *,
-  turns: int,
-) -> tuple[GivenMasks, OwnMasks]:
+  yaw_augmentation: int,
+) -> tuple[GroundTruthScores, PredictedMasks]:
   """One pass over a batch; jit it with `graphdef` static. `thresholds [T]` in [0, 1)."""
   model: PanoRank = nnx.merge(graphdef, state)
-  scene = model.encode(batch["image"], turns=turns)
+  scene = model.encode(batch["image"], yaw_augmentation=yaw_augmentation)
   masks = cell_masks(batch["masks"], model.pixel_stride)
-  given = model.order(model.describe(scene, masks), batch["where"], batch["category"])
+  ground_truth = model.order(model.describe(scene, masks), batch["where"], batch["category"])
 
   segmentation = model.segment(scene)
   tokens = model.describe(scene, segmentation.covered)
@@ -74,27 +74,27 @@ def infer(
 
   height = batch["image"].shape[1]
   full = picture_masks(segmentation.mask_logits, height)
-  own = OwnMasks(
+  predicted = PredictedMasks(
     iou=_overlap(batch["masks"], full),
     confidence=segmentation.confidence,
     importance=order.importance,
     stop_margin=order.stop_margin,
     measures=measure_masks(einops.rearrange(full, "b q h w -> b q (h w)"), batch["image"]),
   )
-  return GivenMasks(given.importance, given.head_scores), own
+  return GroundTruthScores(ground_truth.importance, ground_truth.head_scores), predicted
 
 
-def true_masks(packed: jax.Array, image: jax.Array) -> TrueMasks:
-  """Measures of bit-packed masks `[B, N, H, W / 8]` on `image [B, H, W, 3]`."""
+def measure_ground_truth(packed: jax.Array, image: jax.Array) -> GroundTruthMeasures:
+  """MaskMeasures bit-packed masks `[B, N, H, W / 8]` on `image [B, H, W, 3]`."""
   first, last = jnp.unpackbits(packed[..., [0, -1]], axis=-1)[..., jnp.array([0, 15])].any(2).T
-  return TrueMasks(measure_masks(cell_masks(packed, 1), image), (first & last).T)
+  return GroundTruthMeasures(measure_masks(cell_masks(packed, 1), image), (first & last).T)
 
 
-def _overlap(packed: jax.Array, found: jax.Array) -> jax.Array:
-  """IoU `[B, N, Q]` of bit-packed and bool masks, counting pixels as published rules do."""
-  true = einops.rearrange(jnp.unpackbits(packed, axis=-1), "b n h w -> b n (h w)")
-  true = true.astype(jnp.float32)
-  found = einops.rearrange(found, "b q h w -> b q (h w)").astype(jnp.float32)
-  both = jnp.einsum("bnp,bqp->bnq", true, found)
-  either = true.sum(-1)[..., None] + found.sum(-1)[:, None] - both
+def _overlap(packed: jax.Array, predicted: jax.Array) -> jax.Array:
+  """IoU `[B, N, Q]` of bit-packed ground-truth and bool masks, in pixels as published rules do."""
+  truth = einops.rearrange(jnp.unpackbits(packed, axis=-1), "b n h w -> b n (h w)")
+  truth = truth.astype(jnp.float32)
+  predicted = einops.rearrange(predicted, "b q h w -> b q (h w)").astype(jnp.float32)
+  both = jnp.einsum("bnp,bqp->bnq", truth, predicted)
+  either = truth.sum(-1)[..., None] + predicted.sum(-1)[:, None] - both
   return both / jnp.maximum(either, 1.0)

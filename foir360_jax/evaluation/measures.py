@@ -1,4 +1,4 @@
-"""What simple rankers go by: the size, the place and the contrast of masks.
+"""Size, latitude and contrast of masks: what the baselines rank by.
 
 Axes: B pictures [H, W = 2 H], N masks, P = H W pixels.
 """
@@ -17,7 +17,7 @@ _FEWEST_ROWS = 64  # contrast is measured on cells, at least this number of rows
 _RING = 32  # the ring around a mask is 1 / 32 of the height wide
 
 
-class Measures(NamedTuple):
+class MaskMeasures(NamedTuple):
   """Of each mask, `[B, N]`; higher = more important.
 
   Attributes:
@@ -32,15 +32,15 @@ class Measures(NamedTuple):
   contrast: jax.Array
 
 
-def measure_masks(masks: jax.Array, image: jax.Array) -> Measures:
-  """Measures `masks [B, N, P]`, in [0, 1] or bool, on `image [B, H, W, 3]` uint8."""
+def measure_masks(masks: jax.Array, image: jax.Array) -> MaskMeasures:
+  """MaskMeasures `masks [B, N, P]`, in [0, 1] or bool, on `image [B, H, W, 3]` uint8."""
   height = image.shape[1]
   masks = masks.astype(jnp.float32)
   weighted = masks * flat_weights(height)
   area = weighted.sum(-1)
   latitude = jnp.arcsin(jnp.clip(flat_directions(height)[:, 2], -1, 1))
   mean_latitude = (weighted * latitude).sum(-1) / jnp.maximum(area, 1e-6)
-  return Measures(jnp.log(area + 1e-3), -jnp.abs(mean_latitude), _contrast(masks, image))
+  return MaskMeasures(jnp.log(area + 1e-3), -jnp.abs(mean_latitude), _contrast(masks, image))
 
 
 def _contrast(masks: jax.Array, image: jax.Array) -> jax.Array:

@@ -29,32 +29,32 @@ _CRITERIA = {"sa_sor": "SA-SOR", "f1": "F1"}
 
 
 def table(report: dict[str, Any]) -> str:
-  """The report as text: SA-SOR of each ranker on given and on the model's own masks."""
-  given, own = report["given_masks"], report.get("own_masks", {})
-  told = "true masks, categories" if report["told_categories"] else "given true masks"
-  lines = [f"{'SA-SOR, mean [95 % interval]':34}{told:>24}{'own masks':>24}"]
+  """The report as text: SA-SOR of each ranker on ground-truth and on predicted masks."""
+  truth, predicted = report["ground_truth_masks"], report.get("predicted_masks", {})
+  column = "masks and categories" if report["condition_on_categories"] else "ground-truth masks"
+  lines = [f"{'SA-SOR, mean [95 % interval]':34}{column:>24}{'predicted masks':>24}"]
   for key, title in _ROWS:
-    if key in given:
-      lines.append(f"{title:34}{_cell(given[key]):>24}{_cell(own.get(key)):>24}")
-  if "gap_closed" in given:
-    shares = (part.get("gap_closed") for part in (given, own))
+    if key in truth:
+      lines.append(f"{title:34}{_cell(truth[key]):>24}{_cell(predicted.get(key)):>24}")
+  if "gap_closed" in truth:
+    shares = (part.get("gap_closed") for part in (truth, predicted))
     cells = ("-" if share is None else f"{share:.3f}" for share in shares)
     lines.append(f"{'share of the gap closed':34}" + "".join(f"{cell:>24}" for cell in cells))
-  if not own:
-    return "\n".join([*lines, f"{report['images']} images; the model finds no objects itself"])
-  counts = own["model"]
+  if not predicted:
+    return "\n".join([*lines, f"{report['images']} images; the model does not detect objects"])
+  counts = predicted["model"]
   lines.append(
-    f"{report['images']} images: own masks used {counts['images_used']},"
+    f"{report['images']} images: predicted masks used {counts['images_used']},"
     f" skipped {counts['images_skipped']}, undefined {counts['images_undefined']},"
     f" counted as zero {counts['images_counted_zero']}\n"
-    f"confidence above {report['confidence_threshold']:g}, {_stop(report['stop_margin'])}"
+    f"detection confidence above {report['confidence_threshold']:g}, {_stop(report['stop_margin'])}"
     f" (chosen on {report['validation_split']} by {_CRITERIA[report['chosen_by']]}),"
-    f" IoU {own['iou_threshold']:g}: recall {own['recall']:.3f}, F1 {own['f1']:.3f},"
-    f" {own['predictions_per_image']:.1f} objects an image for {own['objects_per_image']:.1f}"
-    " true ones"
+    f" IoU {predicted['iou_threshold']:g}: recall {predicted['recall']:.3f},"
+    f" F1 {predicted['f1']:.3f}, {predicted['predictions_per_image']:.1f} objects an image for"
+    f" {predicted['objects_per_image']:.1f} in the ground truth"
   )
   for name, title in PLACES.items():
-    here = own["recall_by_place"][name]
+    here = predicted["recall_by_place"][name]
     if here["objects"]:
       low, high = here["interval_95"]
       share = f"{here['recall']:.3f} [{low:.3f}, {high:.3f}]"
@@ -89,7 +89,7 @@ def write_report(
   )
   lines = "".join(json.dumps(without_nan(row), allow_nan=False) + "\n" for row in rows)
   write_atomically(workdir / "per_image.jsonl", lines.encode())
-  iou_threshold = report.get("own_masks", {}).get("iou_threshold", 0.5)
+  iou_threshold = report.get("predicted_masks", {}).get("iou_threshold", 0.5)
   sheet = [
     _sheet_row(source[index], source.category_names, ranker, iou_threshold)
     for index in range(min(sheet_images, len(source)))
@@ -101,7 +101,7 @@ def _sheet_row(
   example: dict[str, Any], names: Sequence[str], ranker: Ranker, iou_threshold: float
 ) -> SheetRow:
   masks = unpack_masks(example["masks"], example["image"].shape[1])
-  if ranker.finds:
+  if ranker.detects:
     ranked = ranker(example["image"])
   else:
     numbers = example.get("category", np.full(len(masks), -1))

@@ -11,7 +11,7 @@ from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.inference import Decision, Ranker
 from foir360_jax.models import build_model
-from foir360_jax.objective import learns_to_find
+from foir360_jax.objective import learns_detection
 from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
 from foir360_jax.train.run import check_same_model
 from foir360_jax.train.settings import load_settings
@@ -33,11 +33,11 @@ def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     build_evaluation_batches(config, config.data.validation_split),
     build_evaluation_batches(config, config.data.test_split),
     categories=_numbers(source.category_names, trained_names),
-    thresholds=config.evaluate.score_thresholds,
+    thresholds=config.evaluate.confidence_thresholds,
     stop_margins=config.evaluate.stop_margins,
     choose_by=config.evaluate.choose_by,
-    turns=config.evaluate.turns,
-    finds=learns_to_find(config.loss),
+    yaw_augmentation=config.evaluate.yaw_augmentation,
+    detects=learns_detection(config.loss),
     iou_threshold=config.evaluate.iou_threshold,
   )
   report = {
@@ -49,18 +49,20 @@ def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
   if jax.process_index() > 0:  # the first process writes for all
     return
   print(table(report))
-  finds = "own_masks" in report
-  decision = Decision(turns=config.evaluate.turns)
-  if finds:
+  detects = "predicted_masks" in report
+  decision = Decision(yaw_augmentation=config.evaluate.yaw_augmentation)
+  if detects:
     decision = Decision(*(report[name] for name in Decision._fields))
   if not decision.save(checkpoint):
-    print(f"{checkpoint} was deleted meanwhile: the limits above are kept in metrics.json alone")
+    print(
+      f"{checkpoint} was deleted meanwhile: the thresholds above are kept in metrics.json alone"
+    )
   ranker = Ranker(
     model,
     height=config.data.height,
     category_names=trained_names,
     decision=decision,
-    finds=finds,
+    detects=detects,
   )
   write_report(
     report,

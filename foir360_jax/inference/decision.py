@@ -1,7 +1,7 @@
-"""Which candidates are objects: what is chosen on the validation split and kept in the checkpoint.
+"""Which candidates are objects: thresholds tuned on validation and kept in the checkpoint.
 
-A candidate is left out if the query decoder is not confident enough of it, or if the recurrent
-module stops before it. Both limits are chosen together, by the model's own masks.
+Detections are filtered by a confidence threshold, and by the margin at which the recurrent module
+stops. Both are chosen together, by the predicted masks.
 """
 
 import json
@@ -17,22 +17,23 @@ NEVER = -100.0
 """A margin below all others: the recurrent module never stops before the last candidate."""
 
 _FILE = "decision.json"
+_RENAMED = {"yaw_augmentation": "yaw_augmentation"}  # in checkpoints of version 0.1.0
 
 
 class Decision(NamedTuple):
-  """The limits; the defaults are those of runs that were never evaluated.
+  """The thresholds; the defaults are those of runs that were never evaluated.
 
   Attributes:
-    confidence_threshold: candidates of at most this confidence are left out, in [0, 1).
+    confidence_threshold: candidates of at most this detection confidence are left out, in [0, 1).
     stop_margin: the recurrent module stops before the first object that it prefers to stopping by
       at most this much, in logits.
-    turns: number of turned copies of a picture with which the limits were chosen, see
+    yaw_augmentation: number of rotated copies of a picture with which they were chosen, see
       `PanoRank.encode`.
   """
 
   confidence_threshold: float = 0.3
   stop_margin: float = NEVER
-  turns: int = 1
+  yaw_augmentation: int = 1
 
   def keeps(self, confidence: np.ndarray, margin: np.ndarray) -> np.ndarray:
     """Bool `[m]` for the confidence and the margin `[m]` of candidates."""
@@ -55,7 +56,9 @@ class Decision(NamedTuple):
   def load(cls, checkpoint: pathlib.Path) -> Self:
     """Reads the decision of a checkpoint; the defaults, where none was made yet."""
     file = checkpoint / _FILE
-    return cls(**json.loads(file.read_text())) if file.is_file() else cls()
+    if not file.is_file():
+      return cls()
+    return cls(**{_RENAMED.get(name, name): x for name, x in json.loads(file.read_text()).items()})
 
 
 def choose(

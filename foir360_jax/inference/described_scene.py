@@ -12,7 +12,7 @@ import numpy as np
 from foir360_jax import scenes
 from foir360_jax.files import PanoramaError, read_panorama
 from foir360_jax.scenes import RankedObjects, SceneError
-from foir360_jax.weak_labels.program import Scene, WeakRanks
+from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
 from foir360_jax.weak_labels.rank import OBJECT_COUNTS, describe_scene, ranked_objects
 
 _MAX_ID = 2**31 - 1
@@ -24,7 +24,7 @@ class ReadyScene:
 
   scene: scenes.Scene
   panorama: np.ndarray
-  described: Scene | None
+  described: DescribedScene | None
 
 
 def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene | str:

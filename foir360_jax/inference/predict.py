@@ -56,7 +56,7 @@ def predict_folder(
   return _rank_each([(name, pictures[name], pictures[name]) for name in names], rank, output, say)
 
 
-def rank_given_masks(
+def rank_folder_masks(
   ranker: Ranker,
   input_path: str | os.PathLike,
   output: str | os.PathLike,
@@ -187,20 +187,20 @@ def _files(output: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]
 
 
 def load_ranker(
-  workdir: pathlib.Path, given_masks: bool, limits: Mapping[str, float | int | None]
+  workdir: pathlib.Path, rank_masks: bool, limits: Mapping[str, float | int | None]
 ) -> Ranker:
   """The run in `workdir` as a ranker for new panoramas; says so if nobody chose its limits.
 
   Args:
     workdir: the run.
-    given_masks: whether it is to rank masks that are there, rather than to find objects.
+    rank_masks: whether it is to rank masks that are there, rather than to find objects.
     limits: see `Ranker.load`.
   """
   ranker = Ranker.load(workdir, **limits)
-  if given_masks:
+  if rank_masks:
     return ranker
-  if not ranker.finds:
-    raise ValueError(f"{workdir} learnt to rank given masks alone: add --given_masks")
+  if not ranker.detects:
+    raise ValueError(f"{workdir} learnt to rank given masks alone: add --rank_masks")
   if not Decision.is_chosen(newest_checkpoint(workdir / "checkpoints")):
     print(
       "the newest checkpoint was never evaluated: what is an object is decided by default limits"

@@ -15,26 +15,26 @@ from foir360_jax.inference.decision import Decision
 from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.models.mask_head import picture_masks
-from foir360_jax.objective import learns_to_find
+from foir360_jax.objective import learns_detection
 from foir360_jax.scenes import RankedObjects
 from foir360_jax.scenes.packed_masks import pack_masks, resample_masks
 from foir360_jax.sphere import resize_panorama
 from foir360_jax.train.checkpoint import newest_checkpoint, restore_model
 from foir360_jax.train.settings import load_settings, settings_file
 
-_FEWEST_PLACES = 16  # that given masks are padded to; then powers of two
+_FEWEST_PLACES = 16  # that provided masks are padded to; then powers of two
 
 
 class Ranker:
-  """Ranks every object of a panorama: those that it finds, or those of masks that are given.
+  """Ranks every object of a panorama: those that it detects, or those of provided masks.
 
   Args:
     model: with the parameters to use.
     height: rows of the pictures that the model was trained on.
     category_names: what the model's categories stand for; may be empty.
-    decision: which candidates are objects, and of how many turned copies of a picture to take the
-      mean; each costs one more pass of the encoder.
-    finds: False for a model that learnt to rank given masks alone.
+    decision: thresholds of detection, and the number of rotated copies of a picture to average
+      (test-time yaw augmentation), each of which costs one more pass of the encoder.
+    detects: False for a model that only ranks provided masks.
 
   Example (after `bash launch/quickstart.sh`)::
 
@@ -52,20 +52,22 @@ class Ranker:
     height: int,
     category_names: tuple[str, ...] = (),
     decision: Decision = Decision(),  # noqa: B008 (it cannot be changed)
-    finds: bool = True,
+    detects: bool = True,
   ):
     graphdef, self._state = nnx.split(model)
-    turns = decision.turns
-    self._find = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state)(*inputs, turns=turns))
+    copies = decision.yaw_augmentation
+    self._detect = jax.jit(
+      lambda state, *inputs: nnx.merge(graphdef, state)(*inputs, yaw_augmentation=copies)
+    )
     self._rank = jax.jit(
-      lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, turns=turns)
+      lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs, yaw_augmentation=copies)
     )
     self._pixel_stride = model.pixel_stride
-    self._is_told = model.told_categories
+    self._is_conditioned = model.condition_on_categories
     self.height = height
     self.category_names = tuple(category_names)
     self.decision = decision
-    self.finds = finds
+    self.detects = detects
 
   @classmethod
   def load(
@@ -74,7 +76,7 @@ class Ranker:
     *,
     confidence_threshold: float | None = None,
     stop_margin: float | None = None,
-    turns: int | None = None,
+    yaw_augmentation: int | None = None,
   ) -> Self:
     """Loads the newest checkpoint of a run (the `--workdir` of its training).
 
@@ -82,8 +84,8 @@ class Ranker:
       folder: holds `config.json` and `checkpoints/`.
       confidence_threshold: in place of the one that evaluation chose on the validation split and
         put into the checkpoint (see `Decision`), which None takes; as for the next two.
-      stop_margin: the other limit, chosen together with it; `decision.NEVER` for no stop.
-      turns: number of turned copies of a picture.
+      stop_margin: of the recurrent module, chosen together with it; `decision.NEVER` for no stop.
+      yaw_augmentation: number of rotated copies of a picture to average.
 
     Raises:
       ValueError: no run there, or its checkpoint does not fit its configuration.
@@ -102,7 +104,11 @@ class Ranker:
     model = restore_model(
       checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
     )
-    given = dict(confidence_threshold=confidence_threshold, stop_margin=stop_margin, turns=turns)
+    given = dict(
+      confidence_threshold=confidence_threshold,
+      stop_margin=stop_margin,
+      yaw_augmentation=yaw_augmentation,
+    )
     decision = Decision.load(checkpoint)._replace(
       **{name: value for name, value in given.items() if value is not None}
     )
@@ -111,7 +117,7 @@ class Ranker:
       height=config["data"]["height"],
       category_names=tuple(config.get("category_names", ())),
       decision=decision,
-      finds=learns_to_find(config["loss"]),
+      detects=learns_detection(config["loss"]),
     )
 
   def __call__(self, panorama: np.ndarray, *, image: str = "") -> RankedObjects:
@@ -125,13 +131,13 @@ class Ranker:
       ValueError: the picture has another shape or type.
     """
     panorama = _checked(panorama)
-    if not self.finds:
+    if not self.detects:
       raise ValueError(
-        "this run learnt to rank given masks alone: use rank_masks, or train one with weights on"
+        "this run ranks provided masks only: use rank_masks, or train one with weights on"
         " all terms of config.loss"
       )
-    limits = self.decision.confidence_threshold, self.decision.stop_margin
-    candidates = self._find(self._state, self._small(panorama)[None], *limits)
+    thresholds = self.decision.confidence_threshold, self.decision.stop_margin
+    candidates = self._detect(self._state, self._small(panorama)[None], *thresholds)
     mask_logits, importance, category_logits = (x[0] for x in jax.device_get(candidates))
     objects = np.flatnonzero(importance > 0)
     masks = [_full_size(mask_logits[index], panorama.shape[0]) for index in objects]
@@ -159,8 +165,8 @@ class Ranker:
     Args:
       panorama: `[H, 2 H, 3]` uint8 RGB, any size.
       masks: `[N, H, 2 H]` bool; they may overlap and be of any size. Every one gets a rank.
-      categories: N names, "" where unknown; a model that learnt with `config.model.told_categories`
-        ranks by those that it knows. None: what the model takes the objects for.
+      categories: N names, "" where unknown; a model with `config.model.condition_on_categories`
+        conditions on those that it knows. None: predicted categories.
       ids: N numbers, see `RankedObjects`.
       image: the picture's name, for the rank file.
 
@@ -179,13 +185,15 @@ class Ranker:
     packed[: len(masks)] = resample_masks(pack_masks(masks), self.height)
     covered = cell_masks(packed[None], self._pixel_stride)
     where = np.arange(padded) < len(masks)
-    told = np.full(padded, -1, np.int32)
+    conditioned = np.full(padded, -1, np.int32)
     if categories is not None:
       if len(categories) != len(masks):
         raise ValueError(f"{len(categories)} categories do not fit {len(masks)} masks")
       numbers = {name: number for number, name in enumerate(self.category_names) if name}
-      told[: len(masks)] = [numbers.get(name, -1) for name in categories]
-    order = self._rank(self._state, self._small(panorama)[None], covered, where[None], told[None])
+      conditioned[: len(masks)] = [numbers.get(name, -1) for name in categories]
+    order = self._rank(
+      self._state, self._small(panorama)[None], covered, where[None], conditioned[None]
+    )
     order = jax.device_get(order)
     if categories is None:
       names = order.category_logits[0, : len(masks)].argmax(-1)
@@ -195,8 +203,8 @@ class Ranker:
     )
 
   def unknown_names(self, categories: Sequence[str]) -> set[str]:
-    """Of the names of given masks those that say nothing to a model that ranks by them."""
-    return set(categories) - set(self.category_names) - {""} if self._is_told else set()
+    """The names of provided masks that a model conditioned on categories does not know."""
+    return set(categories) - set(self.category_names) - {""} if self._is_conditioned else set()
 
   def _small(self, panorama: np.ndarray) -> jax.Array:
     return jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)

@@ -20,7 +20,7 @@ import numpy as np
 from foir360_jax.inference.described_scene import ReadyScene, one_line, read_scene, write_result
 from foir360_jax.inference.output_folder import claim_output, result_files, settings_of
 from foir360_jax.scenes import SceneError, open_scenes
-from foir360_jax.weak_labels.program import Scene, WeakRanks
+from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
 from foir360_jax.weak_labels.rank import WeakRanker
 
 _WAITING_BATCHES = 4  # scenes that wait for others of their shape, in batches
@@ -185,7 +185,7 @@ class _Run:
   def _launch(self, scenes: list[ReadyScene]) -> WeakRanks:
     described = [item.described for item in scenes]
     # No objects: the padding of a batch has nothing to compute.
-    empty = Scene(described[0].panorama, *(np.zeros_like(x) for x in described[0][1:]))
+    empty = DescribedScene(described[0].panorama, *(np.zeros_like(x) for x in described[0][1:]))
     described += [empty] * (self._batch_size - len(scenes))
     batch = jax.tree.map(lambda *x: np.stack(x), *described)
     shape = _shape(scenes[0])

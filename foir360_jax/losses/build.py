@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.losses.approx_ndcg import approx_ndcg_loss
-from foir360_jax.losses.listwise import softmax_loss
 from foir360_jax.losses.pairwise import (
   lambdarank_loss,
   pairwise_hinge_loss,
   pairwise_logistic_loss,
 )
 from foir360_jax.losses.plackett_luce import listmle_loss, plackett_luce_loss
+from foir360_jax.losses.softmax import softmax_loss
 
 
 def _one(labels: jax.Array, where: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from foir360_jax.losses.masking import Lists
+from foir360_jax.losses.masking import PaddedLists
 from foir360_jax.losses.order import descending_order
 
 ArrayFn = Callable[[jax.Array], jax.Array]
@@ -26,7 +26,7 @@ def logarithmic_discount(ranks: jax.Array) -> jax.Array:
 
 
 def normalised_gains(
-  lists: Lists, topn: int | None, gain_fn: ArrayFn, discount_fn: ArrayFn
+  lists: PaddedLists, topn: int | None, gain_fn: ArrayFn, discount_fn: ArrayFn
 ) -> jax.Array:
   """The gain of each object as a share of the highest DCG that its list can have.
 

@@ -19,7 +19,7 @@ ReduceFn = Callable[..., jax.Array]
 """As jnp.mean and jnp.sum: takes an array and `where`, returns the reduced array."""
 
 
-class Lists(NamedTuple):
+class PaddedLists(NamedTuple):
   """Padded lists that are safe to compute with, all arrays [..., N].
 
   Attributes:
@@ -55,7 +55,7 @@ def mask_lists(
   labels: ArrayLike,
   where: ArrayLike | None = None,
   weights: ArrayLike | None = None,
-) -> Lists:
+) -> PaddedLists:
   """Makes padded lists safe to compute with.
 
   Args:
@@ -77,7 +77,7 @@ def mask_lists(
   dtype = jnp.result_type(scores, labels, weights)
   scores, labels, weights = (array.astype(dtype) for array in (scores, labels, weights))
   where = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), scores.shape)
-  return Lists(
+  return PaddedLists(
     scores=jnp.where(where, scores, jnp.finfo(dtype).min),
     labels=jnp.where(where, labels, 0.0),
     plain_weights=jnp.where(where, weights, 0.0),
@@ -85,7 +85,7 @@ def mask_lists(
   )
 
 
-def reduce_lists(losses: jax.Array, lists: Lists, reduce_fn: ReduceFn | None) -> jax.Array:
+def reduce_lists(losses: jax.Array, lists: PaddedLists, reduce_fn: ReduceFn | None) -> jax.Array:
   """Reduces one loss a list, [...], over the lists that have any object; see `safe_reduce`."""
   # XLA's `any` is slow on the CPU, and would be done twice.
   has_objects = jnp.max(lists.where.astype(jnp.uint8), axis=-1) > 0

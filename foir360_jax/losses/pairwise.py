@@ -18,7 +18,7 @@ from foir360_jax.losses.gains import (
   logarithmic_discount,
   normalised_gains,
 )
-from foir360_jax.losses.masking import Lists, ReduceFn, mask_lists, reduce_lists
+from foir360_jax.losses.masking import PaddedLists, ReduceFn, mask_lists, reduce_lists
 from foir360_jax.losses.one_pass import differentiable
 from foir360_jax.losses.order import ranks_by_score
 from foir360_jax.losses.row_blocks import scan_row_blocks
@@ -157,7 +157,7 @@ def _logistic(lag: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.maximum(lag, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(lag))), 1 / (1 + jnp.exp(-lag))
 
 
-def _sum_over_pairs(cost: PairCost, lists: Lists, *factors: jax.Array) -> jax.Array:
+def _sum_over_pairs(cost: PairCost, lists: PaddedLists, *factors: jax.Array) -> jax.Array:
   """The cost of all pairs of each list, [...].
 
   Args:

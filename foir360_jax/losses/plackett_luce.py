@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from foir360_jax.losses.masking import Lists, ReduceFn, mask_lists, reduce_lists
+from foir360_jax.losses.masking import PaddedLists, ReduceFn, mask_lists, reduce_lists
 from foir360_jax.losses.order import descending_order
 
 
@@ -127,10 +127,10 @@ def plackett_luce_loss(
   return reduce_lists(jnp.sum(chosen.weights * terms, axis=-1), lists, reduce_fn)
 
 
-def _sort_by_label(lists: Lists) -> Lists:
+def _sort_by_label(lists: PaddedLists) -> PaddedLists:
   """Sorts the objects by falling label, the padding last."""
   order = descending_order(lists.labels, lists.where)
-  return Lists(*(jnp.take_along_axis(array, order, axis=-1) for array in lists))
+  return PaddedLists(*(jnp.take_along_axis(array, order, axis=-1) for array in lists))
 
 
 @jax.custom_jvp

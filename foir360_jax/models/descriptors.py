@@ -46,16 +46,16 @@ class Descriptors(nnx.Module):
   Args:
     feature_channels: channels of the learned features.
     channels: of the tokens.
-    surround: whether to look outside the masks at all (to measure what that is worth).
+    context: whether to look outside the masks at all (to measure what that is worth).
     rngs: source of the initial kernels.
   """
 
-  def __init__(self, feature_channels, channels, *, surround: bool, rngs: nnx.Rngs):
+  def __init__(self, feature_channels, channels, *, context: bool, rngs: nnx.Rngs):
     pooled = feature_channels + 9
-    views = 1 + 2 * len(_CAP_RADII_DEG) if surround else 1
+    views = 1 + 2 * len(_CAP_RADII_DEG) if context else 1
     self.look = ObjectViews(channels, rngs=rngs)
     self.join = Mlp((views * pooled + 4 + channels, 2 * channels, channels), rngs=rngs)
-    self.surround = surround
+    self.context = context
 
   def __call__(self, appearance: Appearance, masks: jax.Array) -> jax.Array:
     """`masks [B, N, k^2 P]` in [0, 1] -> `[B, N, C]`. No gradient flows into the masks.
@@ -83,12 +83,12 @@ class Descriptors(nnx.Module):
     size = jnp.log((area + _FEWEST_PIXELS) * (np.pi / height) ** 2)
 
     parts = [inside, size + 3, size**2 / 9, sine, jnp.abs(sine)]
-    if self.surround:
+    if self.context:
       statistics = jnp.concatenate([features, mean_pool(moments, detail)], axis=-1)
       for outside in _pool_caps(statistics, cells, direction):
         parts += [outside, jnp.abs(inside - outside)]
     radius = jnp.sqrt(area[..., 0] / np.pi) * (np.pi / height)
-    views = tangent_views(image, masks, direction, radius, surround=self.surround)
+    views = tangent_views(image, masks, direction, radius, context=self.context)
     parts.append(self.look(views))
     return self.join(jnp.concatenate(parts, axis=-1))
 

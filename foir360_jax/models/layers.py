@@ -26,7 +26,7 @@ def mean_pool(x: jax.Array, factor: int) -> jax.Array:
   return einops.reduce(x, "b (h i) (w j) c -> b h w c", "mean", i=factor, j=factor)
 
 
-def turn_map(x: jax.Array, columns: float) -> jax.Array:
+def roll_map(x: jax.Array, columns: float) -> jax.Array:
   """Turns `[B, H, W, C]` to the east by any number of columns; linear between whole ones."""
   whole = math.floor(columns)
   rest = columns - whole

@@ -42,7 +42,7 @@ class ObjectViews(nnx.Module):
     return self.join(einops.rearrange(views, "(b n) h w c -> b n (h w c)", b=batch_size))
 
 
-def tangent_views(image, masks, direction, radius, *, surround: bool) -> jax.Array:
+def tangent_views(image, masks, direction, radius, *, context: bool) -> jax.Array:
   """The picture and the mask around each object.
 
   A view is a grid on the tangent plane at `direction`, north up, whose side is `2 _VIEW_RADII`
@@ -53,7 +53,7 @@ def tangent_views(image, masks, direction, radius, *, surround: bool) -> jax.Arr
     masks: `[B, N, P]` in [0, 1], on a map of any size.
     direction: `[B, N, 3]`, the middle of each object.
     radius: `[B, N]` in radians, of a disc as large as the object.
-    surround: whether to show the picture outside the mask; else it is grey there.
+    context: whether to show the picture outside the mask; else it is grey there.
 
   Returns:
     `[B, N, VIEW_SIZE, VIEW_SIZE, 4]` in [-1, 1]: colours, then the mask. No gradient flows back.
@@ -80,7 +80,7 @@ def tangent_views(image, masks, direction, radius, *, surround: bool) -> jax.Arr
   row, column = pixels_from_directions(points, height)
   maps = einops.rearrange(masks, "b n (h w) -> b n h w 1", h=height)
   covered = jax.vmap(per_picture)(maps, row, column)
-  if not surround:
+  if not context:
     colours = colours * covered
   views = jnp.concatenate([colours, 2 * covered - 1], axis=-1)
   return jax.lax.stop_gradient(

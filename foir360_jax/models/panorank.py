@@ -21,7 +21,7 @@ from flax import nnx
 from foir360_jax.models.cells import flat_weights, map_height
 from foir360_jax.models.descriptors import Appearance
 from foir360_jax.models.encoders import build_encoder
-from foir360_jax.models.layers import turn_map
+from foir360_jax.models.layers import roll_map
 from foir360_jax.models.mask_head import mask_logits
 from foir360_jax.models.pixel_decoder import PixelDecoder
 from foir360_jax.models.places import Objectness, find_peaks
@@ -33,7 +33,7 @@ from foir360_jax.models.recurrent_ranking import stop_margins
 _DUPLICATE_IOU = 0.5
 
 
-class Scene(NamedTuple):
+class EncodedScene(NamedTuple):
   """What the decoders know of the panoramas.
 
   Attributes:
@@ -100,7 +100,7 @@ class RankedCandidates(NamedTuple):
 class PanoRank(nnx.Module):
   """The whole model; the arguments are the fields of `config.model`.
 
-  `model(image)` finds and ranks; training and evaluation use the parts `encode`, `decode`,
+  `model(image)` detects and ranks; training and evaluation use the parts `encode`, `decode`,
   `segment`, `describe` and `order`.
   """
 
@@ -121,8 +121,8 @@ class PanoRank(nnx.Module):
     num_categories: int,
     mask_stride: int,
     mask_detail: int,
-    surround: bool,
-    told_categories: bool,
+    context: bool,
+    condition_on_categories: bool,
     compute_dtype: str,
     remat: bool,
     rngs: nnx.Rngs,
@@ -149,13 +149,13 @@ class PanoRank(nnx.Module):
       rngs=rngs,
     )
     self.rank_decoder = RankDecoder(
-      feature_channels, 64, num_categories, surround=surround, rngs=rngs
+      feature_channels, 64, num_categories, context=context, rngs=rngs
     )
     self.num_queries = num_queries
     self.mask_stride = mask_stride
     self.mask_detail = mask_detail
     self.pixel_stride = mask_stride // mask_detail
-    self.told_categories = told_categories
+    self.condition_on_categories = condition_on_categories
     self.compute_dtype = jnp.dtype(compute_dtype)
 
   def __call__(
@@ -164,7 +164,7 @@ class PanoRank(nnx.Module):
     confidence_threshold: float = 0.3,
     stop_margin: float = -jnp.inf,
     *,
-    turns: int = 1,
+    yaw_augmentation: int = 1,
   ) -> RankedCandidates:
     """Finds and ranks the objects of `image [B, H, W, 3]` uint8.
 
@@ -172,9 +172,9 @@ class PanoRank(nnx.Module):
       image: panoramas.
       confidence_threshold: what is at most as confident is no object.
       stop_margin: the REM stops at the first pick that it does not prefer to stopping by more.
-      turns: see `encode`.
+      yaw_augmentation: see `encode`.
     """
-    scene = self.encode(image, turns=turns)
+    scene = self.encode(image, yaw_augmentation=yaw_augmentation)
     segmentation = self.segment(scene)
     tokens = self.describe(scene, segmentation.covered)
     confidence = segmentation.confidence
@@ -189,7 +189,7 @@ class PanoRank(nnx.Module):
     where: jax.Array,
     category: jax.Array | None = None,
     *,
-    turns: int = 1,
+    yaw_augmentation: int = 1,
   ) -> Order:
     """Ranks objects that something else found; their masks may be of any source and overlap.
 
@@ -198,33 +198,35 @@ class PanoRank(nnx.Module):
       masks: `[B, N, k^2 P]` in [0, 1], the covered share of each pixel, of stride `pixel_stride`.
       where: `[B, N]`.
       category: see `order`.
-      turns: see `encode`.
+      yaw_augmentation: see `encode`.
     """
-    scene = self.encode(image, turns=turns)
+    scene = self.encode(image, yaw_augmentation=yaw_augmentation)
     return self.order(self.describe(scene, masks), where, category)
 
-  def encode(self, image: jax.Array, seed: jax.Array | None = None, *, turns: int = 1) -> Scene:
+  def encode(
+    self, image: jax.Array, seed: jax.Array | None = None, *, yaw_augmentation: int = 1
+  ) -> EncodedScene:
     """Panoramas to what the decoders know of them.
 
     Args:
       image: `[B, H, W, 3]` uint8.
       seed: `[B]` uint32 of the encoder's randomness in training; None: without any.
-      turns: the mean over this number of copies, each turned a little further and turned back (at
-        test time; a stride samples each of them at other places).
+      yaw_augmentation: number of copies to average, each rotated a little further and back (at test
+        time; a stride samples each of them at other pixels).
     """
     image = image.astype(jnp.float32)
     fine, memories = self._features(image, seed)
-    for turn in range(1, turns):
-      columns = turn * self.pixel_decoder.strides[-1] // turns
+    for turn in range(1, yaw_augmentation):
+      columns = turn * self.pixel_decoder.strides[-1] // yaw_augmentation
       turned = self._features(jnp.roll(image, columns, axis=2), seed)
       back = jax.tree.map(
-        lambda x, c=columns: turn_map(x, -c * x.shape[2] / image.shape[2]), turned
+        lambda x, c=columns: roll_map(x, -c * x.shape[2] / image.shape[2]), turned
       )
       fine, memories = jax.tree.map(jnp.add, (fine, memories), back)
-    fine, memories = jax.tree.map(lambda x: x / turns, (fine, memories))
+    fine, memories = jax.tree.map(lambda x: x / yaw_augmentation, (fine, memories))
     image = image / 255
     pixels = self.query_decoder.mask_head.pixels(fine, image)
-    return Scene(fine, memories, pixels, self.objectness(fine), Appearance(fine, image))
+    return EncodedScene(fine, memories, pixels, self.objectness(fine), Appearance(fine, image))
 
   def _features(self, image, seed) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The fine map and the memories in float32."""
@@ -236,26 +238,28 @@ class PanoRank(nnx.Module):
     with jax.named_scope("pixel_decoder"):
       return jax.tree.map(lambda x: x.astype(jnp.float32), decoder(levels))
 
-  def decode(self, scene: Scene, places, where, group) -> Queries:
+  def decode(self, scene: EncodedScene, places, where, group) -> Queries:
     """Queries at `places [B, Q]`; see `QueryDecoder`."""
     with jax.named_scope("query_decoder"):
       fine, memories, pixels, heat, _ = scene
       return self.query_decoder(fine, memories, pixels, heat, places, where, group)
 
-  def candidates(self, scene: Scene, kernels: jax.Array, object_logits: jax.Array) -> Segmentation:
-    """The masks of `kernels [B, Q, D]`, and what the rank decoder is told of them."""
+  def candidates(
+    self, scene: EncodedScene, kernels: jax.Array, object_logits: jax.Array
+  ) -> Segmentation:
+    """The masks of `kernels [B, Q, D]`, and the inputs of the rank decoder."""
     pixels = einops.rearrange(scene.pixels, "b h w d -> b (h w) d")
     logits = mask_logits(kernels, pixels)
     return Segmentation(logits, jax.nn.sigmoid(logits), confident(logits, object_logits))
 
-  def segment(self, scene: Scene) -> Segmentation:
+  def segment(self, scene: EncodedScene) -> Segmentation:
     """Finds candidate objects at the peaks of the heat map."""
     places, _ = find_peaks(scene.heat, self.num_queries)
     where = jnp.ones(places.shape, bool)
     queries = self.decode(scene, places, where, jnp.zeros(self.num_queries, jnp.int32))
     return self.candidates(scene, queries.kernels[-1], queries.object_logits[-1])
 
-  def describe(self, scene: Scene, masks: jax.Array) -> jax.Array:
+  def describe(self, scene: EncodedScene, masks: jax.Array) -> jax.Array:
     """One token `[B, N, C]` for each object given by `masks [B, N, k^2 P]` in [0, 1]."""
     with jax.named_scope("rank_decoder"):
       return self.rank_decoder.describe(scene.appearance, masks)
@@ -272,13 +276,13 @@ class PanoRank(nnx.Module):
     Args:
       tokens: `[B, N, C]` of `describe`.
       where: `[B, N]`.
-      category: `[B, N]`, -1 where unknown: for a model that learnt with `told_categories`; others
-        go by what objects look like.
+      category: `[B, N]`, -1 where unknown: for a model with `condition_on_categories`; others use
+        predicted categories.
       confidence: `[B, N]` of a `Segmentation`; None: all are objects for certain.
     """
-    told = category if self.told_categories else None
+    known = category if self.condition_on_categories else None
     with jax.named_scope("rank_decoder"):
-      ranking = self.rank_decoder.compare(tokens, where, told)
+      ranking = self.rank_decoder.compare(tokens, where, known)
       picks = self.rank_decoder.recurrent(ranking.candidates(confidence), where)
     scores = jnp.where(where, ranking.scores, -jnp.inf)
     falling = -jnp.sort(-scores, axis=-1)

@@ -127,7 +127,7 @@ class QueryDecoder(nnx.Module):
       heat: `[B, h, w]` object logits, the start of the object logit.
       places: `[B, Q]` cells.
       where: `[B, Q]`; nothing looks at a query that is only padding.
-      group: `[Q]` int; queries see only those of their own group (taught queries must not whisper).
+      group: `[Q]` int; queries see only their own group (ground-truth queries must not leak).
     """
     directions = flat_directions(fine.shape[1])[places]
     sine = directions[..., 2:]

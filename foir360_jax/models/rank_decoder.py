@@ -25,7 +25,7 @@ class Ranking(NamedTuple):
     scores: `[B, N]`, before the sigmoid.
     category_logits: `[B, N, K]`.
     tokens: `[B, N, C]`.
-    kinds: `[B, N, K]`, probabilities of categories: what was told, or what an object looks like.
+    kinds: `[B, N, K]`, probabilities of categories: those conditioned on, else predicted.
   """
 
   scores: jax.Array
@@ -48,12 +48,12 @@ class RankDecoder(nnx.Module):
     feature_channels: channels of the features that masks pool over.
     channels: of the object tokens.
     num_categories: number of categories.
-    surround: see `Descriptors`.
+    context: see `Descriptors`.
     rngs: source of the initial kernels.
   """
 
-  def __init__(self, feature_channels, channels, num_categories, *, surround, rngs: nnx.Rngs):
-    self.describe = Descriptors(feature_channels, channels, surround=surround, rngs=rngs)
+  def __init__(self, feature_channels, channels, num_categories, *, context, rngs: nnx.Rngs):
+    self.describe = Descriptors(feature_channels, channels, context=context, rngs=rngs)
     self.widen = FeedForward(channels, rngs=rngs)
     self.category_norm = nnx.LayerNorm(channels, rngs=rngs)
     self.category_head = nnx.Linear(channels, num_categories, rngs=rngs)
@@ -76,15 +76,15 @@ class RankDecoder(nnx.Module):
     Args:
       tokens: `[B, N, C]` of `describe`.
       where: `[B, N]`.
-      category: `[B, N]` where they are told, -1 where not; None: nowhere. What is not told is taken
-        for what it looks like.
+      category: `[B, N]` to condition on, -1 where unknown; None: unknown everywhere. Where it is
+        unknown the predicted categories stand in.
     """
     tokens = self.widen(tokens)
     category_logits = self.category_head(self.category_norm(tokens))
     categories = jax.nn.softmax(category_logits)
     if category is not None:
-      told = jax.nn.one_hot(category, categories.shape[-1])  # zeros for -1
-      categories = jnp.where(category[..., None] >= 0, told, categories)
+      known = jax.nn.one_hot(category, categories.shape[-1])  # zeros for -1
+      categories = jnp.where(category[..., None] >= 0, known, categories)
     commonness = _commonness(categories, where)
     tokens = tokens + self.category_embed(jnp.concatenate([categories, commonness], axis=-1))
     bias = jnp.where(where, 0.0, BLOCKED)[:, None, None]

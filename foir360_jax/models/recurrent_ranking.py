@@ -15,9 +15,9 @@ Each object reads those picked that matter to it, or the learnt e0 where there i
 how many of its kind were picked (means over picks, as attention makes them, cannot count). What it
 reads is added within the hidden layer of a perceptron, whose output counts from where nothing was
 picked: the first pick goes by score, and only picks change that. (Otherwise the perceptron becomes
-a second, noisier score.) What the query decoder doubts to be an object comes later; given masks are
-not doubted. All are sums over picks, so a step costs a few sums over the objects, however many were
-picked.
+a second, noisier score.) What the query decoder doubts to be an object comes later; provided masks
+are not doubted. All are sums over picks, so a step costs a few sums over the objects, however many
+were picked.
 
 (FOIR-360's figure shows the REM between decoder memory and rank head; its code is not public, so
 this recurrence is our reading, close to SeqRank's sequential module: Guan and Lau, AAAI 2024.)
@@ -44,7 +44,7 @@ class Candidates(NamedTuple):
     scores: `[B, N]` of the rank decoder.
     tokens: `[B, N, C]` of the rank decoder.
     kinds: `[B, N, K]`, shares of the categories that an object may be of; they sum to 1.
-    doubt: `[B, N]`, minus the logarithm of the confidence that it is an object; 0 for given masks.
+    doubt: `[B, N]`, minus the logarithm of the detection confidence; 0 for provided masks.
   """
 
   scores: jax.Array

@@ -3,7 +3,7 @@
 Only training needs it; the network is in `foir360_jax.models`.
 """
 
-from foir360_jax.objective.build import build_objective, learns_to_find
+from foir360_jax.objective.build import build_objective, learns_detection
 from foir360_jax.objective.panorank import PanoRankObjective
 
-__all__ = ["PanoRankObjective", "build_objective", "learns_to_find"]
+__all__ = ["PanoRankObjective", "build_objective", "learns_detection"]

@@ -1,9 +1,9 @@
-"""What training asks of the order: of the true masks, and of what the model found itself.
+"""The terms of the order: of the ground-truth masks, and of the predicted ones.
 
-The rank decoder is given one list a scene with the true masks, and where the model learns to find
-objects a second one. This holds what the decoder will be given in use: the candidates of the query
-decoder, of which those that found an object have its importance, and the others are to be left over
-when the recurrent module stops.
+The rank decoder gets one list a scene with the ground-truth masks, and where the model learns to
+detect a second one, as at inference: the candidates of the query decoder, of which those that are
+matched to an object have its importance, and the others are to be left over when the recurrent
+module stops.
 
 Axes: B scenes, R lists (B, or 2 B with the second ones behind), L places in a list, N objects,
 Q candidates (Q >= N).
@@ -16,17 +16,17 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.batch import Terms
-from foir360_jax.models.chance import OWN_PICKS, TOLD_CATEGORIES, stream
+from foir360_jax.models.random_streams import CONDITIONING, SCHEDULED_SAMPLING, stream
 from foir360_jax.models.rank_decoder import RankDecoder
 from foir360_jax.models.recurrent_ranking import Candidates
 from foir360_jax.models.sphere_attention import BLOCKED
 from foir360_jax.objective.segmentation import Match, category_term
 
-_CANDIDATE = 0.1  # confidence of a candidate that training shows to the rank decoder
-_FOUND_IOU = 0.3  # a candidate that covers its object less than this is none
+_CANDIDATE = 0.1  # detection confidence of a candidate that training shows to the rank decoder
+_MATCH_IOU = 0.3  # a candidate that overlaps its object less than this is none
 
 
-class Lists(NamedTuple):
+class RankingLists(NamedTuple):
   """What is to be ordered.
 
   Attributes:
@@ -34,7 +34,7 @@ class Lists(NamedTuple):
     is_object: `[R, L]`.
     relevance: `[R, L]`; 0 for what is no object.
     category: `[R, L]`; -1 where unknown, and for what is no object.
-    confidence: `[R, L]`; 1 for true objects.
+    confidence: `[R, L]` of the detection; 1 for ground-truth masks.
     ends: `[R]`: is stopping to be learnt after the objects?
   """
 
@@ -46,9 +46,9 @@ class Lists(NamedTuple):
   ends: jax.Array
 
 
-def true_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> Lists:
-  """The lists of the true objects, all arguments `[B, N]`; what lies in the padding goes."""
-  return Lists(
+def ground_truth_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> RankingLists:
+  """The lists of the ground-truth masks, all arguments `[B, N]`; what lies in the padding goes."""
+  return RankingLists(
     where=where,
     is_object=where,
     relevance=jnp.where(where, relevance, 0.0),
@@ -58,38 +58,38 @@ def true_lists(where: jax.Array, relevance: jax.Array, category: jax.Array) -> L
   )
 
 
-def add_found(true: Lists, match: Match, confidence: jax.Array) -> Lists:
+def add_predicted(ground_truth: RankingLists, match: Match, confidence: jax.Array) -> RankingLists:
   """Adds the lists of the candidates; all lists become Q long.
 
   Args:
-    true: of N objects.
+    ground_truth: of N objects.
     match: the candidate of each object.
     confidence: `[B, Q]`, 0 for duplicates.
   """
-  batch_size, num_objects = true.where.shape
+  batch_size, num_objects = ground_truth.where.shape
   rows = jnp.arange(batch_size)[:, None]
 
-  is_found = true.where & (match.iou >= _FOUND_IOU)
+  is_matched = ground_truth.where & (match.iou >= _MATCH_IOU)
 
-  def dealt(values):  # what was not found, and padding, has a candidate, too, and gives it nothing
-    values = jnp.where(is_found, values, jnp.zeros((), values.dtype))
+  def of_candidates(values):  # unmatched objects and padding have a candidate, too: it gets 0
+    values = jnp.where(is_matched, values, jnp.zeros((), values.dtype))
     return jnp.zeros(confidence.shape, values.dtype).at[rows, match.query].add(values)
 
-  is_object = dealt(is_found.astype(jnp.int32)) > 0
-  found = Lists(
+  is_object = of_candidates(is_matched.astype(jnp.int32)) > 0
+  predicted = RankingLists(
     where=is_object | ((confidence > _CANDIDATE) & ~match.unknown),
     is_object=is_object,
-    relevance=dealt(true.relevance),
-    category=dealt(true.category + 1) - 1,
+    relevance=of_candidates(ground_truth.relevance),
+    category=of_candidates(ground_truth.category + 1) - 1,
     confidence=confidence,
     ends=jnp.ones(batch_size, bool),
   )
   longer = ((0, 0), (0, confidence.shape[1] - num_objects))
-  nothing = Lists(False, False, 0.0, -1, 1.0, None)
-  return Lists(
+  nothing = RankingLists(False, False, 0.0, -1, 1.0, None)
+  return RankingLists(
     *(
       jnp.concatenate([x if x.ndim == 1 else jnp.pad(x, longer, constant_values=fill), y])
-      for x, y, fill in zip(true, found, nothing, strict=True)
+      for x, y, fill in zip(ground_truth, predicted, nothing, strict=True)
     )
   )
 
@@ -97,15 +97,15 @@ def add_found(true: Lists, match: Match, confidence: jax.Array) -> Lists:
 def ranking_terms(
   decoder: RankDecoder,
   tokens: jax.Array,
-  lists: Lists,
+  lists: RankingLists,
   *,
   ranking_loss: Callable[..., jax.Array],
   num_objects: int,
   seed: jax.Array,
-  own_picks: jax.Array | None,
-  told_share: float = 0.0,
+  scheduled_sampling: jax.Array | None,
+  conditioning_rate: float = 0.0,
 ) -> Terms:
-  """The terms `rank_true`, `recurrent`, `rank_category` and, with second lists, `rank_found`.
+  """Terms `rank_ground_truth`, `recurrent`, `rank_category`, and of second lists `rank_predicted`.
 
   Args:
     decoder: scores and picks.
@@ -114,46 +114,46 @@ def ranking_terms(
     ranking_loss: of `losses.build_mean_ranking_loss`, for the scores.
     num_objects: the most objects that a list may have, N.
     seed: `[B]`.
-    own_picks: share of the steps at which the recurrent module goes on from its own pick rather
-      than from the true one (scheduled sampling: Bengio et al., NeurIPS 2015), in [0, 1]; None:
-      none does, which costs less.
-    told_share: share of the true masks whose categories the decoder is told, in [0, 1]; below 1,
-      so that it learns to do without, as with given masks whose category it does not know.
+    scheduled_sampling: share of the steps at which the recurrent module continues from its own pick
+      rather than from the ground truth (Bengio et al., NeurIPS 2015), in [0, 1]; None: 0, which
+      costs less.
+    conditioning_rate: share of the ground-truth masks on whose categories the decoder is
+      conditioned, in [0, 1]; below 1, so that it learns to do without.
   """
-  told = _told(lists, seed, told_share) if told_share else None
-  ranking = decoder.compare(tokens, lists.where, told)
+  categories = _conditioning(lists, seed, conditioning_rate) if conditioning_rate else None
+  ranking = decoder.compare(tokens, lists.where, categories)
   candidates = ranking.candidates(lists.confidence)
   real = lists.is_object.any(-1)
   losses = ranking_loss(ranking.scores, lists.relevance, where=lists.is_object)
   batch_size = len(seed)
-  terms = {"rank_true": (losses[:batch_size].sum(), real[:batch_size].sum())}
+  terms = {"rank_ground_truth": (losses[:batch_size].sum(), real[:batch_size].sum())}
   if len(losses) > batch_size:
-    terms["rank_found"] = (losses[batch_size:].sum(), real[batch_size:].sum())
+    terms["rank_predicted"] = (losses[batch_size:].sum(), real[batch_size:].sum())
 
-  cost, num_steps = _step_costs(decoder, candidates, lists, num_objects, seed, own_picks)
+  cost, num_steps = _step_costs(decoder, candidates, lists, num_objects, seed, scheduled_sampling)
   terms["recurrent"] = ((cost / jnp.maximum(num_steps, 1)).sum(), (num_steps > 0).sum())
   terms["rank_category"] = category_term(ranking.category_logits, lists.category)
   return terms
 
 
-def _told(lists: Lists, seed: jax.Array, share: float) -> jax.Array:
-  """The categories `[R, L]` of a share of the true masks; -1 for the rest and what was found."""
+def _conditioning(lists: RankingLists, seed: jax.Array, share: float) -> jax.Array:
+  """The categories `[R, L]` of a share of the ground-truth masks; -1 elsewhere."""
   places = lists.category.shape[1]
-  chance = jax.vmap(lambda one: jax.random.uniform(stream(one, TOLD_CATEGORIES), (places,)))(seed)
+  chance = jax.vmap(lambda one: jax.random.uniform(stream(one, CONDITIONING), (places,)))(seed)
   chance = jnp.tile(chance, (len(lists.category) // len(seed), 1))
   return jnp.where(lists.ends[:, None] | (chance > share), -1, lists.category)
 
 
 def _step_costs(
-  decoder, candidates: Candidates, lists: Lists, num_objects: int, seed, own_picks
+  decoder, candidates: Candidates, lists: RankingLists, num_objects: int, seed, scheduled_sampling
 ) -> tuple[jax.Array, jax.Array]:
   """Negative log likelihood `[R]` of the best pick at every step, and the number of steps."""
   # Best first, everything else behind: the place of each object in the true order, which goes on
   # from the first of equals; any of them is a right pick.
   order = jnp.lexsort((-lists.relevance, ~lists.is_object), axis=-1)
   place = jnp.argsort(order, axis=-1)
-  if own_picks is not None:
-    order = _mixed_order(decoder, candidates, lists, place, num_objects, seed, own_picks)
+  if scheduled_sampling is not None:
+    order = _mixed_order(decoder, candidates, lists, place, num_objects, seed, scheduled_sampling)
   order = order[:, :num_objects]
 
   num_steps = num_objects + 1
@@ -176,12 +176,16 @@ def _step_costs(
   return jnp.where(asked, cost, 0.0).sum(-1), asked.sum(-1)
 
 
-def _mixed_order(decoder, candidates, lists, place, num_objects, seed, own_picks) -> jax.Array:
+def _mixed_order(
+  decoder, candidates, lists, place, num_objects, seed, scheduled_sampling
+) -> jax.Array:
   """An order `[R, N]` that at some steps goes on from the module's own pick among the objects."""
   lists_each = len(place) // len(seed)
 
   def obeys(one):
-    return ~jax.random.bernoulli(stream(one, OWN_PICKS), own_picks, (lists_each, num_objects))
+    return ~jax.random.bernoulli(
+      stream(one, SCHEDULED_SAMPLING), scheduled_sampling, (lists_each, num_objects)
+    )
 
   obey = jnp.moveaxis(jax.vmap(obeys)(seed), 1, 0).reshape(-1, num_objects)
   picks = decoder.recurrent(

@@ -55,10 +55,11 @@ def validate_ranking(config: ConfigDict) -> None:
       "config.model.feature_channels must be divisible by the 4 heads of attention, not"
       f" {config.model.feature_channels}"
     )
-  thresholds = config.evaluate.score_thresholds
+  thresholds = config.evaluate.confidence_thresholds
   if not thresholds or not all(0 <= threshold < 1 for threshold in thresholds):
     raise ValueError(
-      f"config.evaluate.score_thresholds must be one or more numbers in [0, 1), not {thresholds}"
+      "config.evaluate.confidence_thresholds must be one or more numbers in [0, 1), not"
+      f" {thresholds}"
     )
   if config.evaluate.batch_size < 1:
     raise ValueError(
@@ -74,8 +75,10 @@ def validate_ranking(config: ConfigDict) -> None:
     raise ValueError(
       f"config.evaluate.choose_by must be sa_sor or f1, not {config.evaluate.choose_by!r}"
     )
-  if config.evaluate.turns < 1:
-    raise ValueError(f"config.evaluate.turns must be at least 1, not {config.evaluate.turns}")
+  if config.evaluate.yaw_augmentation < 1:
+    raise ValueError(
+      f"config.evaluate.yaw_augmentation must be at least 1, not {config.evaluate.yaw_augmentation}"
+    )
   if config.loss.points < 0:
     raise ValueError(f"config.loss.points must be 0 (all cells) or more, not {config.loss.points}")
   if config.model.compute_dtype not in ("float32", "bfloat16"):
@@ -90,10 +93,14 @@ def validate_ranking(config: ConfigDict) -> None:
     raise ValueError(
       f"config.optimizer.layer_decay must be in (0, 1], not {config.optimizer.layer_decay}"
     )
-  if not 0 <= config.loss.own_picks <= 1:
-    raise ValueError(f"config.loss.own_picks must be in [0, 1], not {config.loss.own_picks}")
-  if not 0 < config.loss.told_share <= 1:
-    raise ValueError(f"config.loss.told_share must be in (0, 1], not {config.loss.told_share}")
+  if not 0 <= config.loss.scheduled_sampling <= 1:
+    raise ValueError(
+      f"config.loss.scheduled_sampling must be in [0, 1], not {config.loss.scheduled_sampling}"
+    )
+  if not 0 < config.loss.conditioning_rate <= 1:
+    raise ValueError(
+      f"config.loss.conditioning_rate must be in (0, 1], not {config.loss.conditioning_rate}"
+    )
 
 
 def _validate_encoder(config: ConfigDict) -> None:

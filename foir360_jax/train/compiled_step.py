@@ -14,9 +14,9 @@ from foir360_jax.train.state import TrainState
 class CompiledStep:
   """Compiles a step for each shape of batches that comes, and tells what the program takes.
 
-  Memory and arithmetic are told before the program first runs. Its time is told once, of its second
-  run (the first one also sets the device up); that run is waited for, all others are left to the
-  devices.
+  Memory and arithmetic are reported before the program first runs. Its time is reported once, of
+  its second run (the first one also sets the device up); that run is waited for, all others are
+  left to the devices.
 
   Attributes:
     compile_s: seconds spent on compiling, over all shapes.

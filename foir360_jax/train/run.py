@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from foir360_jax.data import build_training_batches, open_source
 from foir360_jax.models import build_model
 from foir360_jax.models.pretrained import load_encoder_weights
-from foir360_jax.objective import build_objective, learns_to_find
+from foir360_jax.objective import build_objective, learns_detection
 from foir360_jax.train.checkpoint import has_checkpoint, start_from
 from foir360_jax.train.loop import train
 from foir360_jax.train.optimizer import build_optimizer
@@ -82,7 +82,7 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
       f"config.{change.field} is {change.new!r}, but {settings_file(workdir)} says that the run was"
       f" trained with {change.old!r}; give the run's own --config and fields"
     )
-  if learns_to_find(given["loss"]) != learns_to_find(given["loss"] | trained["loss"]):
+  if learns_detection(given["loss"]) != learns_detection(given["loss"] | trained["loss"]):
     raise ValueError(
       f"config.loss and {settings_file(workdir)} differ in whether the model learnt to find"
       " objects; give the run's own --config and fields"

@@ -9,6 +9,17 @@ from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import read_json
 
 _FILE = "config.json"
+# Fields of runs of version 0.1.0, and their names since.
+_RENAMED = {
+  "model.surround": "model.context",
+  "model.told_categories": "model.condition_on_categories",
+  "loss.own_picks": "loss.scheduled_sampling",
+  "loss.told_share": "loss.conditioning_rate",
+  "loss.rank_true": "loss.rank_ground_truth",
+  "loss.rank_found": "loss.rank_predicted",
+  "evaluate.score_thresholds": "evaluate.confidence_thresholds",
+  "evaluate.turns": "evaluate.yaw_augmentation",
+}
 
 
 class Change(NamedTuple):
@@ -30,13 +41,23 @@ def save_settings(workdir: pathlib.Path, settings: Mapping[str, Any]) -> None:
 
 
 def load_settings(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """What the run in `workdir` was trained with; None where no run is.
+  """What the run in `workdir` was trained with, by today's names; None where no run is.
 
   Raises:
-    ValueError: the file is no JSON.
+    ValueError: the file is no JSON, or holds no settings.
   """
   file = settings_file(workdir)
-  return read_json(file, ValueError) if file.is_file() else None
+  if not file.is_file():
+    return None
+  settings = read_json(file, ValueError)
+  if not isinstance(settings, dict):
+    raise ValueError(f"{file}: holds no settings of a run; give the --workdir of a training")
+  for old, new in _RENAMED.items():
+    section, _, name = old.partition(".")
+    fields = settings.get(section)
+    if isinstance(fields, dict) and name in fields:
+      fields[new.partition(".")[2]] = fields.pop(name)
+  return settings
 
 
 def first_change(

@@ -54,7 +54,7 @@ class Strategy(NamedTuple):
 DEFAULT_STRATEGY = Strategy()
 
 
-class Scene(NamedTuple):
+class DescribedScene(NamedTuple):
   """What the compiled program needs of a panorama with N padded objects.
 
   Attributes:
@@ -91,7 +91,7 @@ class WeakRanks(NamedTuple):
 
 
 def rank_scenes(
-  scenes: Scene, *, saliency: Saliency, strategy: Strategy, object_score: ObjectScore
+  scenes: DescribedScene, *, saliency: Saliency, strategy: Strategy, object_score: ObjectScore
 ) -> WeakRanks:
   """The program: a batch of scenes, stacked along a leading axis B."""
   plan = plan_views(scenes.panorama.shape[1])
@@ -166,7 +166,7 @@ def local_ranks(
 
 
 def collect_ranks(
-  local: LocalRanks, scenes: Scene, *, object_score: ObjectScore, collector: str
+  local: LocalRanks, scenes: DescribedScene, *, object_score: ObjectScore, collector: str
 ) -> Collected:
   """Step 3, for a batch: fields [B, N]. Of the scenes no pictures are used."""
   log_area = jnp.log(jnp.maximum(scenes.area, 1e-9))
@@ -177,11 +177,11 @@ def collect_ranks(
   return jax.vmap(collect)(scores, weight * local.visibility, local.order, prior, scenes.where)
 
 
-def tangent_pool(scenes: Scene, plan: ViewPlan) -> Views:
+def tangent_pool(scenes: DescribedScene, plan: ViewPlan) -> Views:
   """The perspective views of all panoramas as one pool."""
   num_objects, num_views = scenes.where.shape[1], len(plan.lon_rad)
 
-  def of_one(scene: Scene) -> Views:
+  def of_one(scene: DescribedScene) -> Views:
     return Views(
       images=render_views(scene.panorama, plan),
       coverage=coverage_views(scene.packed, plan, num_objects, CELL),
@@ -193,11 +193,11 @@ def tangent_pool(scenes: Scene, plan: ViewPlan) -> Views:
   return _pool(jax.lax.map(of_one, scenes))
 
 
-def whole_pool(scenes: Scene, plan: ViewPlan) -> Views:
+def whole_pool(scenes: DescribedScene, plan: ViewPlan) -> Views:
   """The whole panoramas as one pool."""
   num_objects = scenes.where.shape[1]
 
-  def of_one(scene: Scene) -> Views:
+  def of_one(scene: DescribedScene) -> Views:
     return Views(
       images=render_whole(scene.panorama, plan)[None],
       coverage=coverage_whole(scene.packed, plan, num_objects, CELL)[None],

@@ -18,7 +18,7 @@ from foir360_jax.weak_labels.local import Saliency
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import (
   DEFAULT_STRATEGY,
-  Scene,
+  DescribedScene,
   Strategy,
   WeakRanks,
   rank_scenes,
@@ -93,7 +93,7 @@ class WeakRanker:
     self.object_score = object_score
     self._weights, rebuild = separate_weights(self.saliency)
 
-    def rank(weights, scenes: Scene) -> WeakRanks:
+    def rank(weights, scenes: DescribedScene) -> WeakRanks:
       return rank_scenes(
         scenes,
         saliency=rebuild(weights),
@@ -132,7 +132,7 @@ class WeakRanker:
     result = jax.device_get(self.rank(jax.tree.map(lambda x: x[None], scene)))
     return ranked_objects(result, 0, panorama, masks, categories=categories, ids=ids, image=image)
 
-  def rank(self, scenes: Scene) -> WeakRanks:
+  def rank(self, scenes: DescribedScene) -> WeakRanks:
     """Ranks a batch: scenes of one size and one padded number of objects, stacked."""
     return self._rank(self._weights, scenes)
 
@@ -144,8 +144,8 @@ def rank_objects(
   return WeakRanker(saliency)(panorama, masks)
 
 
-def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> Scene:
-  """Measures and packs the objects of a panorama; arguments as of `WeakRanker`.
+def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> DescribedScene:
+  """MaskMeasures and packs the objects of a panorama; arguments as of `WeakRanker`.
 
   Raises:
     ValueError: shapes or types that do not fit, an empty mask, or too many objects.
@@ -173,7 +173,7 @@ def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> Scene:
   packed = pack_objects(masks)
   words = -(-padded // 32)
   packed = np.pad(packed, ((0, 0), (0, 0), (0, words - packed.shape[-1])))
-  return Scene(panorama, packed, area, elevation, np.arange(padded) < count)
+  return DescribedScene(panorama, packed, area, elevation, np.arange(padded) < count)
 
 
 def ranked_objects(

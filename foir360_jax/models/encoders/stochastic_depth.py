@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foir360_jax.models.chance import STOCHASTIC_DEPTH, stream
+from foir360_jax.models.random_streams import STOCHASTIC_DEPTH, stream
 
 
 def linear_rates(last: float, blocks: int) -> np.ndarray:

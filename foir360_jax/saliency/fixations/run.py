@@ -108,7 +108,7 @@ def _train_one(
 
 
 def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
-  """Measures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`.
+  """MaskMeasures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`.
 
   Pictures that it has been trained on are measured by those of the run that never saw them.
   """

@@ -29,7 +29,7 @@ from foir360_jax.weak_labels.study.variants import VARIANTS
 
 
 def main():
-  """Measures, prints the tables, writes the JSON."""
+  """MaskMeasures, prints the tables, writes the JSON."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
   parser.add_argument("--out", required=True, help="JSON file for all figures")

@@ -21,7 +21,7 @@ from foir360_jax.scenes import unpack_masks
 from foir360_jax.weak_labels.local import LocalRanks, Saliency
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import (
-  Scene,
+  DescribedScene,
   Strategy,
   local_ranks,
   plan_views,
@@ -69,7 +69,7 @@ class Example(NamedTuple):
 
   name: str
   local: LocalRanks
-  scene: Scene
+  scene: DescribedScene
   relevance: np.ndarray
   pixels: np.ndarray
   saliency_sum: np.ndarray
@@ -132,21 +132,21 @@ def measure_faces(
 ) -> Iterator[Example]:
   """Runs steps 1 and 2 on perspective pictures."""
 
-  def pools(batch: Scene, masks: jax.Array):
+  def pools(batch: DescribedScene, masks: jax.Array):
     crops, whole = jax.vmap(functools.partial(picture_views, plan=plan))(
       batch.panorama, masks, batch.where
     )
     join = functools.partial(jax.tree.map, lambda x: einops.rearrange(x, "b v ... -> (b v) ..."))
     return join(crops), join(whole)
 
-  def describe(picture: Labelled) -> Scene:
+  def describe(picture: Labelled) -> DescribedScene:
     count = len(picture.masks)
     padded = next(number for number in _FACE_COUNTS if number >= count)
     area, elevation = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
     area[:count] = picture.masks.mean((1, 2)) * plan.solid_angle
     elevation[:count] = _elevation(picture.masks, plan)
     where = np.arange(padded) < count
-    return Scene(picture.image, _NO_PICTURE, area, elevation, where)
+    return DescribedScene(picture.image, _NO_PICTURE, area, elevation, where)
 
   arguments = saliency, strategy, object_score, batch_size
   yield from _measure(pictures, describe, pools, *arguments, panoramic=False)
@@ -162,12 +162,12 @@ def measure_panoramas(
 ) -> Iterator[Example]:
   """Runs steps 1 and 2 on panoramas."""
 
-  def pools(batch: Scene, masks: jax.Array):
+  def pools(batch: DescribedScene, masks: jax.Array):
     plan = plan_views(batch.panorama.shape[1])
     tangent = tangent_pool(batch, plan) if strategy.tangent_views else None
     return tangent, whole_pool(batch, plan)
 
-  def describe(picture: Labelled) -> Scene:
+  def describe(picture: Labelled) -> DescribedScene:
     return describe_scene(picture.image, picture.masks)
 
   arguments = saliency, strategy, object_score, batch_size
@@ -176,7 +176,7 @@ def measure_panoramas(
 
 def _measure(
   pictures: Iterable[Labelled],
-  describe: Callable[[Labelled], Scene],
+  describe: Callable[[Labelled], DescribedScene],
   pools: Callable,
   saliency: Saliency,
   strategy: Strategy,
@@ -189,7 +189,7 @@ def _measure(
   weights, rebuild = separate_weights(saliency)
 
   @jax.jit
-  def measure(weights, batch: Scene, masks: jax.Array):
+  def measure(weights, batch: DescribedScene, masks: jax.Array):
     saliency = rebuild(weights)
     local = local_ranks(
       *pools(batch, masks),
@@ -203,7 +203,7 @@ def _measure(
     summed = jnp.einsum("bnhw,bhw->bn", masks.astype(jnp.float32), density)
     return local, summed
 
-  def run(waiting: Sequence[tuple[Labelled, Scene]]) -> Iterator[Example]:
+  def run(waiting: Sequence[tuple[Labelled, DescribedScene]]) -> Iterator[Example]:
     # A short batch is filled up by its last picture, so that nothing compiles anew.
     filled = [*waiting, *[waiting[-1]] * (batch_size - len(waiting))]
     batch = jax.tree.map(lambda *x: np.stack(x), *(scene for _, scene in filled))
@@ -217,7 +217,7 @@ def _measure(
       yield Example(
         name=picture.name,
         local=jax.tree.map(lambda x: x[index][:, :count] if x.ndim else x, local),  # noqa: B023
-        scene=Scene(_NO_PICTURE, _NO_PICTURE, area, elevation, where),
+        scene=DescribedScene(_NO_PICTURE, _NO_PICTURE, area, elevation, where),
         relevance=picture.relevance,
         pixels=picture.masks.mean((1, 2)),
         saliency_sum=summed[index, :count],

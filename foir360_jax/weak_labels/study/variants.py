@@ -14,7 +14,7 @@ import numpy as np
 
 from foir360_jax.weak_labels.local import History, LocalRanks
 from foir360_jax.weak_labels.object_score import ObjectScore
-from foir360_jax.weak_labels.program import Scene, collect_ranks
+from foir360_jax.weak_labels.program import DescribedScene, collect_ranks
 from foir360_jax.weak_labels.study.examples import Example
 
 _PADDED = 32  # to a multiple of this number,
@@ -97,7 +97,7 @@ def _pad(example: Example, variant: Variant, size: int):
 
 @functools.partial(jax.jit, static_argnames="collector")
 def _strengths(measured, described, score: ObjectScore, collector: str) -> jax.Array:
-  scene = Scene(None, None, *described)
+  scene = DescribedScene(None, None, *described)
   local = LocalRanks(*measured, None)
   if collector:
     return collect_ranks(local, scene, object_score=score, collector=collector).strength

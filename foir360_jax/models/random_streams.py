@@ -1,13 +1,13 @@
-"""Random numbers of an example: every use of its seed draws from a stream of its own.
+"""Random streams of an example: every use of its seed draws from a stream of its own.
 
 Plain `split` or small numbers in `fold_in` will not do: both may give the same key.
 """
 
 import jax
 
-TAUGHT_PLACES = 0x7AC8
-OWN_PICKS = 0x91C5
-TOLD_CATEGORIES = 0xCA7E
+GROUND_TRUTH_QUERIES = 0x7AC8
+SCHEDULED_SAMPLING = 0x91C5
+CONDITIONING = 0xCA7E
 POINTS = 0x9017
 STOCHASTIC_DEPTH = 0xD309
 

@@ -1,10 +1,10 @@
-"""PanoRank that ranks given masks and finds none: the ranking part of configs/tiny.py alone.
+"""PanoRank that ranks provided masks, without detection: the ranking part of configs/tiny.py.
 
 python datasets/prepare.py --dataset=synthetic360/64x128_repeats --data_dir=data
-python -m foir360_jax.main --config=configs/given_masks.py --workdir=runs/given_masks
+python -m foir360_jax.main --config=configs/rank_masks.py --workdir=runs/rank_masks
 
 The scores in parallel and the recurrent module are trained together here; by
---config.loss.recurrent=0 or --config.loss.rank_true=0 one of them alone.
+--config.loss.recurrent=0 or --config.loss.rank_ground_truth=0 one of them alone.
 """
 
 from foir360_jax.config import base_config
@@ -18,6 +18,6 @@ def get_config():
   config.model.mask_stride = 2
   for term in ("heat", "foreground", "object", "mask_dice", "mask_entropy", "category"):
     config.loss[term] = 0.0
-  config.loss.rank_found = 0.0
+  config.loss.rank_predicted = 0.0
   config.train.steps = 1000
   return config
