@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def compare(names: Sequence[str], height: int, *, rounds: int) -> list[dict[str, Any]]:
-  """MaskMeasures encoders side by side.
+  """Measures encoders side by side.
 
   Args:
     names: of `ENCODERS`.

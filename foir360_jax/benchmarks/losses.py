@@ -112,7 +112,7 @@ def race(
   rounds: int,
   budget_s: float = math.inf,
 ) -> dict[str, Any]:
-  """MaskMeasures our loss, and rax's where there is one, on random lists of a shape [B, N].
+  """Measures our loss, and rax's where there is one, on random lists of a shape [B, N].
 
   Returns:
     A row: times in ms, `speedup` = rax's best time over ours, relative errors against rax, memory

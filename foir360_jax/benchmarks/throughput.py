@@ -29,7 +29,7 @@ _LOSS_COLUMNS = {
 def throughput(
   config: train_step.Config, *, rounds: int, budget_s: float
 ) -> tuple[dict[str, Any], str]:
-  """MaskMeasures the model of a configuration, and the two kernels at sizes that it has.
+  """Measures the model of a configuration, and the two kernels at sizes that it has.
 
   Args:
     config: the sections of `foir360_jax.config`.

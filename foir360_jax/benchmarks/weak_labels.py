@@ -42,7 +42,7 @@ RACE_COLUMNS = {"method": "", "best_per_s": ".3f", "median_per_s": ".3f", "times
 
 
 def main():
-  """MaskMeasures and prints; see the module."""
+  """Measures and prints; see the module."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--saliency", default="learned", choices=("learned", "spectral"))
   parser.add_argument("--height", type=int, default=512)

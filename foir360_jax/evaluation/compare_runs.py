@@ -1,4 +1,4 @@
-"""Two ways to train, each with several seeds: `python -m foir360_jax.evaluation.compare_runs`.
+"""Compares two ways to train, each with several seeds: the command `foir360 compare-runs`.
 
   python -m foir360_jax.evaluation.compare_runs --a runs/weak/* --b runs/human/* --out=FILE.json
 
@@ -166,7 +166,7 @@ def read_run(folder: pathlib.Path) -> Run:
     except ValueError as error:
       raise ValueError(f"{file}: is broken ({error}); evaluate the run again") from None
   run = Run(folder, content[0][0], content[1])
-  if "given_masks" in run.report:
+  if "ground_truth_masks" in run.report:
     raise ValueError(
       f"{folder / 'metrics.json'}: is of version 0.1.0, whose scores have other names; evaluate the"
       " run again (foir360 evaluate)"

@@ -1,4 +1,4 @@
-"""Which objects are found, by where on the sphere they lie: what a plain mean over objects hides.
+"""Recall by latitude and at the seam, which a plain mean over objects hides.
 
 Rows near a pole are stretched and an object at the seam is in two pieces; a model that treats a
 panorama as a picture loses objects there.

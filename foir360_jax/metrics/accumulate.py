@@ -1,4 +1,4 @@
-"""From the scores of single images to the mean over a data set and the images it is from.
+"""Means over a data set, with the status of each image, and bootstrap intervals.
 
 Metrics differ most in which images they leave out, so a mean never travels without these counts.
 """

@@ -1,4 +1,4 @@
-"""Which of two rankers is better: the difference of their means over the same images.
+"""Paired bootstrap: the difference of two rankers over the same images.
 
 Images differ much more than rankers do, so the intervals of two means overlap even where one ranker
 is better on nearly every image. Pairing takes the images' own difficulty out.

@@ -1,4 +1,4 @@
-"""The weakly supervised method as a function: a panorama and its objects in, their ranks out.
+"""WeakRanker: from a panorama and its objects to their ranks, without training.
 
 On the host: checks, measures and pads what `program` then ranks. Axes: N objects, H rows, W = 2 H
 columns.
@@ -145,7 +145,7 @@ def rank_objects(
 
 
 def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> DescribedScene:
-  """MaskMeasures and packs the objects of a panorama; arguments as of `WeakRanker`.
+  """Measures and packs the objects of a panorama; arguments as of `WeakRanker`.
 
   Raises:
     ValueError: shapes or types that do not fit, an empty mask, or too many objects.

@@ -1,4 +1,4 @@
-"""The entry points of the task "fixation": train the readout of human fixations, measure it."""
+"""The task "fixation": trains the readout of human fixations, and evaluates it."""
 
 import json
 import pathlib
@@ -108,7 +108,7 @@ def _train_one(
 
 
 def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
-  """MaskMeasures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`.
+  """Measures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`.
 
   Pictures that it has been trained on are measured by those of the run that never saw them.
   """

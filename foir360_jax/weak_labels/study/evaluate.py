@@ -1,4 +1,4 @@
-"""How well ranks without annotators agree with people.
+"""Evaluates the weak labels against people's ranks and synthetic360's rule, beside baselines.
 
 The method beside simple baselines and beside itself without one of its parts, on pictures that
 neither the readout nor the object score has seen: the test parts of `fixations/crowd` (people) and
@@ -29,7 +29,7 @@ from foir360_jax.weak_labels.study.variants import VARIANTS
 
 
 def main():
-  """MaskMeasures, prints the tables, writes the JSON."""
+  """Measures, prints the tables, writes the JSON."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
   parser.add_argument("--out", required=True, help="JSON file for all figures")

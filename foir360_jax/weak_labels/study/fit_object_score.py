@@ -72,7 +72,7 @@ METHOD = {"strategy": Strategy(), "object_score": START}
 
 
 def main():
-  """MaskMeasures, fits, and writes; coefficients of other saliency models in the file stay."""
+  """Measures, fits, and writes; coefficients of other saliency models in the file stay."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
   parser.add_argument("--out", default=str(COEFFICIENTS), help="file of coefficients to write")

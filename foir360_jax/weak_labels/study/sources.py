@@ -1,4 +1,4 @@
-"""The pictures with a known order on which weak labels are fitted and judged, measured.
+"""Where examples come from: prepared data sets, and folders of ranked panoramas.
 
 Where `weak_labels.study.fit_object_score` and `weak_labels.study.evaluate` get their examples from.
 """
@@ -42,7 +42,7 @@ def measure_prepared(
   strategy: Strategy,
   object_score: ObjectScore,
 ) -> list[Example]:
-  """MaskMeasures a split of a prepared data set: `FACES`, or one of panoramas with ranks.
+  """Measures a split of a prepared data set: `FACES`, or one of panoramas with ranks.
 
   Raises:
     ValueError: the data set is missing.
@@ -62,7 +62,7 @@ def measure_unseen_faces(
   strategy: Strategy,
   object_score: ObjectScore,
 ) -> list[Example]:
-  """MaskMeasures the ranked faces of a split, each by the readout that has not seen its picture.
+  """Measures the ranked faces of a split, each by the readout that has not seen its picture.
 
   Args:
     readouts: a run of configs/fixation.py with folds; its readout must be the committed one.
@@ -107,7 +107,7 @@ def measure_folder(
   strategy: Strategy,
   object_score: ObjectScore,
 ) -> list[Example]:
-  """MaskMeasures the ranked panoramas of a folder of any format that `scenes.open_scenes` reads.
+  """Measures the ranked panoramas of a folder of any format that `scenes.open_scenes` reads.
 
   Raises:
     SceneError: the folder or one of its scenes cannot be used, or nothing in it is ranked.
