@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.metrics.accumulate import percentile_interval, resampled_means
+from foir360_jax.metrics.bootstrap import percentile_interval, resampled_means
 
 PLACES = {
   "within_30_deg": "within 30 degrees of the horizon",
