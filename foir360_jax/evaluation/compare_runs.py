@@ -166,7 +166,7 @@ def read_run(folder: pathlib.Path) -> Run:
     except ValueError as error:
       raise ValueError(f"{file}: is broken ({error}); evaluate the run again") from None
   run = Run(folder, content[0][0], content[1])
-  if "ground_truth_masks" in run.report:
+  if "given_masks" in run.report:
     raise ValueError(
       f"{folder / 'metrics.json'}: is of version 0.1.0, whose scores have other names; evaluate the"
       " run again (foir360 evaluate)"

@@ -11,13 +11,13 @@ from foir360_jax.files.json_file import read_json
 _FILE = "config.json"
 # Fields of runs of version 0.1.0, and their names since.
 _RENAMED = {
-  "model.context": "model.context",
-  "model.condition_on_categories": "model.condition_on_categories",
-  "loss.scheduled_sampling": "loss.scheduled_sampling",
-  "loss.conditioning_rate": "loss.conditioning_rate",
-  "loss.rank_ground_truth": "loss.rank_ground_truth",
-  "loss.rank_predicted": "loss.rank_predicted",
-  "evaluate.confidence_thresholds": "evaluate.confidence_thresholds",
+  "model.surround": "model.context",
+  "model.told_categories": "model.condition_on_categories",
+  "loss.own_picks": "loss.scheduled_sampling",
+  "loss.told_share": "loss.conditioning_rate",
+  "loss.rank_true": "loss.rank_ground_truth",
+  "loss.rank_found": "loss.rank_predicted",
+  "evaluate.score_thresholds": "evaluate.confidence_thresholds",
   "evaluate.turns": "evaluate.yaw_augmentation",
 }
 
