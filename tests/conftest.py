@@ -1,20 +1,21 @@
 """Set-up shared by all tests: four CPU devices, parsed absl flags, a tiny model and its data.
 
 Most of the time goes into compiling, so programs are compiled without costly optimizations and kept
-for the session: modules that need the same program share it, on all workers, as do the commands
-that tests start.
+in the user's cache: modules that need the same program share it, on all workers, as do the commands
+that tests start and the next run.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 import cv2
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -28,12 +29,39 @@ from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
 
 ROOT = pathlib.Path(__file__).parents[1]
+MAX_PROGRAMS_BYTES = 2**30  # a whole run writes about a fifth of it
+
+
+def _programs_folder() -> pathlib.Path:
+  """Makes the folder of compiled programs of these versions; drops what has not been read for long.
+
+  JAX could do the latter (`jax_compilation_cache_max_size`), but lists and reads the whole folder,
+  under a lock, for each program that it writes: half a second each where there are 5,000.
+  """
+  folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "foir360_jax"
+  python = f"py{sys.version_info.major}.{sys.version_info.minor}"
+  programs = folder / f"tests-{jax.__version__}-{jaxlib.__version__}-{python}"
+  programs.mkdir(parents=True, exist_ok=True)
+  files = []
+  for file in folder.glob("tests-*/*"):  # those of other versions too: one bound for all
+    with contextlib.suppress(FileNotFoundError):  # another run drops it at the same time
+      status = file.stat()
+      files.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+  size = sum(size for _, size, _ in files)
+  for _, file_size, file in sorted(files):
+    if size <= MAX_PROGRAMS_BYTES:
+      break
+    file.unlink(missing_ok=True)
+    size -= file_size
+  return programs
+
+
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers get the environment of who starts them
-  PROGRAMS = tempfile.TemporaryDirectory()  # removed at exit; away from the user's cache
+  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_programs_folder())
   # In the environment, for workers and for the commands that tests start.
   os.environ |= {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
 jax.config.update("jax_disable_most_optimizations", True)
