@@ -29,6 +29,7 @@ from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
 
 ROOT = pathlib.Path(__file__).parents[1]
+PLAIN_EMITTERS = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 MAX_PROGRAMS_BYTES = 2**30  # a whole run writes about a fifth of it
 
 
@@ -63,6 +64,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers get the environment of wh
   os.environ |= {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # XLA's emitters of fused loops before those built on MLIR: less than half of the time. Where a
+    # version of XLA has them no longer, it ignores this.
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PLAIN_EMITTERS}".strip(),
   }
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
