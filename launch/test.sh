@@ -30,4 +30,6 @@ if [[ $fresh ]]; then
   export JAX_COMPILATION_CACHE_DIR
   trap 'rm -rf "$JAX_COMPILATION_CACHE_DIR"' EXIT
 fi
-"$venv/bin/python" -m pytest --numprocesses=2 --dist=loadfile -m "$chosen" --quiet
+# worksteal: each worker starts with half of the tests in their order, so that those of a file share its
+# fixtures; who is done takes from the other. By whole files, one worker waited minutes for the last.
+"$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal -m "$chosen" --quiet

@@ -6,9 +6,11 @@ that tests start and the next run.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -87,14 +89,40 @@ def run_command():
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory, run_command) -> pathlib.Path:
+def made_once(tmp_path_factory):
+  """A function `(name, make)` that returns a folder which `make(folder)` filled, in one worker.
+
+  The other workers of the run wait for it and share it, so nothing may change it afterwards.
+  """
+  root = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    root = root.parent
+
+  def folder_of(name, make):
+    folder, complete = root / name, root / f"{name}.complete"
+    with (root / f"{name}.lock").open("a") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+      if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # another worker may have failed half-way
+        folder.mkdir()
+        make(folder)
+        complete.touch()
+    return folder
+
+  return folder_of
+
+
+@pytest.fixture(scope="session")
+def prepared(made_once, run_command) -> pathlib.Path:
   """A data_dir with synthetic360/tests: 12, 4 and 4 scenes of 32 x 64 pixels."""
-  data_dir = tmp_path_factory.mktemp("data")
-  result = run_command(
-    "datasets/prepare.py", "--dataset=synthetic360/tests", f"--data_dir={data_dir}"
-  )
-  assert result.returncode == 0, result.stderr
-  return data_dir
+
+  def make(data_dir):
+    result = run_command(
+      "datasets/prepare.py", "--dataset=synthetic360/tests", f"--data_dir={data_dir}"
+    )
+    assert result.returncode == 0, result.stderr
+
+  return made_once("prepared", make)
 
 
 def _tiny_config():
@@ -224,12 +252,15 @@ def pooling_backbone():
 
 
 @pytest.fixture(scope="session")
-def prepared_fixations(tmp_path_factory) -> pathlib.Path:
+def prepared_fixations(made_once) -> pathlib.Path:
   """A data_dir with fixations/crowd (48 x 64) and osie (72 x 96): 3, 2 and 1 pictures each.
 
   Pictures are noise with a bright square, at which half of the fixations are.
   """
-  data_dir = tmp_path_factory.mktemp("fixations")
+  return made_once("prepared_fixations", _prepare_fixations)
+
+
+def _prepare_fixations(data_dir):
   for number, (name, height) in enumerate((("crowd", 48), ("osie", 72))):
     folder = data_dir / f"{name}_folder"
     folder.mkdir()
@@ -261,7 +292,6 @@ def prepared_fixations(tmp_path_factory) -> pathlib.Path:
     (folder / "ann.json").write_text(json.dumps(annotation))
     builder = Builder(config=name, data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
-  return data_dir
 
 
 @pytest.fixture(scope="session")
