@@ -77,6 +77,20 @@ jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()  # grain reads them
 
 
+def _next_key(stream: nnx.RngStream) -> jax.Array:
+  """What `RngStream.__call__` does, but for `count[...] += 1`.
+
+  That asks a traced count for its sharding, and JAX goes through all that was traced before it says
+  that there is none: most of the time to trace the initialization of a model.
+  """
+  key = jax.random.fold_in(stream.key[...], stream.count[...])
+  stream.count.set_value(stream.count.get_value() + 1)
+  return key
+
+
+nnx.RngStream.__call__ = _next_key
+
+
 @pytest.fixture(scope="session")
 def run_command():
   """A function that runs a command of the project as a user does, from its root."""
