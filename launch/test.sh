@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Installs the test extra, then runs ruff and all tests. --python=PYTHON tests on another Python, in an
-# environment of its own (.venv-VERSION).
+# Installs the test extra, then runs ruff and the tests. --all adds those marked slow, which repeat at a
+# larger scale what others assert. --fresh compiles all programs anew; else those of earlier runs are read
+# from the user's cache. --python=PYTHON tests on another Python, in an environment of its own
+# (.venv-VERSION).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=python3 venv=.venv
+python=python3 venv=.venv chosen="not slow" fresh=
 for flag in "$@"; do
   case "$flag" in
     --python=*)
       python="${flag#*=}"
       venv=".venv-$("$python" -c 'import platform; print(platform.python_version())')"
       ;;
-    *) echo "unknown flag $flag; known is --python=PYTHON" >&2; exit 2 ;;
+    --all) chosen= ;;
+    --fresh) fresh=1 ;;
+    *) echo "unknown flag $flag; known are --all, --fresh and --python=PYTHON" >&2; exit 2 ;;
   esac
 done
 
@@ -21,4 +25,11 @@ done
 "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .
-"$venv/bin/python" -m pytest --numprocesses=2 --dist=loadfile --quiet
+if [[ $fresh ]]; then
+  JAX_COMPILATION_CACHE_DIR=$(mktemp -d)
+  export JAX_COMPILATION_CACHE_DIR
+  trap 'rm -rf "$JAX_COMPILATION_CACHE_DIR"' EXIT
+fi
+# worksteal: each worker starts with half of the tests in their order, so that those of a file share its
+# fixtures; who is done takes from the other. By whole files, one worker waited minutes for the last.
+"$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal -m "$chosen" --quiet

@@ -1,20 +1,23 @@
 """Set-up shared by all tests: four CPU devices, parsed absl flags, a tiny model and its data.
 
 Most of the time goes into compiling, so programs are compiled without costly optimizations and kept
-for the session: modules that need the same program share it, on all workers, as do the commands
-that tests start.
+in the user's cache: modules that need the same program share it, on all workers, as do the commands
+that tests start and the next run.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
-import tempfile
 
 import cv2
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -28,19 +31,64 @@ from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
 
 ROOT = pathlib.Path(__file__).parents[1]
+PLAIN_EMITTERS = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+MAX_PROGRAMS_BYTES = 2**30  # a whole run writes about a fifth of it
+
+
+def _programs_folder() -> pathlib.Path:
+  """Makes the folder of compiled programs of these versions; drops what has not been read for long.
+
+  JAX could do the latter (`jax_compilation_cache_max_size`), but lists and reads the whole folder,
+  under a lock, for each program that it writes: half a second each where there are 5,000.
+  """
+  folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "foir360_jax"
+  python = f"py{sys.version_info.major}.{sys.version_info.minor}"
+  programs = folder / f"tests-{jax.__version__}-{jaxlib.__version__}-{python}"
+  programs.mkdir(parents=True, exist_ok=True)
+  files = []
+  for file in folder.glob("tests-*/*"):  # those of other versions too: one bound for all
+    with contextlib.suppress(FileNotFoundError):  # another run drops it at the same time
+      status = file.stat()
+      files.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+  size = sum(size for _, size, _ in files)
+  for _, file_size, file in sorted(files):
+    if size <= MAX_PROGRAMS_BYTES:
+      break
+    file.unlink(missing_ok=True)
+    size -= file_size
+  return programs
+
+
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers get the environment of who starts them
-  PROGRAMS = tempfile.TemporaryDirectory()  # removed at exit; away from the user's cache
+  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_programs_folder())
   # In the environment, for workers and for the commands that tests start.
   os.environ |= {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # XLA's emitters of fused loops before those built on MLIR: less than half of the time. Where a
+    # version of XLA has them no longer, it ignores this.
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PLAIN_EMITTERS}".strip(),
   }
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()  # grain reads them
+
+
+def _next_key(stream: nnx.RngStream) -> jax.Array:
+  """What `RngStream.__call__` does, but for `count[...] += 1`.
+
+  That asks a traced count for its sharding, and JAX goes through all that was traced before it says
+  that there is none: most of the time to trace the initialization of a model.
+  """
+  key = jax.random.fold_in(stream.key[...], stream.count[...])
+  stream.count.set_value(stream.count.get_value() + 1)
+  return key
+
+
+nnx.RngStream.__call__ = _next_key
 
 
 @pytest.fixture(scope="session")
@@ -55,14 +103,40 @@ def run_command():
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory, run_command) -> pathlib.Path:
+def made_once(tmp_path_factory):
+  """A function `(name, make)` that returns a folder which `make(folder)` filled, in one worker.
+
+  The other workers of the run wait for it and share it, so nothing may change it afterwards.
+  """
+  root = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    root = root.parent
+
+  def folder_of(name, make):
+    folder, complete = root / name, root / f"{name}.complete"
+    with (root / f"{name}.lock").open("a") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+      if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # another worker may have failed half-way
+        folder.mkdir()
+        make(folder)
+        complete.touch()
+    return folder
+
+  return folder_of
+
+
+@pytest.fixture(scope="session")
+def prepared(made_once, run_command) -> pathlib.Path:
   """A data_dir with synthetic360/tests: 12, 4 and 4 scenes of 32 x 64 pixels."""
-  data_dir = tmp_path_factory.mktemp("data")
-  result = run_command(
-    "datasets/prepare.py", "--dataset=synthetic360/tests", f"--data_dir={data_dir}"
-  )
-  assert result.returncode == 0, result.stderr
-  return data_dir
+
+  def make(data_dir):
+    result = run_command(
+      "datasets/prepare.py", "--dataset=synthetic360/tests", f"--data_dir={data_dir}"
+    )
+    assert result.returncode == 0, result.stderr
+
+  return made_once("prepared", make)
 
 
 def _tiny_config():
@@ -192,12 +266,15 @@ def pooling_backbone():
 
 
 @pytest.fixture(scope="session")
-def prepared_fixations(tmp_path_factory) -> pathlib.Path:
+def prepared_fixations(made_once) -> pathlib.Path:
   """A data_dir with fixations/crowd (48 x 64) and osie (72 x 96): 3, 2 and 1 pictures each.
 
   Pictures are noise with a bright square, at which half of the fixations are.
   """
-  data_dir = tmp_path_factory.mktemp("fixations")
+  return made_once("prepared_fixations", _prepare_fixations)
+
+
+def _prepare_fixations(data_dir):
   for number, (name, height) in enumerate((("crowd", 48), ("osie", 72))):
     folder = data_dir / f"{name}_folder"
     folder.mkdir()
@@ -229,7 +306,6 @@ def prepared_fixations(tmp_path_factory) -> pathlib.Path:
     (folder / "ann.json").write_text(json.dumps(annotation))
     builder = Builder(config=name, data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
-  return data_dir
 
 
 @pytest.fixture(scope="session")

@@ -53,12 +53,19 @@ def test_goals_are_those_of_two_threads():
 
 
 def test_a_rate_counts_images_and_processor_time(monkeypatch):
-  clock = iter([0.0, 0.0, 0.6, 1.2, 1.2])  # start, three looks, end
+  clock = iter([0.0, 0.6, 1.2])  # start, a look after each of two steps
   cpu = iter([0.0, 3.0])
   monkeypatch.setattr(input_pipeline.time, "perf_counter", lambda: next(clock))
   monkeypatch.setattr(input_pipeline.time, "process_time", lambda: next(cpu))
   per_s, cpu_s = input_pipeline._rate(lambda: None, 8, 1.0)
   assert per_s == pytest.approx(16 / 1.2) and cpu_s == pytest.approx(3 / 16)
+
+
+def test_a_round_that_ends_before_its_first_batch_still_counts_it(monkeypatch):
+  clock = iter([0.0, 5.0])  # whoever shares the machine may hold this process up
+  monkeypatch.setattr(input_pipeline.time, "perf_counter", lambda: next(clock))
+  per_s, cpu_s = input_pipeline._rate(lambda: None, 8, 1.0)
+  assert per_s == pytest.approx(8 / 5) and cpu_s >= 0
 
 
 def test_the_command_prints_its_tables_and_writes_its_rows(tmp_path, capsys):

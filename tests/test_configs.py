@@ -44,7 +44,17 @@ def abstract_batch(config):
   return batch | {"progress": jax.ShapeDtypeStruct((), np.float32)}
 
 
+TRACED = {}  # configurations that differ in other sections share their model and objective
+
+
 def abstract_terms(config):
+  key = config.model.to_json(), config.loss.to_json(), str(abstract_batch(config))
+  if key not in TRACED:
+    TRACED[key] = trace_terms(config)
+  return TRACED[key]
+
+
+def trace_terms(config):
   graphdef, state = nnx.split(nnx.eval_shape(lambda: build_model(config)))
   objective, weights = build_objective(config)
   terms = jax.eval_shape(

@@ -18,7 +18,8 @@ def test_sums_over_blocks_equal_the_sums_over_the_whole(monkeypatch, tile_elemen
     tile = rows_a * b[..., None, :] - rows_b
     return {"sum": tile.sum(-2)}, (tile.sum(-1), None)
 
-  sums, (found, none) = scan_row_blocks(function, [jnp.asarray(a), jnp.asarray(b)], [0.0, 0.0])
+  scan = jax.jit(lambda a, b: scan_row_blocks(function, [a, b], [0.0, 0.0]))
+  sums, (found, none) = scan(a, b)
   whole = a[..., :, None] * b[..., None, :] - b[..., :, None]
   np.testing.assert_allclose(sums["sum"], whole.sum(-2), 1e-4, 1e-5)
   np.testing.assert_allclose(found, whole.sum(-1), 1e-4, 1e-5)
@@ -67,5 +68,5 @@ def test_sums_one_by_one_and_by_doubling_are_the_same_recurrence(reverse):
     total = decay[:, place] * total + values[:, place]
     expected[:, place] = total
   for function in (plackett_luce._one_by_one, plackett_luce._by_doubling):
-    actual = function(jnp.asarray(decay), jnp.asarray(values), reverse)
+    actual = jax.jit(function, static_argnums=2)(decay, values, reverse)
     np.testing.assert_allclose(actual, expected, 1e-5)

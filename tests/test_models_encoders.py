@@ -1,5 +1,7 @@
 """What all encoders have in common, and PanoRank on each of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,15 +24,20 @@ def build(name, sphere_from_stride=16):
   )
 
 
+@functools.cache
+def abstract(name):
+  """An encoder of shapes alone: to trace how its parameters are drawn takes longest."""
+  return nnx.eval_shape(lambda: build(name))
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_encoder_gives_the_maps_that_it_names(name):
-  def run(image):
-    encoder = build(name)
-    return encoder(image, strides=(16, 4)), nnx.state(encoder)
-
+  graphdef, state = nnx.split(abstract(name))
   image = jax.ShapeDtypeStruct((2, 96, 192, 3), jnp.float32)
-  maps, _ = jax.eval_shape(run, image)
-  channels = nnx.eval_shape(lambda: build(name)).channels
+  maps = jax.eval_shape(
+    lambda state, image: nnx.merge(graphdef, state)(image, strides=(16, 4)), state, image
+  )
+  channels = abstract(name).channels
   assert list(channels) == sorted(channels) and {4, 8, 16} <= set(channels)
   expected = {stride: (2, 96 // stride, 192 // stride, channels[stride]) for stride in (16, 4)}
   assert {stride: x.shape for stride, x in maps.items()} == expected
@@ -47,9 +54,8 @@ def test_an_encoder_gives_the_maps_that_it_names(name):
   ],
 )
 def test_an_encoder_refuses_what_it_cannot_take(name, shape, strides, message):
-  encoder = nnx.eval_shape(lambda: build(name))
   with pytest.raises(ValueError, match=message) as caught:
-    encoder(jax.ShapeDtypeStruct(shape, np.float32), strides=strides)
+    abstract(name)(jax.ShapeDtypeStruct(shape, np.float32), strides=strides)
   assert "\n" not in str(caught.value)
 
 
@@ -68,10 +74,11 @@ def test_panorank_ranks_with_every_encoder(make_tiny_config, name, last_stride):
   # 5x5 kernels on the sphere need five rows on the coarsest level.
   config.model.sphere_from_stride = 64
   image = jax.ShapeDtypeStruct((2, 96, 192, 3), np.uint8)
-  ranked = jax.eval_shape(lambda image: build_model(config)(image), image)
+  model = nnx.eval_shape(lambda: build_model(config))
+  graphdef, state = nnx.split(model)
+  ranked = jax.eval_shape(lambda *inputs: nnx.merge(graphdef, inputs[0])(inputs[1]), state, image)
   assert ranked.mask_logits.shape == (2, 8, 48 * 96)
-  strides = nnx.eval_shape(lambda: build_model(config)).pixel_decoder.strides
-  assert strides == tuple(s for s in (4, 8, 16, 32) if s <= last_stride)
+  assert model.pixel_decoder.strides == tuple(s for s in (4, 8, 16, 32) if s <= last_stride)
 
 
 def test_turning_a_panorama_turns_the_features_of_the_small_encoder(draw_parameters):
@@ -95,17 +102,19 @@ def test_turning_a_panorama_turns_the_features_of_the_small_encoder(draw_paramet
 )
 def test_weights_that_there_are_not_are_refused(name, source, message):
   with pytest.raises(ValueError, match=message):
-    load_encoder_weights(nnx.eval_shape(lambda: build(name)), source)
+    load_encoder_weights(abstract(name), source)
 
 
 def test_the_encoder_may_learn_more_slowly():
-  params = {"encoder": {"kernel": jnp.ones((2, 2))}, "encoders": jnp.ones((2, 2))}
-  steps = []
-  for rate in (1.0, 0.1):
+  params = {"encoder": {"kernel": np.ones((2, 2), np.float32)}, "encoders": np.ones((2, 2))}
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def step(rate, params):
     optimizer = build_optimizer(1e-2, 0, 0.1, 0.99, 1.0, rate)
     gradients = jax.tree.map(lambda x: 0.1 * x, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params, progress=0.0)
-    steps.append(updates)
+    return optimizer.update(gradients, optimizer.init(params), params, progress=0.0)[0]
+
+  steps = [step(rate, params) for rate in (1.0, 0.1)]
   np.testing.assert_allclose(
     steps[1]["encoder"]["kernel"], 0.1 * steps[0]["encoder"]["kernel"], rtol=1e-6
   )

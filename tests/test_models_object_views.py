@@ -9,6 +9,8 @@ from foir360_jax.models.cells import flat_directions
 from foir360_jax.models.object_views import VIEW_SIZE, ObjectViews, tangent_views
 from foir360_jax.sphere import pixel_directions
 
+look_at = jax.jit(tangent_views, static_argnames="context")
+
 
 def gnomonic_directions(lon_rad, lat_rad, radius_rad):
   """Where a view looks, `[VIEW_SIZE, VIEW_SIZE, 3]`, by Snyder's inverse gnomonic formulas."""
@@ -32,7 +34,7 @@ def test_a_view_shows_what_lies_around_its_object_north_up(lat_deg):
   image = (pixel_directions(256) + 1)[None] / 2  # the colour of a pixel is its direction
   masks = (np.asarray(flat_directions(256)) @ middle > np.cos(radius))[None, None]
   given = (image, masks, middle[None, None], np.full((1, 1), radius))
-  view = tangent_views(*(x.astype(np.float32) for x in given), context=True)
+  view = look_at(*(x.astype(np.float32) for x in given), context=True)
   expected = gnomonic_directions(lon, lat, radius)
   assert view.shape == (1, 1, VIEW_SIZE, VIEW_SIZE, 4)
   np.testing.assert_allclose(view[0, 0, ..., :3], expected, atol=0.02)
@@ -41,7 +43,7 @@ def test_a_view_shows_what_lies_around_its_object_north_up(lat_deg):
   np.testing.assert_array_equal(
     np.asarray(view[0, 0, ..., 3] > 0)[sure], (cosine > np.cos(radius))[sure]
   )
-  alone = tangent_views(*(x.astype(np.float32) for x in given), context=False)
+  alone = look_at(*(x.astype(np.float32) for x in given), context=False)
   assert (np.asarray(alone[0, 0, ..., :3])[sure & (cosine < np.cos(radius))] == 0).all()
 
 
@@ -51,7 +53,7 @@ def test_the_view_of_an_object_on_a_pole_shows_its_outline(pole):
   masks = (pole * directions[:, 2] > np.cos(0.3)).astype(np.float32)[None, None]
   image = np.zeros((1, 48, 96, 3), np.float32)
   direction, radius = np.array([[[1e-8, 0, pole]]], np.float32), np.full((1, 1), 0.3, np.float32)
-  view = np.asarray(tangent_views(image, masks, direction, radius, context=True))[0, 0]
+  view = np.asarray(look_at(image, masks, direction, radius, context=True))[0, 0]
   radii = np.linspace(-1.6, 1.6, VIEW_SIZE)
   expected = np.hypot(radii, radii[:, None])
   np.testing.assert_array_equal(view[..., 3][expected < 0.9] > 0, True)

@@ -129,7 +129,8 @@ def test_attention_equals_loops(seed, draw_parameters):
     expected[0, row, column] = (
       np.concatenate(heads, axis=1) @ weights["output"][0] + weights["output"][1]
     )
-  actual = layer(*(jnp.asarray(x, jnp.float32) for x in (tokens, keys, distance)), 2)
+  inputs = (x.astype(np.float32) for x in (tokens, keys, distance))
+  actual = jax.jit(layer, static_argnums=3)(*inputs, 2)
   np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 

@@ -1,5 +1,7 @@
 """synthetic360: what is rendered, what the rule says of it, and what lies on disk."""
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from foir360_jax.data import open_source
 from foir360_jax.metrics import ScoreAccumulator, rank_correlation, ranks_from_relevance
 from foir360_jax.scenes import unpack_masks
 from foir360_jax.sphere import bounding_fov_deg, pixel_areas, pixel_directions, solid_angle
-from synthetic360 import importance, shapes, textures
+from synthetic360 import importance, shapes, synthetic360_dataset_builder, textures
 from synthetic360 import scene as scene_module
 from synthetic360.repeats import as_if_no_repeats, pick_in_turn
 from synthetic360.scene import SMALLEST_SR, RenderedScene, render_scene
@@ -278,6 +280,18 @@ def test_prepared_examples_read_back_equal_to_rendered_ones(prepared):
         assert np.asarray(stored[key]).dtype == np.asarray(value).dtype or np.ndim(value) == 0, key
 
 
+def test_processes_render_what_one_process_renders(monkeypatch):
+  render = functools.partial(render_example, height=HEIGHT, split_number=1, unseen=False)
+  monkeypatch.setattr(synthetic360_dataset_builder, "MIN_SCENES_FOR_PROCESSES", 9)
+  in_processes = [*synthetic360_dataset_builder._render_all(render, 9)]  # two parts
+  monkeypatch.setattr(synthetic360_dataset_builder, "MIN_SCENES_FOR_PROCESSES", 10)
+  here = [*synthetic360_dataset_builder._render_all(render, 9)]
+  for one, other in zip(in_processes, here, strict=True):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+      np.testing.assert_array_equal(value, other[key], err_msg=key)
+
+
 def test_the_fields_of_an_example_agree_with_its_masks_and_labels(prepared):
   example = open_source("synthetic360/tests", str(prepared), "train")[0]
   masks = unpack_masks(example["masks"], 2 * HEIGHT)
@@ -409,7 +423,6 @@ def test_repeats_change_nothing_but_the_importance(unseen):
   assert changed >= 3
 
 
-@pytest.mark.slow
 def test_a_configuration_with_repeats_is_prepared_and_its_difficulty_shows_what_they_cost(
   run_command, tmp_path
 ):

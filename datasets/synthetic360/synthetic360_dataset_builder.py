@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ SEED = 360
 # A split's number goes into every scene's seed, so adding scenes to one split changes no other
 # scene.
 SPLITS = {"train": (0, 1.0), "validation": (1, 0.06), "test": (2, 0.08)}  # number, share of train
+MIN_SCENES_FOR_PROCESSES = 32  # each takes seconds to start, a few scenes do not
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -124,13 +126,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       repeats=self.builder_config.repeats,
     )
     count = split_size(self.builder_config, split)
-    workers = min(len(os.sched_getaffinity(0)), count)
-    # "spawn": a forked child would inherit the parent's threads in an unknown state.
-    with concurrent.futures.ProcessPoolExecutor(
-      workers, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-      for index, example in enumerate(pool.map(render, range(count), chunksize=8)):
-        yield f"{split}_{index:06d}", example | {"image_id": f"{split}_{index:06d}"}
+    for index, example in enumerate(_render_all(render, count)):
+      yield f"{split}_{index:06d}", example | {"image_id": f"{split}_{index:06d}"}
+
+
+def _render_all(render: Callable[[int], dict], count: int) -> Iterator[dict]:
+  """The examples in their order; where they are many, by processes on all processors."""
+  if count < MIN_SCENES_FOR_PROCESSES:
+    yield from map(render, range(count))
+    return
+  workers = min(len(os.sched_getaffinity(0)), count)
+  # "spawn": a forked child would inherit the parent's threads in an unknown state.
+  with concurrent.futures.ProcessPoolExecutor(
+    workers, mp_context=multiprocessing.get_context("spawn")
+  ) as pool:
+    yield from pool.map(render, range(count), chunksize=8)
 
 
 def render_example(

@@ -174,12 +174,16 @@ def _decode_rate(builder: Panoramas, seconds: float) -> tuple[float, float]:
 
 
 def _rate(step: Callable[[], Any], images: int, seconds: float) -> tuple[float, float]:
-  """Images a second, and seconds of all processors an image, of a step that yields `images`."""
-  start, start_cpu, count = time.perf_counter(), time.process_time(), 0
-  while time.perf_counter() < start + seconds:
+  """Images a second, and seconds of all processors an image, of a step that yields `images`.
+
+  The step is taken at least once: on a busy machine the seconds may be over before it begins.
+  """
+  start, start_cpu, count, elapsed_s = time.perf_counter(), time.process_time(), 0, 0.0
+  while not count or elapsed_s < seconds:
     step()
     count += images
-  return count / (time.perf_counter() - start), (time.process_time() - start_cpu) / count
+    elapsed_s = time.perf_counter() - start
+  return count / elapsed_s, (time.process_time() - start_cpu) / count
 
 
 def _repeatedly(function: Callable[[], Any]) -> Callable[[int], None]:
