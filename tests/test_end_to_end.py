@@ -338,16 +338,14 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
     (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
   ],
 )
-def test_wrong_flags_are_explained(run_command, flags, message):
-  result = run_command("-m", "foir360_jax.main", *flags)
+def test_wrong_flags_are_explained(call_command, flags, message):
+  result = call_command(*flags)
   assert result.returncode != 0
   assert message in result.stdout + result.stderr
 
 
-def test_missing_data_are_explained_in_one_line(run_command, tmp_path):
-  result = run_command(
-    "-m",
-    "foir360_jax.main",
+def test_missing_data_are_explained_in_one_line(call_command, tmp_path):
+  result = call_command(
     "--config=configs/tiny.py",
     f"--config.data.data_dir={tmp_path}",
     f"--workdir={tmp_path / 'run'}",

@@ -78,8 +78,8 @@ def test_ctrl_c_is_an_exit_code_and_no_traceback(tmp_path, monkeypatch):
     (["--mode=weak_labels", "--input=x", "--output=y", "--saliency=deep"], "learned|spectral"),
   ],
 )
-def test_wrong_flags_are_explained(run_command, flags, message):
-  result = run_command("-m", "foir360_jax.main", *flags)
+def test_wrong_flags_are_explained(call_command, flags, message):
+  result = call_command(*flags)
   assert result.returncode != 0
   assert message in result.stdout + result.stderr
 
