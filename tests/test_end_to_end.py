@@ -15,7 +15,6 @@ from foir360_jax.formats import read_rank_file, save_image
 from foir360_jax.models.build import _TERMS_OF_FINDING
 from foir360_jax.train.checkpoint import has_checkpoint
 
-pytestmark = pytest.mark.slow
 STEPS = 4
 FINDING = [f"loss.{term}" for term in _TERMS_OF_FINDING]
 TINY, FOLDERS = ["--config=configs/tiny.py", "--workdir=x"], ["--input=x", "--output=y"]

@@ -305,7 +305,6 @@ def real(tiny_model, draw_batch):
   return *evaluate(tiny_model, batches, batches, **OPTIONS), batches
 
 
-@pytest.mark.slow
 def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_masks(real):
   report, results, batches = real
   assert report["images"] == 5
