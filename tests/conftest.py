@@ -7,12 +7,16 @@ that tests start and the next run.
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import traceback
+import unittest.mock
+import warnings
 
 import cv2
 import jax
@@ -21,7 +25,8 @@ import jaxlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from absl import flags
+from absl import app, flags
+from absl.testing import flagsaver
 from flax import nnx
 
 from fixations.fixations_dataset_builder import Builder
@@ -317,3 +322,37 @@ def shared() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip(f"no shared data at {folder} (set FOIR360_SHARED)")
   return folder
+
+
+@pytest.fixture(scope="session")
+def call_command():
+  """A function that calls the command line's `main` with flags, as `run_command` would.
+
+  In this process, which saves the start of another one: several seconds. What only a process of its
+  own shows is asked of `run_command` once.
+  """
+  from foir360_jax import main  # defines its flags
+
+  def call(*given):
+    given = ["main", *map(str, given)]
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+      for context in (
+        flagsaver.flagsaver(),
+        unittest.mock.patch.object(sys, "argv", given),  # config_flags look for overrides there
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),  # and warn
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+      ):
+        stack.enter_context(context)
+      try:
+        app.run(main.main, argv=given)
+      except SystemExit as end:
+        code = end.code
+      except Exception:  # what nobody caught ends a process, too
+        traceback.print_exc()
+        code = 1
+    return subprocess.CompletedProcess(given, code, output.getvalue(), errors.getvalue())
+
+  return call

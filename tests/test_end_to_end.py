@@ -17,7 +17,6 @@ from foir360_jax.scenes import read_rank_file
 from foir360_jax.train import run as train_run
 from foir360_jax.train.checkpoint import has_checkpoint
 
-pytestmark = pytest.mark.slow
 STEPS = 4
 FINDING = [f"loss.{term}" for term in _DETECTION_TERMS]
 TINY, FOLDERS = ["--config=configs/tiny.py", "--workdir=x"], ["--input=x", "--output=y"]
@@ -157,14 +156,10 @@ def test_default_thresholds_are_reported_and_may_be_set(
 ):
   workdir = tmp_path / "run"
   shutil.copytree(trained[0], workdir)
-  given = [str(workdir), str(panoramas)]
-  run.predict(settings(), *given, str(tmp_path / "chosen"), **PREDICTING)
-  assert "default limits" not in capsys.readouterr().out
   (workdir / f"checkpoints/{STEPS}/decision.json").unlink()
-  run.predict(None, *given, str(tmp_path / "default"), **PREDICTING)
-  assert "never evaluated: what is an object is decided by default" in capsys.readouterr().out
   limits = PREDICTING | {"limits": {"confidence_threshold": 0.9999, "yaw_augmentation": 1}}
-  run.predict(None, *given, str(tmp_path / "none"), **limits)
+  run.predict(settings(), str(workdir), str(panoramas), str(tmp_path / "none"), **limits)
+  assert "never evaluated: what is an object is decided by default" in capsys.readouterr().out
   assert len(read_rank_file(tmp_path / "none/ranks/good.json").ranks) == 0
 
 
@@ -204,10 +199,11 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
 
 def test_more_steps_continue_the_run(settings, final_states, trained, tmp_path, monkeypatch):
   monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
-  for steps in (2, 3):
-    run.train_and_evaluate(settings(steps), str(tmp_path))
-    assert int(final_states[-1].step) == steps
-  assert [row["step"] for row in rows(tmp_path)] == [2, 3]
+  workdir = tmp_path / "run"
+  shutil.copytree(trained[0], workdir)
+  run.train_and_evaluate(settings(STEPS + 1), str(workdir))
+  assert int(final_states[-1].step) == STEPS + 1
+  assert [row["step"] for row in rows(workdir)] == [2, STEPS, STEPS + 1]
 
 
 def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(
@@ -290,18 +286,11 @@ def panoramas(tmp_path):
 
 
 def test_the_command_line_ranks_panoramas_and_reports_failures(
-  trained, run_command, panoramas, tmp_path
+  trained, run_command, call_command, panoramas, tmp_path
 ):
   workdir, output = trained[0], tmp_path / "out"
-  command = [
-    "-m",
-    "foir360_jax.main",
-    "--mode=predict",
-    f"--workdir={workdir}",
-    f"--input={panoramas}",
-    f"--output={output}",
-  ]
-  result = run_command(*command)
+  flags = ["--mode=predict", f"--workdir={workdir}", f"--input={panoramas}", f"--output={output}"]
+  result = run_command("-m", "foir360_jax.main", *flags)  # by the limits that evaluation chose
   assert result.returncode == 1, result.stderr
   lines = result.stdout.splitlines()
   assert len(lines) == 2 and lines[0].startswith("skipped ") and lines[1].startswith("good.png: ")
@@ -309,13 +298,13 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
   assert ranked.image == "good.png" and ranked.masks.shape[1:] == (72, 144)
   assert (output / "overlays/good.png").is_file()
 
-  again = run_command(*command)
+  again = call_command(*flags)
   assert again.returncode == 2
   assert again.stderr.startswith("error: ") and "--overwrite" in again.stderr
   assert "Traceback" not in again.stderr
 
   before = (output / "ranks/good.json").stat().st_mtime_ns
-  going_on = run_command(*command, "--skip_done")
+  going_on = call_command(*flags, "--skip_done")
   assert going_on.returncode == 1  # the broken one
   first, skipped = going_on.stdout.splitlines()
   assert first == f"1 of 2 are done already in {output}" and skipped.startswith("skipped ")
@@ -346,16 +335,14 @@ def test_the_command_line_ranks_panoramas_and_reports_failures(
     (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
   ],
 )
-def test_wrong_flags_are_explained(run_command, flags, message):
-  result = run_command("-m", "foir360_jax.main", *flags)
+def test_wrong_flags_are_explained(call_command, flags, message):
+  result = call_command(*flags)
   assert result.returncode != 0
   assert message in result.stdout + result.stderr
 
 
-def test_missing_data_are_explained_in_one_line(run_command, tmp_path):
-  result = run_command(
-    "-m",
-    "foir360_jax.main",
+def test_missing_data_are_explained_in_one_line(call_command, tmp_path):
+  result = call_command(
     "--config=configs/tiny.py",
     f"--config.data.data_dir={tmp_path}",
     f"--workdir={tmp_path / 'run'}",

@@ -1,5 +1,6 @@
 """Evaluation and prediction: what perfect and simple rankers score, and what is written."""
 
+import copy
 import importlib
 import json
 
@@ -13,13 +14,14 @@ from flax import nnx
 from foir360_jax.cli.check import validate
 from foir360_jax.data import open_source
 from foir360_jax.data.transforms import resample
+from foir360_jax.evaluation import evaluate
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, with_linear
-from foir360_jax.evaluation.evaluate import CRITERIA, evaluate
+from foir360_jax.evaluation.evaluate import CRITERIA
 from foir360_jax.evaluation.infer import (
   GroundTruthMeasures,
   GroundTruthScores,
   PredictedMasks,
-  true_masks,
+  measure_ground_truth,
 )
 from foir360_jax.evaluation.measures import MaskMeasures, measure_masks
 from foir360_jax.evaluation.recall_by_place import recall_by_place
@@ -37,6 +39,7 @@ from foir360_jax.scenes.packed_masks import pack_masks
 from foir360_jax.sphere import solid_angle
 
 evaluate_module = importlib.import_module("foir360_jax.evaluation.evaluate")
+measure = jax.jit(measure_masks)
 NUM_OBJECTS, NUM_QUERIES = 6, 8
 THRESHOLDS = (0.05, 0.3)
 OPTIONS = dict(thresholds=THRESHOLDS, stop_margins=(NEVER, 0.0), iou_threshold=0.5)
@@ -167,7 +170,9 @@ def test_only_masks_on_both_sides_of_the_seam_are_cut_by_it():
   masks[0, 1, 3, :2] = True
   masks[1, 1, :, 5:] = True
   masks[1, 2, 7] = True
-  true = true_masks(np.packbits(masks, axis=-1), np.zeros((2, 8, 16, 3), np.uint8))
+  true = jax.jit(measure_ground_truth)(
+    np.packbits(masks, axis=-1), np.zeros((2, 8, 16, 3), np.uint8)
+  )
   np.testing.assert_array_equal(true.on_seam, [[True, False, False], [False, False, True]])
 
 
@@ -295,6 +300,13 @@ def tiny_ranker(tiny_model):
   return Ranker(tiny_model, height=48, category_names=("disc", "box"), decision=Decision(0.3))
 
 
+def like(ranker, **changes):
+  """A ranker with other settings, which shares the compiled programs of this one."""
+  other = copy.copy(ranker)
+  vars(other).update(changes)
+  return other
+
+
 @pytest.fixture(scope="module")
 def real(tiny_model, draw_batch):
   """A report of the untrained model, its results and the batches behind them."""
@@ -304,7 +316,6 @@ def real(tiny_model, draw_batch):
   return *evaluate(tiny_model, batches, batches, **OPTIONS), batches
 
 
-@pytest.mark.slow
 def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_masks(real):
   report, results, batches = real
   assert report["images"] == 5
@@ -323,13 +334,12 @@ def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_mask
     assert result.iou.shape == (len(masks), 8)
 
 
-def test_the_ranker_finds_the_objects_that_evaluation_counts(real, tiny_model):
+def test_the_ranker_finds_the_objects_that_evaluation_counts(real, tiny_ranker):
   report, results, batches = real
   threshold = report["confidence_threshold"]
   decision = Decision(threshold, report["stop_margin"])
-  ranker = Ranker(tiny_model, height=48, decision=decision)
   batch, result = batches[0], results[0]
-  ranked = ranker(batch["image"][0])
+  ranked = like(tiny_ranker, decision=decision)(batch["image"][0])
   truth = unpack_masks(batch["masks"][0], 96)[batch["where"][0]]
   iou = mask_iou(truth, ranked.masks)
   level = THRESHOLDS.index(threshold)
@@ -346,7 +356,7 @@ def test_the_ranker_finds_the_objects_that_evaluation_counts(real, tiny_model):
 def test_the_distance_from_the_horizon_is_that_of_the_mean_latitude(draw_batch):
   batch = draw_batch(np.random.default_rng(6), (4,))
   masks = batch["masks"]
-  horizon = measure_masks(cell_masks(masks, 1), batch["image"]).horizon
+  horizon = measure(cell_masks(masks, 1), batch["image"]).horizon
   lat_rad = np.pi / 2 - (np.arange(48) + 0.5) * np.pi / 48
   for mask, found in zip(unpack_masks(masks[0], 96)[:4], horizon[0], strict=False):
     rows = np.nonzero(mask)[0]
@@ -382,7 +392,7 @@ def test_contrast_is_that_of_the_mean_colours_of_a_mask_and_a_ring_around_it():
   masks[0, 1, 30:40, :5] = masks[0, 1, 28:40, -9:] = True  # cut by the seam
   masks[0, 2, :3, 10:100] = True  # near a pole
   masks[0, 3] = True  # no ring; the last one is empty
-  found = measure_masks(masks.reshape(1, 5, -1), image).contrast[0]
+  found = measure(masks.reshape(1, 5, -1), image).contrast[0]
   expected = [ring_contrast(image[0], mask) for mask in masks[0, :3]]
   np.testing.assert_allclose(found, [*expected, 0, 0], atol=1e-5)
 
@@ -392,7 +402,7 @@ def test_contrast_of_large_pictures_is_measured_on_cells():
   masks = np.zeros((1, 1, 256, 512), bool)
   masks[0, 0, 100:140, 200:240] = True
   image[masks[:, 0]] = (255, 51, 51)
-  contrast = measure_masks(masks.reshape(1, 1, -1), image).contrast
+  contrast = measure(masks.reshape(1, 1, -1), image).contrast
   np.testing.assert_allclose(contrast, 0.8, atol=1e-5)
 
 
@@ -493,9 +503,8 @@ def test_the_ranker_returns_ranked_objects_of_the_size_of_the_panorama(tiny_rank
   assert (np.diff(ranked.importance) <= 0).all() and ranked.ranks[0] == 1
 
 
-def test_a_threshold_that_nothing_passes_gives_an_empty_ranking(tiny_model, tmp_path):
-  ranker = Ranker(tiny_model, height=48, decision=Decision(0.9999))
-  ranked = ranker(np.zeros((48, 96, 3), np.uint8))
+def test_a_threshold_that_nothing_passes_gives_an_empty_ranking(tiny_ranker, tmp_path):
+  ranked = like(tiny_ranker, decision=Decision(0.9999))(np.zeros((48, 96, 3), np.uint8))
   assert len(ranked) == 0 and ranked.masks.shape == (0, 48, 96)
   ranked.save_json(tmp_path / "empty.json")
   ranked.save_overlay(tmp_path / "empty.png")
@@ -510,12 +519,13 @@ def test_a_folder_that_is_no_run_is_refused_by_the_ranker(tmp_path, tiny_config)
     Ranker.load(tmp_path)
 
 
-def test_provided_masks_are_ranked_whatever_their_size_and_number(tiny_model, draw_batch):
+def test_provided_masks_are_ranked_whatever_their_size_and_number(
+  tiny_model, tiny_ranker, draw_batch
+):
   batch = draw_batch(np.random.default_rng(12), (5,))
   panorama = cv2.resize(batch["image"][0], (192, 96), interpolation=cv2.INTER_NEAREST)
   masks = unpack_masks(batch["masks"][0], 96)[:5].repeat(2, axis=1).repeat(2, axis=2)
-  ranker = Ranker(tiny_model, height=48, category_names=("disc", "box"))
-  ranked = ranker.rank_masks(panorama, masks, ids=[7, 3, 9, 1, 4], image="a.png")
+  ranked = tiny_ranker.rank_masks(panorama, masks, ids=[7, 3, 9, 1, 4], image="a.png")
   assert sorted(ranked.ids.tolist()) == [1, 3, 4, 7, 9] and ranked.image == "a.png"
   assert ranked.masks.shape == (5, 96, 192)
   for mask, number in zip(ranked.masks, ranked.ids, strict=True):
@@ -526,14 +536,19 @@ def test_provided_masks_are_ranked_whatever_their_size_and_number(tiny_model, dr
   order = rank(state, batch["image"], covered, batch["where"])
   expected = np.sort(np.asarray(order.importance[0])[batch["where"][0]])[::-1]
   np.testing.assert_allclose(ranked.importance, expected, rtol=1e-3)
-  permuted = ranker.rank_masks(panorama, masks[::-1], ids=[4, 1, 9, 3, 7])
+  permuted = tiny_ranker.rank_masks(panorama, masks[::-1], ids=[4, 1, 9, 3, 7])
   assert permuted.ids.tolist() == ranked.ids.tolist()
-  assert len(ranker.rank_masks(panorama, masks[:0])) == 0
+  assert len(tiny_ranker.rank_masks(panorama, masks[:0])) == 0
   many = np.concatenate([masks, masks, masks, masks])  # more than the fewest places
-  assert len(ranker.rank_masks(panorama, many)) == 20
+
+  def rank(state, image, covered, where, told):
+    assert covered.shape[1] == where.shape[1] == told.shape[1] == 32
+    return Order(np.where(where, 0.5, 0), None, None, np.zeros((*where.shape, 2)))
+
+  assert len(like(tiny_ranker, _rank=rank).rank_masks(panorama, many)) == 20
 
 
-def test_provided_masks_come_to_the_model_as_in_training(tiny_model):
+def test_provided_masks_come_to_the_model_as_in_training(tiny_model, tiny_ranker):
   """From a picture of another size: the same pixels as the input pipeline makes, tiny ones too."""
   rng = np.random.default_rng()
   masks = np.zeros((4, 110, 220), bool)
@@ -543,15 +558,14 @@ def test_provided_masks_come_to_the_model_as_in_training(tiny_model):
     mask[row : row + 27, column : column + 25] = rng.random((27, 25)) < 0.7
   example = {"image": np.zeros((110, 220, 3), np.uint8), "masks": pack_masks(masks)}
   expected = cell_masks(resample(example, 48)["masks"][None], tiny_model.pixel_stride)[0]
-  ranker, seen = Ranker(tiny_model, height=48), []
+  seen = []
 
   def rank(state, image, covered, where, told):
     seen.append(np.asarray(covered[0]))
     nothing = np.zeros(where.shape)
     return Order(nothing, nothing, nothing, np.zeros((*where.shape, 2)))
 
-  ranker._rank = rank
-  ranker.rank_masks(example["image"], masks)
+  like(tiny_ranker, _rank=rank).rank_masks(example["image"], masks)
   np.testing.assert_array_equal(seen[0][:4], expected)
   assert not seen[0][4:].any() and (seen[0][:4].max(-1) > 0).all()
 
@@ -581,10 +595,9 @@ def test_categories_are_renumbered_to_those_of_the_model(draw_batch):
   assert next(iter(evaluate_module._renumbered([batch], None))) is batch
 
 
-def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_model, draw_batch):
+def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_ranker, draw_batch):
   batch = draw_batch(np.random.default_rng(13), (3,))
   masks = unpack_masks(batch["masks"][0], 96)[:3]
-  ranker = Ranker(tiny_model, height=48, category_names=("disc", "box"))
   told = []
 
   def rank(state, image, masks, where, category):
@@ -592,7 +605,7 @@ def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_mode
     nothing = np.zeros(where.shape)
     return Order(nothing, nothing, nothing, np.zeros((*where.shape, 2)))
 
-  ranker._rank = rank
+  ranker = like(tiny_ranker, _rank=rank)
   ranked = ranker.rank_masks(batch["image"][0], masks, categories=["box", "", "cat"])
   ranker.rank_masks(batch["image"][0], masks)
   assert told == [[1, -1, -1, -1], [-1, -1, -1, -1]]
@@ -603,7 +616,7 @@ def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_mode
 
 
 def test_a_model_that_ranks_provided_masks_alone_is_asked_for_nothing_else(
-  examples, run_oracle, tiny_model, prepared, tmp_path, monkeypatch
+  examples, run_oracle, tiny_ranker, prepared, tmp_path, monkeypatch
 ):
   report, results = run_oracle([batch_of(examples)], [batch_of(examples)], detects=False)
   assert "predicted_masks" not in report and "confidence_threshold" not in report
@@ -611,7 +624,7 @@ def test_a_model_that_ranks_provided_masks_alone_is_asked_for_nothing_else(
   assert all(key.startswith("ground_truth_masks/") for result in results for key in result.scores)
   assert "the model finds no objects itself" in table(report)
   source = open_source("synthetic360/tests", str(prepared), "test")
-  ranker = Ranker(tiny_model, height=48, category_names=source.category_names, detects=False)
+  ranker = like(tiny_ranker, category_names=source.category_names, detects=False)
   with pytest.raises(ValueError, match="learnt to rank given masks alone: use rank_masks"):
     ranker(np.zeros((48, 96, 3), np.uint8))
   told, rank_masks = [], ranker.rank_masks

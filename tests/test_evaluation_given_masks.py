@@ -117,8 +117,8 @@ def test_the_folder_of_the_panoramas_is_no_place_for_results(scenes):
     rank_folder_masks(ByArea(), scenes, scenes)
 
 
-def test_the_flag_is_for_prediction_alone(run_command):
+def test_the_flag_is_for_prediction_alone(call_command):
   flags = ("--rank_masks", "--config=configs/tiny.py", "--workdir=runs/none")
-  result = run_command("-m", "foir360_jax.main", *flags)
+  result = call_command(*flags)
   assert result.returncode != 0
   assert "--rank_masks is for --mode=predict" in result.stdout + result.stderr

@@ -98,7 +98,13 @@ def test_examples_of_a_batch_do_not_see_each_other(look, seen):
 
 
 def confidence_of(mask_logits, object_logits):
-  return np.asarray(confident(jnp.asarray(mask_logits), jnp.asarray(object_logits))[0])
+  """Of the queries, filled up to four by ones whose masks are empty, so that one program serves."""
+  (object_logits,) = object_logits
+  found = jax.jit(confident)(
+    np.pad(mask_logits, ((0, 0), (0, 4 - len(object_logits)), (0, 0)), constant_values=-4),
+    np.pad(np.float32(object_logits), (0, 4 - len(object_logits)))[None],
+  )
+  return np.asarray(found)[0, : len(object_logits)]
 
 
 def logits(*boxes):
@@ -135,10 +141,16 @@ def test_masks_finer_than_a_cell_are_objects_too(tiny_model):
   pixels = np.full((1, 24, 48, 1), -1.0, np.float32)  # a cell has two of them along each side
   pixels[0, 3:5, 3:5] = 1
   scene = panorank.EncodedScene(None, (), jnp.asarray(pixels), None, None)
-  found = tiny_model.candidates(scene, 4 * jnp.ones((1, 1, 1)), jnp.ones((1, 1)))
-  shown = np.asarray(found.mask_logits > 0).reshape(24, 48)
-  assert shown.sum() == 4 and found.confidence[0, 0] == jax.nn.sigmoid(1.0)
-  expected = jax.nn.sigmoid(4 * pixels.reshape(1, 1, -1))
+  candidates = jax.jit(
+    lambda kernels, logits: (
+      tiny_model.candidates(scene, kernels, logits),
+      jax.nn.sigmoid(logits[0, 0]),
+    )
+  )
+  found, sure = jax.device_get(candidates(np.full((1, 1, 1), 4.0), np.ones((1, 1))))
+  shown = (found.mask_logits > 0).reshape(24, 48)
+  assert shown.sum() == 4 and found.confidence[0, 0] == sure
+  expected = 1 / (1 + np.exp(-4 * pixels.reshape(1, 1, -1)))
   np.testing.assert_allclose(found.covered, expected, rtol=1e-5)
 
 
@@ -174,8 +186,8 @@ def test_importance_falls_along_the_picks_and_is_zero_in_the_padding(tiny_model)
   np.testing.assert_array_equal(result.head_scores, ranking.scores)
 
 
-def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw_batch):
-  image = draw_batch(np.random.default_rng(6), [5])["image"]
+def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, seen):
+  image, scene = seen[0]["image"], seen[1][0]
   model = nnx.clone(tiny_model)
   recurrent = model.rank_decoder.recurrent
   for layer in (recurrent.correct, recurrent.stop.layers[-1]):
@@ -185,11 +197,11 @@ def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw
   @jax.jit
   def run(state, margin):
     model = nnx.merge(graphdef, state)
-    scene = model.encode(image)
-    segmentation = model.segment(scene)
-    tokens = model.describe(scene, segmentation.covered)
-    order = model.order(tokens, segmentation.confidence > 0.05)
-    return model(image, 0.05, margin).importance[0], order.stop_margin[0]
+    model.encode = lambda image, yaw_augmentation: scene
+    order, margins = model.order, []
+    model.order = lambda *given, **more: margins.append(order(*given, **more)) or margins[-1]
+    importance = model(image, 0.05, margin).importance
+    return importance[0], margins[0].stop_margin[0]
 
   everything, margins = jax.device_get(run(state, -np.inf))
   objects = everything > 0
@@ -206,41 +218,48 @@ def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, draw
   )  # the end of the list is missing
 
 
-def test_the_mean_of_turned_copies_is_near_the_plain_maps_and_turns_with_the_panorama(
-  tiny_model, draw_batch
-):
-  image = draw_batch(np.random.default_rng(7), [5])["image"]
+@pytest.fixture(scope="module")
+def encode(tiny_model):
+  """A function `(image, yaw_augmentation) -> Scene`, compiled."""
   graphdef, state = nnx.split(tiny_model)
-  encode = jax.jit(
+  run = jax.jit(
     lambda state, image, yaw_augmentation: nnx.merge(graphdef, state).encode(
       image, yaw_augmentation=yaw_augmentation
     ),
     static_argnums=2,
   )
-  plain, mean = (encode(state, image, yaw_augmentation) for yaw_augmentation in (1, 2))
+  return lambda image, yaw_augmentation: jax.device_get(run(state, image, yaw_augmentation))
+
+
+def test_the_mean_of_turned_copies_is_near_the_plain_maps_and_turns_with_the_panorama(
+  encode, draw_batch
+):
+  image = draw_batch(np.random.default_rng(7), [5])["image"]
+  plain, mean = (encode(image, yaw_augmentation) for yaw_augmentation in (1, 2))
   for before, after in zip((plain.fine, *plain.memories), (mean.fine, *mean.memories), strict=True):
     assert before.shape == after.shape
     correlation = np.corrcoef(np.ravel(before), np.ravel(after))[0, 1]
     assert 0.7 < correlation < 0.9999
-  turned = encode(state, np.roll(image, TURN, axis=2), 2)
+  turned = encode(np.roll(image, TURN, axis=2), 2)
   assert_close(turned.fine, np.roll(mean.fine, TURN // 2, axis=2))
 
 
-def test_ranking_provided_masks_is_describing_and_ordering_them(tiny_model, draw_batch):
-  batch = draw_batch(np.random.default_rng(8), [5, 3])
-  masks = cell_masks(batch["masks"], tiny_model.pixel_stride)
+def test_ranking_provided_masks_is_describing_and_ordering_them(tiny_model, seen):
+  batch, (scene, *_) = seen
   graphdef, state = nnx.split(tiny_model)
 
   @jax.jit
-  def both(state):
+  def both(state, scene, image, masks, where):
     model = nnx.merge(graphdef, state)
-    scene = model.encode(batch["image"])
-    return (
-      model.rank(batch["image"], masks, batch["where"]),
-      model.order(model.describe(scene, masks), batch["where"]),
+    model.encode = lambda given, yaw_augmentation: (
+      scene if given is image and yaw_augmentation == 1 else None
     )
+    return model.rank(image, masks, where), model.order(model.describe(scene, masks), where)
 
-  for found, expected in zip(*both(state), strict=True):
+  masks = cell_masks(batch["masks"], tiny_model.pixel_stride)
+  for found, expected in zip(
+    *both(state, scene, batch["image"], masks, batch["where"]), strict=True
+  ):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -255,20 +274,13 @@ def test_a_map_is_turned_by_parts_of_columns_to_the_east():
   np.testing.assert_allclose(roll_map(maps, -1.25), expected, rtol=1e-6)
 
 
-def test_the_maps_of_two_turns_are_those_of_a_roll_and_back_written_out(tiny_model, draw_batch):
+def test_the_maps_of_two_turns_are_those_of_a_roll_and_back_written_out(encode, draw_batch):
   image = draw_batch(np.random.default_rng(10), [4])["image"]
-  graphdef, state = nnx.split(tiny_model)
-  encode = jax.jit(
-    lambda state, image, yaw_augmentation: nnx.merge(graphdef, state).encode(
-      image, yaw_augmentation=yaw_augmentation
-    ),
-    static_argnums=2,
-  )
   # Half of the coarsest stride: 8 columns of the picture, 4 of the fine map, half a coarse one.
-  plain, rolled = encode(state, image, 1), encode(state, np.roll(image, 8, axis=2), 1)
-  mean = encode(state, image, 2)
+  plain, rolled = encode(image, 1), encode(np.roll(image, 8, axis=2), 1)
+  mean = encode(image, 2)
   assert_close(mean.fine, (plain.fine + np.roll(rolled.fine, -4, axis=2)) / 2)
-  coarse = np.asarray(rolled.memories[0])
+  coarse = rolled.memories[0]
   back = (coarse + np.roll(coarse, -1, axis=2)) / 2
   assert_close(mean.memories[0], (plain.memories[0] + back) / 2)
 

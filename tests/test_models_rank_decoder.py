@@ -148,7 +148,8 @@ def test_colours_are_pooled_over_the_pixels_of_a_mask():
   rng = np.random.default_rng(10)
   image = draw_appearance(rng, 1).image
   masks = draw_masks(rng, 1, 3, height=2 * HEIGHT)
-  pooled = np.asarray(_pool(masks, _colour_moments(image, 2 * HEIGHT)))
+  pool = jax.jit(lambda masks, image: _pool(masks, _colour_moments(image, 2 * HEIGHT)))
+  pooled = np.asarray(pool(masks, image))
   colours = 4 * (image[0].astype(np.float64) - 0.5)
   areas = pixel_areas(2 * HEIGHT)
   for mask, (*_, differences, mean, square) in zip(
@@ -170,7 +171,7 @@ def test_a_pixel_at_a_pole_is_pooled_as_any_other():
   maps = rng.random((1, 128, 256, 3), np.float32)
   masks = np.zeros((1, 2, 128 * 256), np.float32)
   masks[0, 0, 77] = 1 / 16
-  pooled = np.asarray(_pool(masks, maps))
+  pooled = np.asarray(jax.jit(_pool)(masks, maps))
   np.testing.assert_allclose(pooled[0, 0], maps[0, 0, 77], rtol=1e-5)
   assert not pooled[0, 1].any()  # an empty one
 
@@ -185,7 +186,8 @@ def test_masks_of_the_same_cells_but_other_pixels_are_other_objects(draw_paramet
     (pixels * (np.arange(4 * HEIGHT) % 2 == side)).astype(np.float32).reshape(1, 4, -1)
     for side in (0, 1)
   )
-  np.testing.assert_array_equal(pool_cells(western, 2), pool_cells(eastern, 2))
+  pool = jax.jit(lambda masks: pool_cells(masks, 2))
+  np.testing.assert_array_equal(pool(western), pool(eastern))
   run = jax.jit(lambda masks: describe(appearance, masks))
   assert np.abs(run(western) - run(eastern)).max(-1).min() > 1e-2
 
@@ -203,12 +205,13 @@ def test_categories_that_are_given_take_the_place_of_predicted_ones(tiny_model):
   where = np.array([[True] * 5])
   tokens = rng.normal(size=(1, 5, 64)).astype(np.float32)
   graphdef, state = nnx.split(tiny_model.rank_decoder)
-  compare = jax.jit(
-    lambda state, category: nnx.merge(graphdef, state).compare(tokens, where, category).scores
-  )
-  unknown = np.full((1, 5), -1)
-  seen = jax.jit(lambda state: nnx.merge(graphdef, state).compare(tokens, where).scores)(state)
-  np.testing.assert_allclose(compare(state, unknown), seen, atol=1e-5)
+
+  @jax.jit
+  def compare(state, *category):
+    return nnx.merge(graphdef, state).compare(tokens, where, *category).scores
+
+  seen = compare(state)
+  np.testing.assert_allclose(compare(state, np.full((1, 5), -1)), seen, atol=1e-5)
   told = compare(state, np.array([[3, 3, 3, 5, 7]]))
   other = compare(state, np.array([[3, 4, 3, 5, 7]]))
   assert np.abs(told - seen).max() > 1e-3 and np.abs(told - other)[0, 1] > 1e-4

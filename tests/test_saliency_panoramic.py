@@ -2,6 +2,7 @@
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -48,6 +49,21 @@ def model(draw_parameters):
   return LearnedSaliency(backbone, readout)
 
 
+@pytest.fixture(scope="module")
+def observe(model):
+  """What the model sees in panoramas with margins, compiled."""
+  run = jax.jit(PanoramicSaliency.observe)
+  return lambda views: jax.device_get(run(for_panoramas(model), views))
+
+
+@pytest.fixture(scope="module")
+def quick(model, pooling_backbone):
+  """The same on maps that are soon compiled: what becomes of margins does not depend on them."""
+  quick = for_panoramas(model)
+  quick.backbone = pooling_backbone
+  return quick
+
+
 def test_models_that_know_nothing_of_panoramas_stay_as_they_are(model):
   spectral = SpectralResidual()
   assert for_panoramas(spectral) is spectral
@@ -55,13 +71,9 @@ def test_models_that_know_nothing_of_panoramas_stay_as_they_are(model):
 
 
 @pytest.mark.parametrize("height", [128, 160])  # 160 rows: the backbone sees 192
-def test_a_quarter_turn_turns_the_map_and_changes_nothing_else(model, height):
+def test_a_quarter_turn_turns_the_map_and_changes_nothing_else(observe, height):
   panoramas = draw_panoramas(height, height)
-  observe = jax.jit(PanoramicSaliency.observe)
-  before, after = (
-    jax.device_get(observe(for_panoramas(model), continued(x)))
-    for x in (panoramas, np.roll(panoramas, height // 2, 2))
-  )
+  before, after = (observe(continued(x)) for x in (panoramas, np.roll(panoramas, height // 2, 2)))
   for name, here, turned in zip(before._fields, before, after, strict=True):
     margin = here.shape[2] // 6  # half of the rows, so a sixth of all columns
     here, turned = here[:, :, margin:-margin], turned[:, :, margin:-margin]
@@ -69,26 +81,31 @@ def test_a_quarter_turn_turns_the_map_and_changes_nothing_else(model, height):
     np.testing.assert_allclose(turned, expected, rtol=1e-3, atol=1e-4 * here.std(), err_msg=name)
 
 
-def test_margins_repeat_what_lies_beyond_the_seam(model):
+def test_margins_repeat_what_lies_beyond_the_seam(quick):
   panoramas = draw_panoramas(0, 128)
-  for x in for_panoramas(model).observe(continued(panoramas)):
+  for x in jax.jit(PanoramicSaliency.observe)(quick, continued(panoramas)):
     margin = x.shape[2] // 6
     np.testing.assert_array_equal(x[:, :, :margin], x[:, :, -2 * margin : -margin])
     np.testing.assert_array_equal(x[:, :, -margin:], x[:, :, margin : 2 * margin])
-  inside = for_panoramas(model)(continued(panoramas))[:, :, 64:-64]
+  inside = np.asarray(quick(continued(panoramas)))[:, :, 64:-64]
   np.testing.assert_allclose(inside.mean((1, 2)), 1, rtol=1e-5)
 
 
-def test_it_is_the_readout_of_a_panorama_that_goes_on_for_two_more_turns(model):
+def test_it_is_the_readout_of_a_panorama_that_goes_on_for_two_more_turns(model, observe):
   panoramas = draw_panoramas(3, 128)
-  got = for_panoramas(model).observe(continued(panoramas))
+  got = observe(continued(panoramas))
 
   backbone = nnx.eval_shape(lambda: EfficientNetLite0(padding="sphere", rngs=nnx.Rngs(0)))
   backbone = nnx.merge(nnx.graphdef(backbone), nnx.state(model.backbone))
   height, width = 192, 384  # 256 * 1.4 = 358.4, of which 384 is the nearest multiple of 128
-  features = backbone.stages(resize_panorama(panoramas, height), tuple(FEATURES))
-  features = {number: np.tile(x, (1, 1, 3, 1)) for number, x in features.items()}
-  cells, appearance = jax.device_get(model.readout.observe(features, (height, 3 * width)))
+
+  @jax.jit
+  def continued_readout(backbone, readout, panoramas):
+    features = backbone.stages(resize_panorama(panoramas, height), tuple(FEATURES))
+    features = {number: jnp.tile(x, (1, 1, 3, 1)) for number, x in features.items()}
+    return readout.observe(features, (height, 3 * width))
+
+  cells, appearance = jax.device_get(continued_readout(backbone, model.readout, panoramas))
   rows, columns = tile_centres(height, 8), tile_centres(3 * width, 8)
   y = (np.arange(128) + 0.5) * 1.5
   x = width + (np.arange(256) + 0.5) * 1.5
@@ -103,11 +120,11 @@ def test_it_is_the_readout_of_a_panorama_that_goes_on_for_two_more_turns(model):
 
 
 @pytest.mark.parametrize("margin", [0, 16])
-def test_with_other_margins_it_is_the_same_map(model, margin):
-  panoramas = draw_panoramas(5, 128, count=1)
-  inside = for_panoramas(model)(continued(panoramas))[:, :, 64 - margin : 256 + 64 + margin]
+def test_with_other_margins_it_is_the_same_map(quick, margin):
+  panoramas = draw_panoramas(5, 128)
+  inside = np.asarray(quick(continued(panoramas)))[:, :, 64 - margin : 256 + 64 + margin]
   views = np.pad(panoramas, ((0, 0), (0, 0), (margin, margin), (0, 0)), mode="wrap")
-  np.testing.assert_allclose(for_panoramas(model)(views), inside, rtol=1e-4)
+  np.testing.assert_allclose(quick(views), inside, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

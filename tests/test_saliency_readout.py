@@ -1,5 +1,6 @@
 """The readout of fixations: its arithmetic, its file, and what it says of pictures."""
 
+import functools
 import json
 
 import cv2
@@ -112,6 +113,25 @@ def reference_readout(readout, features, size, index):
   return blurred
 
 
+@functools.partial(jax.jit, static_argnames="size")
+def observed(readout, features, size, keep=None):
+  """What a readout makes of features, compiled once for the readouts of a shape."""
+  return readout.observe(features, size, keep)
+
+
+def read(readout, features, size, keep=None):
+  """The log-density alone, by the same program."""
+  return np.asarray(observed(readout, features, size, keep)[0])
+
+
+@jax.jit
+def features_of(backbone, images):
+  return backbone.stages(images, tuple(FEATURES))
+
+
+observe_views = jax.jit(observe)
+
+
 @pytest.fixture(scope="module")
 def readout(draw_parameters):
   readout = draw_parameters(lambda: FixationReadout((6, 5), rngs=nnx.Rngs(0)))
@@ -129,7 +149,7 @@ def model(pooling_backbone, readout):
 def test_the_readout_equals_the_plain_reference(readout, seed, size):
   rng = np.random.default_rng(seed)
   features = draw_features(rng, size)
-  got = np.asarray(readout(features, size))
+  got = read(readout, features, size)
   assert got.dtype == np.float32
   for index in range(2):
     expected = reference_readout(readout, features, size, index)
@@ -141,10 +161,12 @@ def test_what_is_dropped_has_no_say(readout):
   keep = np.array([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1]], np.float32)
   silenced = nnx.clone(readout)
   silenced.layers[0].kernel[...] = silenced.layers[0].kernel[...].at[2].set(0.0)
-  got = np.asarray(readout(features, (40, 40), keep))
-  np.testing.assert_allclose(got[0], silenced(features, (40, 40))[0], atol=1e-4)
-  np.testing.assert_allclose(got[1], readout(features, (40, 40))[1], atol=1e-4)
-  assert np.abs(got[0] - readout(features, (40, 40))[0]).max() > 1e-2
+  got, plain = (read(readout, features, (40, 40), given) for given in (keep, np.ones_like(keep)))
+  of_silenced = read(silenced, features, (40, 40), np.ones_like(keep))
+  np.testing.assert_allclose(got[0], of_silenced[0], atol=1e-4)
+  np.testing.assert_allclose(got[1], plain[1], atol=1e-4)
+  assert np.abs(got[0] - plain[0]).max() > 1e-2
+  np.testing.assert_allclose(read(readout, features, (40, 40)), plain, atol=1e-4)
 
 
 def test_a_blur_keeps_constants_and_hardly_blurs_where_it_is_narrow():
@@ -165,7 +187,7 @@ def test_a_shift_of_the_features_shifts_the_density_and_the_border_is_no_differe
       n = 32 // stride
       x[0, row * n : (row + 1) * n, column * n : (column + 1) * n] = objects[number]
       features[number] = x
-    return np.asarray(readout(features, size))[0]
+    return read(readout, features, size)[0]
 
   here, there = density(4, 3), density(6, 5)
   np.testing.assert_allclose(here[4:32, 4:32], there[12:40, 12:40], atol=1e-4)
@@ -180,8 +202,8 @@ def test_maps_are_densities_of_mean_one(model):
   assert maps.shape == (2, 50, 68) and maps.dtype == jnp.float32
   np.testing.assert_allclose(np.asarray(maps).mean((1, 2)), 1, atol=1e-5)
   assert np.asarray(maps).min() >= 0 and np.asarray(maps).std() > 1e-3  # not just flat
-  features = model.backbone.stages(views.astype(np.float32), (3, 4, 5, 6, 7))
-  cells = np.asarray(model.readout(features, (50, 68)))
+  features = features_of(model.backbone, views.astype(np.float32))
+  cells = read(model.readout, features, (50, 68))
   rows, columns = (
     interpolation_matrix(tile_centres(n, 8), np.arange(n) + 0.5) for n in maps.shape[1:]
   )
@@ -198,16 +220,17 @@ def test_a_picture_is_enlarged_to_whole_cells_before_the_backbone_sees_it(model,
   readout.enlargement = 1.5
   size = enlarged_size(shape, 1.5)
   assert size == tuple(8 * round(n * 1.5 / 8) for n in shape)
-  density, appearance = LearnedSaliency(model.backbone, readout).observe(views)
+  density, appearance = observe_views(LearnedSaliency(model.backbone, readout), views)
   images = np.stack([cv2.resize(view.astype(np.float32), size[::-1]) for view in views])
-  features = model.backbone.stages(images, tuple(FEATURES))
-  cells, hidden = readout.observe(features, size)
+  features = features_of(model.backbone, images)
+  cells, hidden = observed(readout, features, size)
   assert appearance.shape == (2, size[0] // 8, size[1] // 8, COMPONENTS)
   np.testing.assert_allclose(appearance, hidden, atol=1e-3 * np.abs(hidden).max())
   places = [
     [(index + 0.5) * long / short / 8 - 0.5 for index in range(short)]
     for short, long in zip(shape, size, strict=True)
   ]
+  density = np.asarray(density)
   log_density = np.log(density) - np.log(density).mean((1, 2), keepdims=True)
   for index in range(2):
     expected = scipy.ndimage.map_coordinates(
@@ -221,10 +244,8 @@ def test_for_views_of_parts_nothing_is_enlarged(model, readout):
   readout = nnx.clone(readout)
   readout.enlargement = 1.5
   enlarging = LearnedSaliency(model.backbone, readout)
-  got, expected = (
-    jax.jit(lambda saliency, x: observe(for_parts(saliency), x))(enlarging, views),
-    (model.observe(views)),
-  )
+  got = jax.jit(lambda saliency, x: observe(for_parts(saliency), x))(enlarging, views)
+  expected = observe_views(model, views)
   np.testing.assert_allclose(got.density, expected.density, rtol=1e-4)
   scale = np.abs(expected.appearance).max()
   np.testing.assert_allclose(got.appearance, expected.appearance, atol=1e-3 * scale)
@@ -236,9 +257,10 @@ def test_for_views_of_parts_nothing_is_enlarged(model, readout):
 def test_the_appearance_is_the_standardised_features_along_the_axes(readout):
   size = (40, 57)
   features = draw_features(np.random.default_rng(6), size)
-  cells, appearance = readout.observe(features, size)
+  both = jax.jit(lambda readout, x: (readout(x, size), *readout.observe(x, size)))
+  alone, cells, appearance = both(readout, features)
   assert appearance.shape == (2, 5, 8, COMPONENTS)
-  np.testing.assert_array_equal(readout(features, size), cells)
+  np.testing.assert_array_equal(alone, cells)
   expected = np.zeros((5, 8, COMPONENTS))
   for i, y in enumerate(tile_centres(40, 8)):
     for j, x in enumerate(tile_centres(57, 8)):
@@ -287,9 +309,9 @@ def test_a_saved_readout_is_read_as_it_was(readout, tmp_path):
   tensors, metadata = read_tensors(path)
   assert metadata["command"] == "none" and tensors["bias_of_mine"].tolist() == [1, 1]
   features = draw_features(np.random.default_rng(3), (40, 40))
-  expected = readout(features, (40, 40))
+  expected = read(readout, features, (40, 40))
   again = load_readout(path)
-  np.testing.assert_array_equal(again(features, (40, 40)), expected)
+  np.testing.assert_array_equal(read(again, features, (40, 40)), expected)
   assert again.enlargement == 1.0
   fine = nnx.clone(readout)
   fine.enlargement = 1.5
@@ -380,13 +402,22 @@ def scene(row, column):
   return np.where(mouth[..., None], [150, 50, 50], view).astype(np.uint8)
 
 
+PLACES = [(20, 20), (20, 160), (92, 92), (160, 30), (150, 160)]
+SHADES = [(128, 128, 128), (90, 140, 220), (70, 110, 50)]
+
+
+@pytest.fixture(scope="module")
+def maps(learned):
+  """Of faces at the places, and of views of one colour: by one program."""
+  plain = [np.broadcast_to(shade, (224, 224, 3)) for shade in SHADES]
+  views = np.stack([*(scene(*place) for place in PLACES), *plain]).astype(np.uint8)
+  return np.split(np.asarray(learned(views)), [len(PLACES)])
+
+
 @needs_backbone
-@pytest.mark.slow
-def test_the_committed_readout_looks_at_the_face_wherever_it_is(learned):
-  places = [(20, 20), (20, 160), (92, 92), (160, 30), (150, 160)]
-  maps = np.asarray(learned(np.stack([scene(*place) for place in places])))
+def test_the_committed_readout_looks_at_the_face_wherever_it_is(maps):
   on_face = []
-  for (row, column), density in zip(places, maps, strict=True):
+  for (row, column), density in zip(PLACES, maps[0], strict=True):
     inside = np.zeros(density.shape, bool)
     inside[row : row + FACE, column : column + FACE] = True
     sky = ~inside & (np.arange(224) < 120)[:, None]
@@ -398,12 +429,8 @@ def test_the_committed_readout_looks_at_the_face_wherever_it_is(learned):
 
 
 @needs_backbone
-@pytest.mark.slow
-def test_a_view_of_one_colour_is_looked_at_no_more_in_the_middle_than_at_its_edges(learned):
-  shades = [(128, 128, 128), (90, 140, 220), (70, 110, 50)]
-  views = np.stack([np.broadcast_to(c, (224, 224, 3)) for c in shades]).astype(np.uint8)
-  maps = np.asarray(learned(views))
-  middle = maps[:, 56:168, 56:168].mean((1, 2))
+def test_a_view_of_one_colour_is_looked_at_no_more_in_the_middle_than_at_its_edges(maps):
+  middle = maps[1][:, 56:168, 56:168].mean((1, 2))
   border = np.ones((224, 224), bool)
   border[24:-24, 24:-24] = False
-  assert (middle < 2 * maps[:, border].mean(1)).all()
+  assert (middle < 2 * maps[1][:, border].mean(1)).all()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -73,10 +74,14 @@ def model(draw_parameters):
   return model
 
 
+objective_of = jax.jit(build_fixation_objective(SIZE, 0.0))
+read = jax.jit(lambda readout, features: readout(features, SIZE))
+
+
 def reference_divergence(model, examples, index):
   """KL over the cells inside the photograph, times the share of the mass there; and that share."""
   features = {stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}
-  log_density = np.array(model.readout(features, SIZE))[0].astype(float)
+  log_density = np.array(read(model.readout, features))[0].astype(float)
   a, b, c = np.asarray(model.bias.coefficients[...])[examples["data_set"][index]]
   x0, y0, x1, y1 = examples["window"][index]
   cells = []
@@ -97,21 +102,23 @@ def reference_divergence(model, examples, index):
 @pytest.mark.parametrize("seed", range(2))
 def test_the_objective_is_the_divergence_within_the_photograph(model, seed):
   examples = draw_examples(np.random.default_rng(seed), 3)
-  total, count = build_fixation_objective(SIZE, 0.0)(model, examples)["kl"]
+  total, count = objective_of(model, examples)["kl"]
   expected = np.sum([reference_divergence(model, examples, index) for index in range(3)], axis=0)
   assert count < examples["mass"].sum() - 0.1  # some windows reach beyond
   np.testing.assert_allclose([total, count], expected, rtol=2e-4)
 
 
 def test_a_view_without_fixations_and_what_is_outside_the_photograph_count_nothing(model):
-  examples = draw_examples(np.random.default_rng(3), 2)
-  objective = jax.jit(build_fixation_objective(SIZE, 0.0))
+  examples = draw_examples(np.random.default_rng(3), 3)
+  objective = objective_of
   examples["window"][:] = (-0.5, 0, 1, 1)
   examples["mass"][1] = 0
   before = objective(model, examples)["kl"]
   examples["mass"][:, :, 0] = 7.0  # outside: the first third of the columns
   np.testing.assert_array_equal(objective(model, examples)["kl"], before)
-  gradient = jax.grad(lambda state: objective(nnx.merge(graphdef, state), examples)["kl"][0])
+  gradient = jax.jit(
+    jax.grad(lambda state: objective(nnx.merge(graphdef, state), examples)["kl"][0])
+  )
   graphdef, state = nnx.split(model)
   leaves = jax.tree.leaves(gradient(state))
   assert all(np.isfinite(leaf).all() for leaf in leaves) and np.abs(leaves[0]).max() > 0
@@ -143,11 +150,12 @@ def draw_pictures(rng, number, size=SIZE):
 def test_features_are_those_of_each_picture_whatever_the_batch(pooling_backbone):
   images = [picture.image for picture in draw_pictures(np.random.default_rng(5), 5)]
   together = compile_backbone(pooling_backbone, 3)(images)
+  by_itself = jax.jit(lambda image: pooling_backbone.stages(image, tuple(FEATURES)))
+  alone = [by_itself(image[None].astype(np.float32)) for image in images]
   for stage, maps in together.items():
     assert maps.shape[0] == 5
-    for index, image in enumerate(images):
-      alone = pooling_backbone.stages(image[None].astype(np.float32), tuple(FEATURES))[stage]
-      np.testing.assert_allclose(maps[index], alone[0], rtol=1e-5, atol=1e-5)
+    for index in range(5):
+      np.testing.assert_allclose(maps[index], alone[index][stage][0], rtol=1e-5, atol=1e-5)
 
 
 def test_examples_are_the_views_of_all_pictures_in_order(pooling_backbone):
@@ -195,7 +203,7 @@ def test_the_appearance_is_the_features_along_their_principal_components(model):
   readout = nnx.clone(model.readout)
   set_statistics(readout, examples, SIZE)
   features = {stage: examples[f"features_{stage}"] for stage in FEATURES}
-  _, appearance = readout.observe(features, SIZE)
+  _, appearance = jax.jit(lambda readout, x: readout.observe(x, SIZE))(readout, features)
   cells = np.asarray(appearance).reshape(-1, COMPONENTS)
   axes = np.concatenate([projection.axes[...] for projection in readout.projections])
   np.testing.assert_allclose(axes.T @ axes, np.eye(COMPONENTS), atol=1e-4)
@@ -240,7 +248,6 @@ def test_batches_are_shuffled_epochs_that_resume_where_they_were():
     jax.tree.map(np.testing.assert_array_equal, batch, expected)
 
 
-@pytest.mark.slow
 def test_the_bias_explains_a_habit_of_looking_at_the_centre_and_the_readout_the_objects():
   rng = np.random.default_rng(9)
   number = 32
@@ -273,7 +280,7 @@ def test_the_bias_explains_a_habit_of_looking_at_the_centre_and_the_readout_the_
   assert losses[-1] < 0.1 * losses[0]
   np.testing.assert_allclose(trained.bias.coefficients[...][:, :2], [[-2, -3]] * 2, atol=0.5)
   features = {stage: examples[f"features_{stage}"] for stage in FEATURES}
-  got = np.asarray(trained.readout(features, SIZE))
+  got = np.asarray(read(trained.readout, features))
   got, objects = (v - v.mean((1, 2), keepdims=True) for v in (got, objects))
   assert np.corrcoef(got.ravel(), objects.ravel())[0, 1] > 0.9
   centre = -(x**2)[:, None, :] - (y**2)[:, :, None]
@@ -343,22 +350,59 @@ def test_the_sheet_shows_each_map_by_its_own_maximum():
   assert abs(even.mean() - corner.mean()) < 15
 
 
+@pytest.fixture(scope="module")
+def build_settings(prepared_fixations, pooling_backbone):
+  """A function that builds those of the smallest run; its backbone stands for the real one."""
+
+  def build():
+    config = fixation_config()
+    config.data.data_dir = str(prepared_fixations)
+    config.data.height, config.data.width = 48, 64
+    config.data.windows = (1.0, 0.75)
+    config.data.batch_size = 4
+    config.model.channels = (8,)
+    config.model.enlargement = 1.5
+    config.train.steps = 4
+    config.train.log_every = 2
+    config.evaluate.batch_size = 2
+    config.evaluate.sheet_pictures = 1
+    return config
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_fixation, "load_efficientnet_lite0", lambda padding: pooling_backbone)
+    yield build
+
+
 @pytest.fixture
-def settings(prepared_fixations, pooling_backbone, monkeypatch):
-  """The smallest run; the backbone of the command stands for the real one."""
-  monkeypatch.setattr(run_fixation, "load_efficientnet_lite0", lambda padding: pooling_backbone)
-  config = fixation_config()
-  config.data.data_dir = str(prepared_fixations)
-  config.data.height, config.data.width = 48, 64
-  config.data.windows = (1.0, 0.75)
-  config.data.batch_size = 4
-  config.model.channels = (8,)
-  config.model.enlargement = 1.5
-  config.train.steps = 4
-  config.train.log_every = 2
-  config.evaluate.batch_size = 2
-  config.evaluate.sheet_pictures = 1
-  return config
+def settings(build_settings):
+  return build_settings()
+
+
+def of_folds(settings):
+  settings.data.train_split, settings.data.folds = "train+tune", 2
+  return settings
+
+
+@pytest.fixture(scope="module")
+def folded(build_settings, tmp_path_factory):
+  """The folder of a run with folds, the rows of its trainings, and what measured each picture."""
+  workdir, trained_on, measured_by = tmp_path_factory.mktemp("folded"), [], {}
+  make_batches, make_maps = run_fixation.example_batches, run_fixation.saliency_maps
+
+  def watch_batches(examples, batch_size, seed, rows):
+    trained_on.append(rows)
+    return make_batches(examples, batch_size, seed, rows)
+
+  def watch_maps(model, bias, pictures, **settings):
+    for picture in pictures:
+      measured_by[settings["data_set"], picture.image_id] = np.asarray(model.readout.bias[...])
+    return make_maps(model, bias, pictures, **settings)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_fixation, "example_batches", watch_batches)
+    patch.setattr(run_fixation, "saliency_maps", watch_maps)
+    run.train_and_evaluate(of_folds(build_settings()), str(workdir))
+  return workdir, trained_on, measured_by
 
 
 def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
@@ -385,25 +429,11 @@ def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
 
 
 def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_it(
-  settings, tmp_path, monkeypatch
+  settings, folded, tmp_path
 ):
-  settings.data.train_split, settings.data.folds = "train+tune", 2
-  trained_on, measured_by = [], {}
-  make_batches, make_maps = run_fixation.example_batches, run_fixation.saliency_maps
-
-  def watch_batches(examples, batch_size, seed, rows):
-    trained_on.append(rows)
-    return make_batches(examples, batch_size, seed, rows)
-
-  def watch_maps(model, bias, pictures, **settings):
-    for picture in pictures:
-      measured_by[settings["data_set"], picture.image_id] = np.asarray(model.readout.bias[...])
-    return make_maps(model, bias, pictures, **settings)
-
-  monkeypatch.setattr(run_fixation, "example_batches", watch_batches)
-  monkeypatch.setattr(run_fixation, "saliency_maps", watch_maps)
-  run.train_and_evaluate(settings, str(tmp_path))
-
+  settings, workdir = of_folds(settings), tmp_path / "run"
+  shutil.copytree(folded[0], workdir)
+  _, trained_on, measured_by = folded
   size = (72, 96)
   data_sets = run_fixation._read(settings, "train+tune", size)
   names = [picture.image_id for pictures in data_sets for picture in pictures]
@@ -413,37 +443,37 @@ def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_i
     assert rows.tolist() == [2 * index + view for index in seen for view in range(2)]
   assert len(trained_on) == 3 and 0 < len(trained_on[1]) < 2 * len(names)
 
-  readouts = [read_tensors(file_of_run(tmp_path, fold))[0] for fold in (None, 0, 1)]
+  readouts = [read_tensors(file_of_run(workdir, fold))[0] for fold in (None, 0, 1)]
   for name, of_all in readouts[0].items():
     shared = name.endswith(("mean", "deviation", "axes"))
     for of_fold in readouts[1:]:
       same = np.array_equal(of_all, of_fold[name])
       assert same if shared else not same or not name.endswith("kernel"), name
-  report = json.loads((tmp_path / "metrics.json").read_text())
+  report = json.loads((workdir / "metrics.json").read_text())
   assert report["folds"] == 2 and report["results"]["together"]["pictures"] == 4
   assert len(measured_by) == 4
   for (_, image_id), bias in measured_by.items():
     np.testing.assert_array_equal(bias, readouts[1 + fold_of(image_id, 2)]["bias"])
 
   settings.evaluate.split = "test"
-  run.evaluate_run(settings, str(tmp_path))
-  assert json.loads((tmp_path / "metrics.json").read_text())["folds"] == 1
+  run.evaluate_run(settings, str(workdir))
+  assert json.loads((workdir / "metrics.json").read_text())["folds"] == 1
 
   settings.data.folds = 3
   with pytest.raises(ValueError, match=r"folds 2, not 3; give --config.data.folds=2"):
-    run.evaluate_run(settings, str(tmp_path))
+    run.evaluate_run(settings, str(workdir))
   settings.data.folds, settings.data.train_split = 0, "train"
   with pytest.raises(ValueError, match=r"with config.data.train_split train\+tune, not train;"):
-    run.evaluate_run(settings, str(tmp_path))
+    run.evaluate_run(settings, str(workdir))
 
 
-def test_a_run_does_not_go_on_with_other_settings(settings, tmp_path):
-  settings.data.folds = 2
-  run.train_and_evaluate(settings, str(tmp_path))
-  files = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+def test_a_run_does_not_go_on_with_other_settings(settings, folded, tmp_path):
+  settings, workdir = of_folds(settings), tmp_path / "run"
+  shutil.copytree(folded[0], workdir)
+  files = {path: path.read_bytes() for path in workdir.rglob("*.safetensors")}
   assert len(files) == 3
   settings.model.sharpness = 2.0  # applied to what is trained: may be chosen later
-  run.train_and_evaluate(settings, str(tmp_path))
+  run.train_and_evaluate(settings, str(workdir))
   assert all(path.read_bytes() != content for path, content in files.items())
   files = {path: path.read_bytes() for path in files}
   changes = {"data.train_split": "train[:50%]", "data.folds": 3, "model.channels": (9,), "seed": 7}
@@ -451,7 +481,7 @@ def test_a_run_does_not_go_on_with_other_settings(settings, tmp_path):
     changed = settings.copy_and_resolve_references()
     changed.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=rf"cannot go on .* config.{field} is .* give another"):
-      run.train_and_evaluate(changed, str(tmp_path))
+      run.train_and_evaluate(changed, str(workdir))
   assert {path: path.read_bytes() for path in files} == files
 
 
@@ -488,5 +518,5 @@ def test_a_readout_may_have_one_hidden_layer_or_more(draw_parameters):
   }
   for channels in ((3,), (4, 3, 2)):
     readout = draw_parameters(lambda channels=channels: FixationReadout(channels, rngs=nnx.Rngs(0)))
-    assert readout(features, SIZE).shape == (1, *CELLS)
+    assert jax.eval_shape(read, readout, features).shape == (1, *CELLS)
     assert len(readout.layers) == len(channels)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from foir360_jax.models.encoders import ENCODERS, build_encoder, layer_depths
-from foir360_jax.train import build_optimizer, create_state
+from foir360_jax.train import build_optimizer
 from foir360_jax.train.optimizer import learning_rate_factors
 
 BLOCKS = dict(zip(ENCODERS, (6, 16, 16, 13), strict=True))
@@ -28,13 +28,17 @@ class Model(nnx.Module):
 
 
 @functools.cache
+def abstract_model(name):
+  return nnx.eval_shape(lambda: Model(name))
+
+
 def parameters(name):
-  return nnx.state(nnx.eval_shape(lambda: Model(name)), nnx.Param)
+  return nnx.state(abstract_model(name), nnx.Param)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_depths_rise_along_the_way_of_an_image(name):
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: build(name)))
+  graphdef, state = nnx.split(abstract_model(name).encoder)
 
   def run(state, image):
     encoder = nnx.merge(graphdef, state)
@@ -99,14 +103,15 @@ def test_the_rate_falls_from_block_to_block_towards_the_stem(name):
 
 
 def test_factors_are_applied_to_what_an_update_adds_weight_decay_included(draw_parameters):
-  def updates(model, *rates):
-    optimizer = build_optimizer(1e-2, 0, 0.1, 0.99, 1.0, *rates)
-    _, state = create_state(model, optimizer)
-    gradients = jax.tree.map(jnp.cos, state.params)
-    return optimizer.update(gradients, state.opt_state, state.params, progress=0.0)[0]
+  @jax.jit
+  def updates(params):
+    gradients = jax.tree.map(jnp.cos, params)
+    optimizers = [build_optimizer(1e-2, 0, 0.1, 0.99, 1.0, *rates) for rates in ((), (0.5, 0.8))]
+    return [
+      each.update(gradients, each.init(params), params, progress=0.0)[0] for each in optimizers
+    ]
 
-  model = draw_parameters(Model)
-  plain, scaled = updates(model), updates(model, 0.5, 0.8)
+  plain, scaled = updates(nnx.state(draw_parameters(Model), nnx.Param))
   factors = learning_rate_factors(plain, 0.5, 0.8)
   jax.tree.map(
     lambda a, b, factor: np.testing.assert_allclose(b, factor * a, rtol=1e-5),

@@ -70,7 +70,6 @@ def test_ctrl_c_is_an_exit_code_and_no_traceback(tmp_path, monkeypatch):
   assert stopped.value.code == 128 + signal.SIGINT
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "flags, message",
   [
@@ -79,26 +78,27 @@ def test_ctrl_c_is_an_exit_code_and_no_traceback(tmp_path, monkeypatch):
     (["--mode=weak_labels", "--input=x", "--output=y", "--saliency=deep"], "learned|spectral"),
   ],
 )
-def test_wrong_flags_are_explained(run_command, flags, message):
-  result = run_command("-m", "foir360_jax.main", *flags)
+def test_wrong_flags_are_explained(call_command, flags, message):
+  result = call_command(*flags)
   assert result.returncode != 0
   assert message in result.stdout + result.stderr
 
 
-@pytest.mark.slow
-def test_panoramas_with_masks_become_a_weakly_labelled_data_set(run_command, tmp_path):
+def test_panoramas_with_masks_become_a_weakly_labelled_data_set(
+  run_command, call_command, tmp_path
+):
   write_dummy_data(tmp_path / "scenes", height=64)
   (tmp_path / "scenes/images/dummy_3.png").write_bytes(b"")
   folders = [f"--input={tmp_path / 'scenes'}", f"--output={tmp_path / 'out'}"]
-  command = ["-m", "foir360_jax.main", "--mode=weak_labels", "--saliency=spectral", *folders]
+  command = ["--mode=weak_labels", "--saliency=spectral", *folders]
   config = ["--config=configs/weak_labels.py", "--config.batch_size=2", "--config.max_erased=1"]
-  labelled = run_command(*command, *config, "--config.max_erased_whole=1")
+  labelled = call_command(*command, *config, "--config.max_erased_whole=1")
   assert labelled.returncode == 1, labelled.stderr
   lines = labelled.stdout.splitlines()
   assert lines[-2].startswith("4 of 5 panoramas ranked, 0 done before, 1 bad; ")
   assert lines[-1].startswith("bad: ") and "dummy_3.png: the file is empty" in lines[-1]
 
-  other = run_command(*command)
+  other = call_command(*command)
   assert other.returncode == 2 and "Traceback" not in other.stderr
   assert "weak_labels.json: strategy.max_erased was 1, now it is 8" in other.stderr
 

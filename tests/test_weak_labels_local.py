@@ -109,7 +109,7 @@ def test_the_appearance_is_the_mean_over_what_a_view_holds_of_an_object_and_need
   expected = np.where(ranks.visibility[..., None] > 0, [2.0, 3.0], 0.0)
   np.testing.assert_allclose(ranks.appearance, expected, rtol=1e-5)
   options = {"saliency": brightness, "choose": SCORE.erasing_score, "fill": "mean"}
-  plain = rank_views(jax.tree.map(jnp.asarray, views), **options)
+  plain = jax.jit(functools.partial(rank_views, **options))(views)
   assert plain.appearance.shape == (5, 5, 0)
   assert rank_views_plainly(views, **options).appearance.shape == (5, 5, 0)
 
@@ -175,25 +175,21 @@ def rivalry(views):
   return 1 + red + jnp.where(red_in_sight, 0.1, 0.8) * green + 0.5 * blue
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def ranks_of_rivals(views, max_erased):
+  score = score_with((0.0, 0.0, 1.0, 0.0))
+  return rank_views(
+    views, saliency=rivalry, choose=score.erasing_score, fill="mean", max_erased=max_erased
+  )
+
+
 @pytest.mark.parametrize(("max_erased", "expected"), [(0, [0, 2, 1]), (128, [0, 1, 2])])
 def test_the_second_and_third_change_places_once_the_first_is_erased(max_erased, expected):
-  score = score_with((0.0, 0.0, 1.0, 0.0))
-  ranks = rank_views(
-    jax.tree.map(jnp.asarray, scene_with_a_rival()),
-    saliency=rivalry,
-    choose=score.erasing_score,
-    fill="mean",
-    max_erased=max_erased,
-  )
-  assert ranks.order[0].tolist() == expected
+  assert ranks_of_rivals(scene_with_a_rival(), max_erased).order[0].tolist() == expected
 
 
 def test_the_bare_scene_is_measured_where_the_objects_were():
-  views = jax.tree.map(jnp.asarray, scene_with_a_rival())
-  score = score_with((0.0, 0.0, 1.0, 0.0))
-  history = rank_views(
-    views, saliency=rivalry, choose=score.erasing_score, fill="mean", max_erased=1
-  ).history
+  history = ranks_of_rivals(scene_with_a_rival(), 1).history
   assert (history.first[0, 0] > 2).all()  # red is bright
   np.testing.assert_allclose(history.bare[0], 0, atol=1e-3)  # nothing stands out where all is gone
 

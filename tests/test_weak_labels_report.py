@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foir360_jax.files import save_image
-from foir360_jax.scenes import DescribedScene, SceneObject, write_scenes
+from foir360_jax.scenes import Scene, SceneObject, write_scenes
 from foir360_jax.weak_labels.study import evaluate as weak_labels
 
 
@@ -29,7 +29,7 @@ def scenes(tmp_path_factory):
       rank = {} if name == "unranked" else {"rank": number, "importance": (4 - number) / 3}
       objects.append(SceneObject.from_mask(number, mask, **rank))
     save_image(folder / f"{name}.png", picture)
-    made.append(DescribedScene(name, folder / f"{name}.png", 64, 128, tuple(objects), "", ()))
+    made.append(Scene(name, folder / f"{name}.png", 64, 128, tuple(objects), "", ()))
   write_scenes(folder / "scenes", made, format="scenes")
   unranked = [
     dataclasses.replace(

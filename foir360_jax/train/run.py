@@ -30,12 +30,13 @@ def train_ranking(config: ConfigDict, workdir: str) -> None:
       f"{data.name} has {source.num_categories} categories: set config.model.num_categories to at"
       f" least that, not {config.model.num_categories}"
     )
-  optimizer = build_optimizer(**config.optimizer)
-  model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
-  if has_checkpoint(pathlib.Path(workdir) / "checkpoints"):  # the run goes on from there
+  goes_on = has_checkpoint(pathlib.Path(workdir) / "checkpoints")
+  if goes_on:  # what does not fit is told before anything is compiled
     check_same_model(config, pathlib.Path(workdir))
     _check_same_data(config, source.category_names, pathlib.Path(workdir))
-  else:
+  optimizer = build_optimizer(**config.optimizer)
+  model = nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter
+  if not goes_on:
     _initialise(model, config)
   graphdef, state = create_state(model, optimizer)
   objective, weights = build_objective(config)
