@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the test extra, then runs ruff and all tests. --python=PYTHON tests on another Python, in an
+# Installs the test extra, then runs ruff, mypy and all tests. --python=PYTHON tests on another Python, in an
 # environment of its own (.venv-VERSION).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,4 +21,5 @@ done
 "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .
+"$venv/bin/python" -m mypy
 "$venv/bin/python" -m pytest --numprocesses=2 --dist=loadfile --quiet
