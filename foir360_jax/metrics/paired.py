@@ -30,7 +30,7 @@ class PairedDifference(NamedTuple):
   mean: float
   low: float
   high: float
-  count: int
+  count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 def paired_bootstrap_interval(
