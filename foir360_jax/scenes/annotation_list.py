@@ -47,17 +47,17 @@ def open_annotation_list(
   Raises:
     SceneError: a file cannot be read or is no such list.
   """
-  entries = []
+  entries: list[tuple[str, str, tuple[pathlib.Path, Any, str] | SceneError]] = []
   for split, file in files.items():
     with naming(file):
       for index, record in enumerate(records_of(read_json(file, SceneError))):
-        entry = file, record, f"[{index}]"
         try:
           name = field(record, name_field, "text")
         except ValueError as error:
-          name = f"{file.name}[{index}]"
-          entry = SceneError(f"{file}: [{index}] {error}")
-        entries.append((split, name, entry))
+          nameless = SceneError(f"{file}: [{index}] {error}")
+          entries.append((split, f"{file.name}[{index}]", nameless))
+        else:
+          entries.append((split, name, (file, record, f"[{index}]")))
 
   records, splits = index_records(path, _with_split(entries))
   with_pictures = any(

@@ -81,12 +81,12 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
 def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
   """Returns the files of an ASSR folder; see `write_scenes`."""
   planned = Plan("assr")
-  lists = {split: [] for split in split_by_id.values()}
+  lists: dict[str, list[dict[str, Any]]] = {split: [] for split in split_by_id.values()}
   for scene in scenes:
     planned.lose_all_but_order(scene)
     split = split_by_id[scene.id]
     planned.add_picture(scene, f"images/{split}", required=True)
-    computed = [round(1.1 - 0.1 * item.rank, 1) for item in scene.objects]
+    computed = [round(1.1 - 0.1 * rank, 1) for rank in scene.ranks()]
     values = kept_values(scene, "rank_order", computed)
     object_data = []
     for item in scene.objects:
@@ -118,12 +118,16 @@ def _aligned(split: str, list_file: pathlib.Path, mask_file: pathlib.Path):
   for index, (name, record) in enumerate(zip(names, data, strict=True)):
     where = f"{mask_file}: [{index}]"
     image = record.get("img") if isinstance(record, dict) else None
-    entry = split, name, record, where
     if isinstance(image, str) and pathlib.PurePath(without_suffix(image)).name != name:
-      entry = SceneError(
-        f"{where} is of {image}, {list_file.name} has {name} there; bring both in one order"
+      yield (
+        split,
+        name,
+        SceneError(
+          f"{where} is of {image}, {list_file.name} has {name} there; bring both in one order"
+        ),
       )
-    yield split, name, entry
+    else:
+      yield split, name, (split, name, record, where)
 
 
 def _rank_order(path: pathlib.Path) -> list[float]:
