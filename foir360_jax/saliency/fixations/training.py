@@ -10,7 +10,7 @@ dropped at use. Views at random places and scales keep the readout from learning
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
 import jax
@@ -41,7 +41,7 @@ class CentreBias(nnx.Module):
   def __init__(self, num_data_sets: int):
     self.coefficients = nnx.Param(jnp.tile(jnp.array([-1.0, -1.0, 0.0]), (num_data_sets, 1)))
 
-  def __call__(self, x: jax.Array, y: jax.Array, data_set: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, y: jax.Array, data_set: jax.Array | np.ndarray) -> jax.Array:
     """`x` [B, w], `y` [B, h], `data_set` [B] -> [B, h, w]."""
     a, b, c = self.coefficients[...][data_set].T[..., None]
     return (b * y**2 + c * y)[:, :, None] + (a * x**2)[:, None, :]
@@ -60,7 +60,7 @@ class BiasedReadout(nnx.Module):
     self.bias = CentreBias(num_data_sets)
 
 
-def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective:
+def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective[BiasedReadout]:
   """Returns the objective; its one term is `kl`.
 
   That is the Kullback-Leibler divergence of readout plus bias from the human density, over those
@@ -100,7 +100,7 @@ def _log(x: jax.Array) -> jax.Array:
   return jnp.log(jnp.where(x > 0, x, 1.0))
 
 
-def _places(window: jax.Array, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def _places(window: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
   """Places of cells in the photograph, -1 to 1 over it: x [B, w] and y [B, h]."""
   x0, y0, x1, y1 = window.T[..., None]
   rows, columns = ((np.arange(length, dtype=np.float32) + 0.5) / length for length in shape)
@@ -209,9 +209,12 @@ def _principal_axes(
 
   number = len(examples["mass"])
   chosen = np.unique(np.linspace(0, number - 1, _VIEWS_FOR_AXES).astype(int))
-  covariance = sum(
-    np.asarray(products({stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}))
-    for index in chosen
+  covariance = functools.reduce(
+    np.add,
+    (
+      np.asarray(products({stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}))
+      for index in chosen
+    ),
   )
   axes = np.linalg.eigh(covariance.astype(np.float64))[1][:, ::-1][:, :COMPONENTS]
   # Of the two directions of an axis always the same one.
@@ -222,12 +225,13 @@ def sharpen(readout: FixationReadout, exponent: float) -> None:
   """Changes a readout so that its densities are what they were to the power of `exponent`."""
   last = readout.layers[-1]
   last.kernel = nnx.Param(last.kernel[...] * exponent)
+  assert last.bias is not None
   last.bias = nnx.Param(last.bias[...] * exponent)
 
 
 def example_batches(
-  examples: Examples, batch_size: int, seed: int, rows: Sequence[int] | None = None
-) -> Iterable[Examples]:
+  examples: Examples, batch_size: int, seed: int, rows: np.ndarray | None = None
+) -> Iterator[Examples]:
   """Shuffled batches without end, with seeds; its `get_state` and `set_state` resume them.
 
   Args:
@@ -236,12 +240,12 @@ def example_batches(
     seed: fixes the order and the seeds.
     rows: the views that take part; None: all.
   """
-  rows = np.arange(len(examples["mass"])) if rows is None else np.asarray(rows)
+  chosen = np.arange(len(examples["mass"])) if rows is None else rows
 
   def read(place: int, rng: np.random.Generator) -> Examples:
-    row = {key: value[rows[place]] for key, value in examples.items()}
+    row = {key: value[chosen[place]] for key, value in examples.items()}
     return row | {"seed": rng.integers(2**32, dtype=np.uint32)}
 
-  stream = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat().random_map(read)
+  stream = grain.MapDataset.range(len(chosen)).seed(seed).shuffle().repeat().random_map(read)
   # No threads: an example is a look into memory.
   return iter(stream.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=0)))
