@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from foir360_jax.sphere import grid
 
@@ -16,7 +17,7 @@ Method = Literal["bilinear", "nearest"]
 
 
 def sample(
-  panorama: jax.Array, row: jax.Array, column: jax.Array, *, method: Method = "bilinear"
+  panorama: jax.Array, row: ArrayLike, column: ArrayLike, *, method: Method = "bilinear"
 ) -> jax.Array:
   """Reads a panorama at fractional pixel coordinates; pixel (r, c) has its centre at (r, c).
 
