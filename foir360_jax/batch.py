@@ -9,6 +9,9 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+Array = jax.Array | np.ndarray
+"""Of what compiled programs and the host both hold or take."""
+
 HostBatch = dict[str, np.ndarray]
 """What the loader yields: a `Batch` in NumPy, before it is put on the devices."""
 

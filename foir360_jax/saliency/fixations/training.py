@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.batch import Array, Batch
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.saliency.fixations.pictures import FixatedPicture, draw_view
 from foir360_jax.saliency.readout import CELL, COMPONENTS, FEATURES, FixationReadout, at_tiles
@@ -41,7 +42,7 @@ class CentreBias(nnx.Module):
   def __init__(self, num_data_sets: int):
     self.coefficients = nnx.Param(jnp.tile(jnp.array([-1.0, -1.0, 0.0]), (num_data_sets, 1)))
 
-  def __call__(self, x: jax.Array, y: jax.Array, data_set: jax.Array | np.ndarray) -> jax.Array:
+  def __call__(self, x: Array, y: Array, data_set: Array) -> jax.Array:
     """`x` [B, w], `y` [B, h], `data_set` [B] -> [B, h, w]."""
     a, b, c = self.coefficients[...][data_set].T[..., None]
     return (b * y**2 + c * y)[:, :, None] + (a * x**2)[:, None, :]
@@ -74,7 +75,7 @@ def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective
   return functools.partial(_divergence, size, dropout)
 
 
-def _divergence(size, dropout, model: BiasedReadout, batch: Mapping[str, jax.Array]):
+def _divergence(size, dropout, model: BiasedReadout, batch: Batch):
   features = {number: batch[f"features_{number}"] for number in FEATURES}
   keep = _keep(batch["seed"], model.readout.bias.shape[0], dropout)
   log_density = model.readout(features, size, keep)
