@@ -145,7 +145,7 @@ def rank_objects(
 
 
 def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> DescribedScene:
-  """MaskMeasures and packs the objects of a panorama; arguments as of `WeakRanker`.
+  """Measures and packs the objects of a panorama; arguments as of `WeakRanker`.
 
   Raises:
     ValueError: shapes or types that do not fit, an empty mask, or too many objects.
@@ -184,7 +184,7 @@ def ranked_objects(
   return RankedObjects.from_masks(
     panorama,
     masks,
-    result.importance[index, :count],
-    confidence=result.confidence[index, :count],
+    np.asarray(result.importance[index, :count]),
+    confidence=np.asarray(result.confidence[index, :count]),
     **names,
   )

@@ -68,11 +68,11 @@ START = ObjectScore(
   slope=1.0,
   intercept=0.0,
 )
-METHOD = {"strategy": Strategy(), "object_score": START}
+STRATEGY = Strategy()
 
 
 def main():
-  """MaskMeasures, fits, and writes; coefficients of other saliency models in the file stay."""
+  """Measures, fits, and writes; coefficients of other saliency models in the file stay."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data_dir", default="data", help="folder of the prepared data sets")
   parser.add_argument("--out", default=str(COEFFICIENTS), help="file of coefficients to write")
@@ -104,10 +104,14 @@ def main():
 def measure_ranked_faces(saliency_name: str, data_dir: str, readouts: str) -> list[Example]:
   """The faces, by a saliency that has not seen their pictures."""
   if saliency_name == "learned":
-    faces = measure_unseen_faces(readouts, data_dir, FACES_SPLIT, **METHOD)
+    faces = measure_unseen_faces(
+      readouts, data_dir, FACES_SPLIT, strategy=STRATEGY, object_score=START
+    )
   else:
     saliency = build_saliency(saliency_name)
-    faces = measure_prepared(FACES, data_dir, FACES_SPLIT, saliency=saliency, **METHOD)
+    faces = measure_prepared(
+      FACES, data_dir, FACES_SPLIT, saliency=saliency, strategy=STRATEGY, object_score=START
+    )
   print(f"{saliency_name}: measured {len(faces)} pictures of {FACES} {FACES_SPLIT}", flush=True)
   return faces
 
@@ -116,7 +120,9 @@ def measure_ranked_panoramas(saliency_name: str, data_dir: str) -> list[list[Exa
   """The panoramas to fit to, and those to choose weights by."""
   saliency = build_saliency(saliency_name)
   return [
-    measure_prepared(PANORAMAS, data_dir, split, saliency=saliency, **METHOD)
+    measure_prepared(
+      PANORAMAS, data_dir, split, saliency=saliency, strategy=STRATEGY, object_score=START
+    )
     for split in PANORAMAS_SPLITS
   ]
 
