@@ -85,7 +85,7 @@ def infer(
 
 
 def measure_ground_truth(packed: jax.Array, image: jax.Array) -> GroundTruthMeasures:
-  """MaskMeasures bit-packed masks `[B, N, H, W / 8]` on `image [B, H, W, 3]`."""
+  """Measures bit-packed masks `[B, N, H, W / 8]` on `image [B, H, W, 3]`."""
   first, last = jnp.unpackbits(packed[..., [0, -1]], axis=-1)[..., jnp.array([0, 15])].any(2).T
   return GroundTruthMeasures(measure_masks(cell_masks(packed, 1), image), (first & last).T)
 

@@ -33,7 +33,7 @@ class MaskMeasures(NamedTuple):
 
 
 def measure_masks(masks: jax.Array, image: jax.Array) -> MaskMeasures:
-  """MaskMeasures `masks [B, N, P]`, in [0, 1] or bool, on `image [B, H, W, 3]` uint8."""
+  """Measures `masks [B, N, P]`, in [0, 1] or bool, on `image [B, H, W, 3]` uint8."""
   height = image.shape[1]
   masks = masks.astype(jnp.float32)
   weighted = masks * flat_weights(height)
