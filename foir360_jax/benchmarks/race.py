@@ -59,7 +59,7 @@ def race(
   budget_s: float = math.inf,
   dtype: str = "float32",
 ) -> Iterator[dict[str, Any]]:
-  """MaskMeasures the contestants of these names on one case; the passes are races of their own.
+  """Measures the contestants of these names on one case; the passes are races of their own.
 
   Args:
     case: what to compute.

@@ -42,7 +42,7 @@ RACE_COLUMNS = {"method": "", "best_per_s": ".3f", "median_per_s": ".3f", "times
 
 
 def main():
-  """MaskMeasures and prints; see the module."""
+  """Measures and prints; see the module."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--saliency", default="learned", choices=("learned", "spectral"))
   parser.add_argument("--height", type=int, default=512)
@@ -54,7 +54,8 @@ def main():
   parser.add_argument("--out", help="JSON file for all figures")
   arguments = parser.parse_args()
   strategy = DEFAULT_STRATEGY._replace(views_at_once=arguments.views_at_once)
-  report = {"environment": environment(), "settings": vars(arguments) | strategy._asdict()}
+  settings = vars(arguments) | strategy._asdict()
+  report: dict[str, Any] = {"environment": environment(), "settings": settings}
   report |= time_method(
     arguments.saliency,
     strategy,
