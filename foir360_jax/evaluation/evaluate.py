@@ -163,7 +163,7 @@ def _compile(
   infer_batch = jax.jit(functools.partial(infer, graphdef, yaw_augmentation=yaw_augmentation))
   measure = jax.jit(measure_ground_truth)
 
-  def run(batch: HostBatch):
+  def run(batch: HostBatch) -> Any:
     scores = infer_batch(state, batch, jnp.asarray(thresholds))
     return jax.device_get((*scores, measure(batch["masks"], batch["image"])))
 
@@ -179,7 +179,9 @@ def _renumbered(
   return (batch | {"category": numbers[batch["category"]]} for batch in batches)
 
 
-def _results(run, batches: Iterable[HostBatch]) -> Iterable[ImageResult]:
+def _results(
+  run: Callable[[HostBatch], Any], batches: Iterable[HostBatch]
+) -> Iterable[ImageResult]:
   for batch in batches:
     ground_truth, predicted, measures = run(batch)
     for row in np.flatnonzero(batch["example_where"]):

@@ -4,7 +4,7 @@ Between their modules, which name the fields, and `scene_folder`.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import field, inside, read_json
@@ -112,7 +112,9 @@ def order_field(
   return values
 
 
-def _with_split(entries):
+def _with_split(
+  entries: Iterable[tuple[str, str, tuple[pathlib.Path, Any, str] | SceneError]],
+) -> Iterator[tuple[str, str, Any]]:
   """Puts split and name into the records that reading needs; errors stay as they are."""
   for split, name, entry in entries:
     yield split, name, entry if isinstance(entry, SceneError) else (split, name, entry)

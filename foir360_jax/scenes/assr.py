@@ -7,7 +7,7 @@ the ids in `SPLIT_images.txt`). All objects are taken, ordered by their number.
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   masks = {
     file.stem.removeprefix("obj_seg_data_"): file for file in folder.glob("obj_seg_data_*.json")
   }
-  entries = []
+  entries: list[tuple[str, str, Any]] = []
   for split in sorted({*lists, *masks}):
     if split not in lists or split not in masks:
       missing = f"{split}_images.txt" if split in masks else f"obj_seg_data_{split}.json"
@@ -106,7 +106,9 @@ def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
   return planned
 
 
-def _aligned(split: str, list_file: pathlib.Path, mask_file: pathlib.Path):
+def _aligned(
+  split: str, list_file: pathlib.Path, mask_file: pathlib.Path
+) -> Iterator[tuple[str, str, tuple[str, str, Any, str] | SceneError]]:
   """Yields the entries of a split: each listed name with its masks."""
   names = read_id_list(list_file)
   data = read_json(mask_file, SceneError)

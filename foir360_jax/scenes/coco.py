@@ -190,7 +190,9 @@ def _ranks(values: Sequence[float | None]) -> list[int | None]:
   return ranks
 
 
-def _with_importance(ranks, importance) -> list[tuple[float | None, int | None]]:
+def _with_importance(
+  ranks: Sequence[int | None], importance: Sequence[float | None]
+) -> list[tuple[float | None, int | None]]:
   """Puts (n - rank + 1) / n where no importance is given; refuses to mix both."""
   missing = [index for index, value in enumerate(importance) if value is None]
   ranked = [index for index, rank in enumerate(ranks) if rank is not None]

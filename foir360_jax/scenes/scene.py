@@ -45,7 +45,7 @@ class SceneObject:
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def from_mask(cls, id: int, mask: np.ndarray, **fields) -> Self:
+  def from_mask(cls, id: int, mask: np.ndarray, **fields: Any) -> Self:
     """Builds an object from its mask [H, W], bool, and the other attributes by name.
 
     >>> SceneObject.from_mask(3, np.ones([4, 8], bool), category="sky").run_lengths.area()
@@ -87,7 +87,7 @@ class Scene:
   notes: tuple[str, ...] = ()
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check_size(self.height, self.width)
     for item in self.objects:
       size = item.run_lengths.height, item.run_lengths.width

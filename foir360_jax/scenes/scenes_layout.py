@@ -184,7 +184,12 @@ def read_id_list(path: pathlib.Path) -> list[str]:
   return [without_suffix(line.strip()) for line in lines if line.strip()]
 
 
-def _check_labels(content, masks, size, map_file) -> None:
+def _check_labels(
+  content: Mapping[str, Any],
+  masks: Mapping[int, RunLengths],
+  size: tuple[int, ...],
+  map_file: pathlib.Path | str | None,
+) -> None:
   """Raises ValueError where a rank file is not of the objects of its id map."""
   if (content["height"], content["width"]) != tuple(size):
     raise ValueError(
@@ -202,7 +207,9 @@ def _check_labels(content, masks, size, map_file) -> None:
     )
 
 
-def _disagreements(content, masks: dict[int, RunLengths], scene_id: str) -> list[str]:
+def _disagreements(
+  content: Mapping[str, Any], masks: Mapping[int, RunLengths], scene_id: str
+) -> list[str]:
   """Returns notes where a rank file seems to be of another picture."""
   notes = []
   image = content["image"]

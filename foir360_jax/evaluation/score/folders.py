@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -173,7 +174,7 @@ def score_scenes(
 _worker_scorer: PairScorer | None = None
 
 
-def _start_worker(*arguments) -> None:
+def _start_worker(*arguments: Any) -> None:
   global _worker_scorer  # a folder's readers are closures, which no queue carries
   _worker_scorer = _make_scorer(*arguments)
 
@@ -183,7 +184,9 @@ def _score_in_worker(scene_id: str) -> ScoredImage | str:
   return _score_or_reason(_worker_scorer, scene_id)
 
 
-def _make_scorer(truth, predictions, weighted, iou_thresholds) -> PairScorer:
+def _make_scorer(
+  truth: Source, predictions: Source, weighted: bool, iou_thresholds: tuple[float, ...]
+) -> PairScorer:
   return PairScorer(truth.open(), predictions.open(), weighted, iou_thresholds)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from foir360_jax.batch import Array, Batch
+from foir360_jax.batch import Array, Batch, Terms
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.saliency.fixations.pictures import FixatedPicture, draw_view
 from foir360_jax.saliency.readout import CELL, COMPONENTS, FEATURES, FixationReadout, at_tiles
@@ -75,7 +75,7 @@ def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective
   return functools.partial(_divergence, size, dropout)
 
 
-def _divergence(size, dropout, model: BiasedReadout, batch: Batch):
+def _divergence(size: tuple[int, int], dropout: float, model: BiasedReadout, batch: Batch) -> Terms:
   features = {number: batch[f"features_{number}"] for number in FEATURES}
   keep = _keep(batch["seed"], model.readout.bias.shape[0], dropout)
   log_density = model.readout(features, size, keep)
