@@ -1,4 +1,4 @@
-"""The model whose throughput README reports; it reads no data set.
+"""The model whose throughput docs/performance.md reports; it reads no data set.
 
 python -m foir360_jax.main --config=configs/benchmark.py --workdir=runs/benchmark --mode=benchmark
 

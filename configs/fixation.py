@@ -18,7 +18,8 @@ python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation 
   --config.data.train_split=train+tune --config.data.folds=3
 
 `--mode=evaluate --config.evaluate.split=test` (and these flags) opens `test`, which was done once
-for this readout: NSS 2.73, CC 0.784, AUC-Judd 0.896, on crowd alone 2.03, 0.764, 0.862 (README).
+for this readout: NSS 2.73, CC 0.784, AUC-Judd 0.896, on crowd alone 2.03, 0.764, 0.862
+(docs/results.md).
 """
 
 from foir360_jax.config import fixation_config

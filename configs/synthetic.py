@@ -1,4 +1,4 @@
-"""PanoRank on the full synthetic set: the figures that README reports.
+"""PanoRank on the full synthetic set: the figures that README and docs/results.md report.
 
 python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
 python -m foir360_jax.main --config=configs/synthetic.py --workdir=runs/synthetic

@@ -12,5 +12,5 @@ from foir360_jax.config import weak_labels_config
 
 
 def get_config():
-  """The settings that are measured in README."""
+  """The settings that are measured in docs/results.md."""
   return weak_labels_config()

@@ -1,4 +1,4 @@
-"""Huge pages and a heap that is kept: a quicker training step on CPUs (docs/performance.md).
+"""Re-executes the command with glibc huge pages and heap trimming off (docs/performance.md).
 
 XLA's CPU backend allocates the memory that a program needs for the time of one call. The C library
 asks the system for such large blocks and gives them back each time, and the system then clears them

@@ -1,4 +1,4 @@
-"""The arrays that travel between the parts of the program: one legend for all of them.
+"""The keys, shapes and types of a batch and of loss terms.
 
 Axes: B examples, N objects (padded, see `where`), H rows (row 0 north-most), W = 2 H columns
 (column 0 starts at longitude -pi), C channels.

@@ -183,6 +183,21 @@ def test_the_command_line_needs_neither_tensorflow_nor_the_opponents():
   assert result.stdout.strip() == "False", result.stderr
 
 
+@pytest.mark.parametrize(
+  ("code", "absent"),
+  [
+    (
+      "import foir360_jax; foir360_jax.Ranker",
+      ("grain", "tensorflow_datasets", "foir360_jax.weak_labels", "foir360_jax.data"),
+    ),
+    ("import foir360_jax.metrics", ("jax", "flax", "tensorflow_datasets")),
+  ],
+)
+def test_what_people_use_in_their_own_programs_imports_no_more_than_it_needs(code, absent):
+  result = run_python(f"import sys\n{code}\nprint([x for x in {absent} if x in sys.modules])")
+  assert result.stdout.strip() == "[]", result.stderr
+
+
 def test_only_the_benchmarks_import_opponents():
   for file in python_files("foir360_jax", "datasets", "configs"):
     roots = {name.split(".")[0] for name in imported_modules(file)}

@@ -1,4 +1,4 @@
-"""The check of a configuration, whatever its task."""
+"""Validates a configuration of any task."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""Prepared TFDS data on disk -> padded batches: source, transforms, augment, loader, in this order.
+"""Input pipeline: prepared TFDS data -> source, transforms, augment, loader -> padded batches.
 
 Only reads: `datasets/` writes, and the files on disk are all that the two share. Axes and keys of a
 batch: `foir360_jax.batch.Batch`; of an example: `foir360_jax.data.source`.

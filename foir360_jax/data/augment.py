@@ -1,4 +1,4 @@
-"""Random augmentation of training examples: image and masks move together, labels stay.
+"""Random augmentation of training examples: image and masks change together, labels stay.
 
 The third step of the input pipeline, between `resample` and `pad_objects`. Axes: `image` [H, W, 3],
 `masks` [N, H, W // 8] uint8, W divisible by 8; all else passes through.

@@ -1,4 +1,4 @@
-"""Changes of the colours of images [H, W, 3] uint8, RGB. What `augment` is made of."""
+"""Colour transforms of images [H, W, 3] uint8 RGB, used by `augment`."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Panoramas turned and mirrored on the sphere: image and bit-packed masks move together.
+"""Rotation and mirroring of panoramas: image and bit-packed masks change together.
 
 What `augment` is made of. Rolling by whole columns and mirroring map the pixel grid onto itself and
 are exact; a rotation about another axis interpolates the image and reads the masks at the nearest

@@ -1,4 +1,4 @@
-"""From examples of any size and number of objects to arrays of fixed shape: NumPy on dicts.
+"""Transforms from raw examples to arrays of fixed shape: NumPy on dicts.
 
 The second step of the input pipeline: `select_objects`, `resample`, (augmentation), `pad_objects`.
 

@@ -1,4 +1,4 @@
-"""What people look at: ranked objects drawn on their panorama, and the sheet of an evaluation.
+"""Pictures for people: ranked objects drawn on their panorama, and the sheet of an evaluation.
 
 Takes plain arrays, so that the types of `foir360_jax.scenes` can draw themselves with it.
 """

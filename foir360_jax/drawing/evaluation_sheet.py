@@ -1,4 +1,4 @@
-"""The sheet of pictures in an evaluation report: true and predicted ranks side by side.
+"""The sheet of an evaluation report: ground-truth and predicted ranks side by side.
 
 Above `overlay`, whose colours and drawing steps it uses. Pictures are [H, W, 3] uint8 RGB,
 masks [N, H, W] bool, W = 2 H.

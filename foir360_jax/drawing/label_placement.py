@@ -1,4 +1,4 @@
-"""Where the number of each object goes on a picture: inside its mask, or beside it if that is tiny.
+"""Places the number of each object on a picture: inside its mask, or beside it if that is tiny.
 
 Between the masks and `overlay`, which draws what is placed here. Axes: masks [N, H, W]; points are
 (x, y) in pixels.

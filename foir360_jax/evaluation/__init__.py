@@ -1,4 +1,4 @@
-"""What a trained model is worth: evaluation of runs, and scores of any system's predictions.
+"""Evaluation: of trained runs, and of any system's predictions.
 
 Nothing is imported here: the scorer (`evaluation.score`) needs no model.
 """

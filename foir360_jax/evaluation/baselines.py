@@ -1,4 +1,4 @@
-"""Simple rankers that a model has to beat: measures of masks, and linear fits of them.
+"""Baseline rankers: measures of masks, and linear fits of them.
 
 Scores are a mapping of rankers' names to `[n]` for the n objects of a picture.
 """

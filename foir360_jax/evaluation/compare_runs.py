@@ -1,4 +1,4 @@
-"""Two ways to train, each with several seeds: `python -m foir360_jax.evaluation.compare_runs`.
+"""Compares two ways to train, each with several seeds: the command `foir360 compare-runs`.
 
   python -m foir360_jax.evaluation.compare_runs --a runs/weak/* --b runs/human/* --out=FILE.json
 

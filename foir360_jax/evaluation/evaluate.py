@@ -1,4 +1,4 @@
-"""How well a model ranks a test split, beside simple baselines and the ceiling of the labels.
+"""Evaluates a model on a test split, beside baselines and the ceiling of the labels.
 
 Two questions are kept apart: how well are *given* true masks ranked, and how well do the model's
 *own* masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (which

@@ -1,4 +1,4 @@
-"""Which objects are found, by where on the sphere they lie: what a plain mean over objects hides.
+"""Recall by latitude and at the seam, which a plain mean over objects hides.
 
 Rows near a pole are stretched and an object at the seam is in two pieces; a model that treats a
 panorama as a picture loses objects there.
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.metrics.accumulate import percentile_interval, resampled_means
+from foir360_jax.metrics.bootstrap import percentile_interval, resampled_means
 
 PLACES = {
   "within_30_deg": "within 30 degrees of the horizon",

@@ -1,4 +1,4 @@
-"""The report of an evaluation: `metrics.json`, a table to read and a sheet of pictures."""
+"""Writes an evaluation's report: `metrics.json`, a table and a sheet of pictures."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""The evaluation of a run of PanoRank: its newest checkpoint, a table and the report's files."""
+"""Evaluates a run of PanoRank: loads its newest checkpoint, writes table and report."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, locked, read with errors that say what is wrong.
+"""Files on disk: written atomically, locked, read with errors that say what is wrong.
 
 Knows pictures and JSON; what they mean (scenes, ranks) is in `foir360_jax.scenes`.
 """

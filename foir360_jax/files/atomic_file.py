@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: what every writer of this package ends in."""
+"""Atomic writing: a file is either complete or not there."""
 
 import os
 import pathlib

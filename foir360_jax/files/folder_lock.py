@@ -1,4 +1,4 @@
-"""One process alone may write into a folder."""
+"""A lock that lets one process at a time write into a folder."""
 
 import contextlib
 import fcntl

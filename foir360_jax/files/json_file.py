@@ -1,4 +1,4 @@
-"""JSON from other people's files: read and looked into with errors that say what is wrong.
+"""Reads other people's JSON, with errors that say what is wrong and where.
 
 The lowest layer of the readers; messages name the file only where it cannot be read at all.
 `without_nan` is for writing.

@@ -1,4 +1,4 @@
-"""Panoramas on disk: finds and reads them, writes pictures. Axes: [H, W, 3] RGB uint8, W = 2 H."""
+"""Finds, reads and writes panoramas. Axes: [H, W, 3] RGB uint8, W = 2 H."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Any picture on disk, opened by Pillow with errors that say what is wrong with the file.
+"""Reads any picture by Pillow, with errors that say what is wrong with the file.
 
 Below `panorama_file` (RGB panoramas) and `id_map_file`. Pillow decodes because it refuses a broken
 file by an exception, where OpenCV fills the rest with grey and prints the codec's messages.

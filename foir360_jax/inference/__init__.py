@@ -1,4 +1,4 @@
-"""From pictures to ranked objects: a trained model as a function, and runs over whole folders.
+"""Inference: a trained model as a function, and runs over folders of panoramas.
 
 `predict` and `weak_labels` go over folders and are imported by their full names, since each brings
 along what it ranks by.

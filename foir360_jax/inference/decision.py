@@ -17,7 +17,7 @@ NEVER = -100.0
 """A margin below all others: the recurrent module never stops before the last candidate."""
 
 _FILE = "decision.json"
-_RENAMED = {"yaw_augmentation": "yaw_augmentation"}  # in checkpoints of version 0.1.0
+_RENAMED = {"turns": "yaw_augmentation"}  # in checkpoints of version 0.1.0
 
 
 class Decision(NamedTuple):

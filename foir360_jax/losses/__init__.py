@@ -1,4 +1,4 @@
-"""Losses over padded lists of objects: ranking losses and mask losses, all with one epilogue."""
+"""Losses over padded lists of objects: ranking losses and mask losses, with one reduction."""
 
 from foir360_jax.losses.approx_ndcg import approx_ndcg_loss
 from foir360_jax.losses.build import build_mean_ranking_loss, build_ranking_loss

@@ -1,4 +1,4 @@
-"""From the name in a configuration to the ranking loss."""
+"""Builds the ranking loss that a configuration names."""
 
 from collections.abc import Callable
 

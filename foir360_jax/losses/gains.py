@@ -1,4 +1,4 @@
-"""Discounted cumulative gain: what an object is worth, and how much of it counts at a rank.
+"""Discounted cumulative gain: gains, discounts and the ideal DCG.
 
 Used by LambdaRank and ApproxNDCG. Axes: [..., N].
 Source: Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002.

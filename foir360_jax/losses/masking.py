@@ -1,4 +1,4 @@
-"""How every loss treats padding, weights and reduction: the beginning and the end they share.
+"""Padding, weights and reduction: what every loss begins and ends with.
 
 A ranking loss is `mask_lists`, then one loss a list, then `reduce_lists`. The end of a mask loss is
 `safe_reduce` alone. Axes: lists [..., N], the objects of a list last, any leading axes.

@@ -1,4 +1,4 @@
-"""Losses whose gradient comes out of the pass that computes the value, kept until it is needed.
+"""Losses that compute value and gradient in one pass (custom VJP).
 
 Automatic differentiation would save the intermediate results of the whole pass instead, which for a
 loss over pairs are many arrays [..., N, N].

@@ -1,4 +1,4 @@
-"""The order of the objects of a list. Axes: [..., N]."""
+"""Sorting: the order of the objects of a list. Axes: [..., N]."""
 
 import jax
 import jax.numpy as jnp

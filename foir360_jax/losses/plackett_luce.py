@@ -1,4 +1,4 @@
-"""Ranking losses under the Plackett-Luce model, in which objects are chosen one after the other.
+"""Listwise losses under the Plackett-Luce model (objects are chosen one after the other).
 
 Axes: [..., N], the objects of a list last; inside this module they are sorted by falling label, so
 that what is left to choose from is the rest of the list. The arguments mean the same as in

@@ -1,4 +1,4 @@
-"""The blocked pass over all pairs of objects: only a block of rows of [..., N, N] is ever alive.
+"""Pairwise computation in blocks of rows: [..., N, N] is never in memory as a whole.
 
 Axes of a tile: [..., rows, N]. The rows are a block of the objects, the columns are all of them.
 A block fits into the cache of a processor, which is what makes the pass fast on the CPU; an

@@ -1,4 +1,4 @@
-"""Losses of masks and of the heat map of object places.
+"""Mask losses, and the focal loss of the heat map of object centres.
 
 Axes: masks [..., N, P] (objects, pixels of the flattened panorama), heat maps [..., P]. Pixels of
 an equirectangular panorama cover less of the sphere towards the poles, so masks weigh them by

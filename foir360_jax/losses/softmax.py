@@ -1,4 +1,4 @@
-"""The softmax loss, and what the ranking losses have in common. Axes: [..., N], objects last.
+"""The softmax loss. Axes: [..., N], objects last.
 
 Labels are relevance: higher = more important. `where`, `weights` and `reduce_fn` mean the same in
 every ranking loss; `masking.py` implements them once:

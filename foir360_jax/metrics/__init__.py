@@ -1,17 +1,17 @@
 """Metrics as the field computes them, exact, in NumPy on the host, one image at a time."""
 
-from foir360_jax.metrics.accumulate import (
-  SKIPPED,
-  Score,
-  ScoreAccumulator,
-  bootstrap_interval,
-)
+from foir360_jax.metrics.accumulate import SKIPPED, Score, ScoreAccumulator
 from foir360_jax.metrics.average_precision import (
   AveragePrecision,
   MaskMatches,
   average_precision,
   bootstrap_average_precision,
   match_masks,
+)
+from foir360_jax.metrics.bootstrap import (
+  PairedDifference,
+  bootstrap_interval,
+  paired_bootstrap_interval,
 )
 from foir360_jax.metrics.correlation import (
   average_ranks,
@@ -31,7 +31,6 @@ from foir360_jax.metrics.fixation import (
   similarity,
 )
 from foir360_jax.metrics.image import score_image
-from foir360_jax.metrics.paired import PairedDifference, paired_bootstrap_interval
 from foir360_jax.metrics.rank_map import binary_mae, paint_rank_map, rank_map_mae
 from foir360_jax.metrics.ranking import (
   rank_correlation,

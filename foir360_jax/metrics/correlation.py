@@ -1,4 +1,4 @@
-"""How well the scores of given objects order them: rank correlations, NDCG and pair agreement.
+"""Rank correlations, NDCG and pairwise agreement of scores with an order.
 
 No masks here: object i has the relevance `gt_relevance[i]` and the score `scores[i]`, both higher =
 more important, and only NDCG reads more of the relevance than its order. Axes: n objects.

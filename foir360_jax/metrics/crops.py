@@ -1,4 +1,4 @@
-"""Masks cut to their bounding boxes: what overlaps, paintings and histograms are computed from.
+"""Masks cropped to their bounding boxes, from which overlaps and paintings are computed.
 
 Objects are small beside a panorama, so this is some ten times quicker than whole pictures, and it
 needs no more memory than the boxes. Axes: masks [n, H, W], cut here to n crops [h, w].

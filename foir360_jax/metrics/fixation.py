@@ -1,4 +1,4 @@
-"""How well a saliency map tells where people looked, and the density that fixations make.
+"""Metrics of saliency maps against fixations, and the density of fixations.
 
 Maps are [H, W], higher = looked at more; fixations [F] are continuous pixel positions, x to the
 right and y down from the top left corner of the picture, so pixel (row, column) has its centre at

@@ -1,4 +1,4 @@
-"""The network: encoders, decoders and PanoRank; what training asks of it is in `objective`."""
+"""The network: encoders, decoders and PanoRank. Its training objective is in `objective`."""
 
 from foir360_jax.models.build import build_model
 from foir360_jax.models.layers import SphereConv

@@ -1,4 +1,4 @@
-"""From a configuration to a model."""
+"""Builds the model of a configuration."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The cells of a feature map on the sphere, flattened: index -> direction, weight, coverage.
+"""Cells of a feature map on the sphere, flattened: directions, solid angles, coverage by masks.
 
 A map [h, w], w = 2 h, flattened to P = h w cells, row by row. Angles between cells are measured on
 the sphere.

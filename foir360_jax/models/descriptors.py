@@ -1,4 +1,4 @@
-"""What an object looks like and what surrounds it, gathered through its mask.
+"""Descriptors of objects: features pooled over the mask and over its context.
 
 Everything here is pooled with solid-angle weights. Masks may have k x k pixels in each cell of the
 fine map (P = h w cells), as small objects are little more than an edge on cells:

@@ -1,4 +1,4 @@
-"""Layers that the encoder and the decoders share. Feature maps are [B, H, W, C] with W = 2 H.
+"""Layers shared by encoder and decoders. Feature maps are [B, H, W, C] with W = 2 H.
 
 Every map layer is equivariant to a turn about the vertical axis: longitude wraps, and a row beyond
 a pole is that pole's outermost row half a turn on.

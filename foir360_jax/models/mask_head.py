@@ -1,4 +1,4 @@
-"""Masks as dot products: a map of stacked pixel features, and a kernel for each query.
+"""Mask head: logits as dot products of a kernel for each query with a map of pixel features.
 
 The map may be finer than the fine map of the model: every cell of that gives `detail` x `detail`
 pixels (sub-pixel convolution: Shi et al., CVPR 2016), so that small objects have outlines without a

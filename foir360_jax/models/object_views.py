@@ -1,4 +1,4 @@
-"""What an object looks like: the mask and the picture in the object's own tangent plane.
+"""Views of objects: the mask and the picture in the object's own tangent plane.
 
 A view is as large as its object, so that objects look alike wherever they are and however large: up
 to 1.1 sr (9 % of the sphere), as a tangent plane shows no more. Of larger ones it shows a part.

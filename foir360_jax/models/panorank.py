@@ -1,4 +1,4 @@
-"""PanoRank: a panorama in, every object with a mask, a category and its place in the order out.
+"""PanoRank: from a panorama to every object with a mask, a category and a rank.
 
   image -> encoder -> pixel decoder -> fine map -> objectness -> places (peaks on the sphere)
                                           |                        |

@@ -1,4 +1,4 @@
-"""From the encoder's levels to the scene at several scales and to one fine map for masks.
+"""Pixel decoder: from the encoder's levels to memories at several scales and a fine map.
 
 The coarsest level goes through a transformer in which every cell may look at every other one, by
 their directions on the sphere, so that there is no seam to wrap; then a feature pyramid brings each

@@ -1,4 +1,4 @@
-"""Where objects are: a heat map on the sphere, and its peaks.
+"""Objectness heat map on the sphere and its peaks, from which queries start.
 
 A query comes from a place: a cell of the fine map, given by its index among the P cells. Distances
 are angles on the sphere, so an object is as wide near a pole as on the horizon.

@@ -1,4 +1,4 @@
-"""Computing in a narrower type with parameters that stay in float32.
+"""Mixed precision: computes in a narrower type with float32 parameters.
 
 Sits below the encoders and decoders, whose layers compute in the type of their parameters. What
 needs more is float32 where it is computed: the statistics of norms, the biases and the softmax of

@@ -1,4 +1,4 @@
-"""Queries at places -> a mask, an object logit and a category for each, better layer by layer.
+"""Query decoder: from queries at peaks to a mask, an objectness logit and a category for each.
 
 A query starts from the features at its place and predicts. Each layer then lets it look at one
 scale of the scene, coarse to fine and round again, but only where its mask so far says that the

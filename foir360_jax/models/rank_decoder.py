@@ -1,4 +1,4 @@
-"""From objects to their order: what each looks like, beside the others, as a score.
+"""Rank decoder: from objects to scores, by comparing their descriptors.
 
 The scores come from all objects in parallel (self-attention over objects); the recurrent ranking
 module then picks one after the other.

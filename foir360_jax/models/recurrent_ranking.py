@@ -1,4 +1,4 @@
-"""The recurrent ranking module (REM): the first, second, third ... object, each knowing the last.
+"""Recurrent ranking module (REM): picks the first, second, third ... object in turn.
 
 At every step it looks at what has been picked so far and picks the most important of those left, or
 stops. With the picked set S (tokens are pooled through the objects' masks, so S is what the picked

@@ -1,4 +1,4 @@
-"""Blocks one after another: alike ones in a loop, each computed again in the backward pass.
+"""Blocks in sequence: equal ones in a scan, with rematerialisation in the backward pass.
 
 Sits below the encoders. A loop makes a program smaller. Its parameters are stacked within the
 program, so that the model, its checkpoints and its imports know nothing of it. Whether it pays

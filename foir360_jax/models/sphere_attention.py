@@ -1,4 +1,4 @@
-"""Where tokens lie on the sphere, as a bias of attention: no seam, no pole, no table of places."""
+"""Attention bias by the angle between tokens on the sphere, without seam or poles."""
 
 from collections.abc import Sequence
 

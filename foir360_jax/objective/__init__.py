@@ -1,4 +1,4 @@
-"""What training asks of PanoRank: its terms, the matching of queries, the points of mask losses.
+"""The training objective of PanoRank: terms, matching of queries, sample points of mask losses.
 
 Only training needs it; the network is in `foir360_jax.models`.
 """

@@ -1,4 +1,4 @@
-"""From a configuration to the objective of PanoRank and the weights of its terms."""
+"""Builds the objective of a configuration and the weights of its terms."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The heat map that training asks for: 1 at the centre of each object, less around it.
+"""The target of the objectness heat map: 1 at the centre of each object, less around it.
 
 Axes: B examples, N objects, P cells of the fine map. Distances are angles on the sphere, so an
 object is as wide near a pole as on the horizon.

@@ -1,4 +1,4 @@
-"""Which query belongs to which object: the cheapest assignment, found inside the compiled step."""
+"""Hungarian matching of queries to objects, inside the compiled step."""
 
 import functools
 

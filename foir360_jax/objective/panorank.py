@@ -1,4 +1,4 @@
-"""What training asks of PanoRank: named sums and counts, of which the step makes the loss.
+"""The objective of PanoRank: named terms as sums and counts, which the step makes a loss of.
 
 Two groups of queries are decoded together and cannot see each other:
 

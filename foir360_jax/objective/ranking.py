@@ -1,4 +1,4 @@
-"""The terms of the order: of the ground-truth masks, and of the predicted ones.
+"""Ranking terms: the order of the ground-truth masks, and of the predicted ones.
 
 The rank decoder gets one list a scene with the ground-truth masks, and where the model learns to
 detect a second one, as at inference: the candidates of the query decoder, of which those that are

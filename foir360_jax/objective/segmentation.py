@@ -1,4 +1,4 @@
-"""The terms of the queries: masks, categories and objectness.
+"""Segmentation terms of the queries: masks, categories and objectness.
 
 Predictions are made from the places alone and after every layer, each with its own assignment of
 queries to objects. The last one, which is used, counts as much as all before it together, and its

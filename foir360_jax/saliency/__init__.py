@@ -1,4 +1,4 @@
-"""Local saliency: where people look in an ordinary picture of a part of the sphere.
+"""Saliency: where people look in an ordinary picture of a part of the sphere.
 
 A model is a callable, `saliency(views [V, h, w, 3]) -> [V, h, w]`: RGB in [0, 255] (uint8 or float)
 in, float32 >= 0 out, a density up to scale: higher = looked at more. It is made of JAX operations

@@ -1,4 +1,4 @@
-"""Where the cells of feature maps look in a picture, and maps brought onto each other by that.
+"""Alignment of feature maps: where their cells lie in the picture, and resampling by that.
 
 Places are in pixels along one axis of the picture: pixel n covers [n, n + 1], its centre is
 n + 0.5. Everything is linear and separable, so a map is resampled by one matrix an axis.

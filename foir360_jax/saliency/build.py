@@ -1,4 +1,4 @@
-"""From a name to a saliency model."""
+"""Builds saliency models by name."""
 
 from collections.abc import Callable
 

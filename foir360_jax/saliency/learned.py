@@ -1,4 +1,4 @@
-"""Learned saliency: where people look in pictures, read off the features of a frozen backbone.
+"""Learned saliency: a readout of human fixations on the features of a frozen backbone.
 
 Axes: V views [h, w].
 """

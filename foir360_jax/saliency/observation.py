@@ -1,4 +1,4 @@
-"""What a saliency model may offer beside its density: a description, and forms for some views."""
+"""Optional abilities of a saliency model: appearance features, and variants for some views."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The learned saliency of whole panoramas: a panorama has no edge, so none may show in the map.
+"""Learned saliency of whole panoramas, without an edge at the seam or the poles.
 
 The backbone sees a panorama continued around the seam and across the poles, at a size at which a
 quarter turn is a whole number of its coarsest cells. So such a turn turns the map and changes

@@ -1,4 +1,4 @@
-"""The readout of the learned saliency: from the features of a frozen backbone to where people look.
+"""The readout: from features of a frozen backbone to a density of fixations.
 
 It is convolutions of one tap (it sees what the backbone sees at a place, and nothing of where in
 the view that place is), then a blur. It is trained by `configs/fixation.py`.

@@ -1,4 +1,4 @@
-"""The file of a trained readout: safetensors, with what it was made of in the metadata."""
+"""Files of trained readouts: safetensors, with their settings in the metadata."""
 
 import json
 import os

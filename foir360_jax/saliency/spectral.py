@@ -1,4 +1,4 @@
-"""Spectral residual saliency: what a picture has beyond the smooth spectrum of all pictures.
+"""Spectral residual saliency (Hou and Zhang, CVPR 2007).
 
 Needs no training. Arrays are [V, h, w] views, row 0 at the top; n x m is the small copy.
 

@@ -1,4 +1,4 @@
-"""A saliency model taken apart into its arrays and the rest.
+"""Separates a saliency model into its arrays and the rest.
 
 A program takes the arrays as arguments; closed over, they would be compiled into it as constants.
 """

@@ -1,4 +1,4 @@
-"""Pictures with objects and their order: the types, and one module a format of the field's files.
+"""Annotated pictures and ranked objects: types, and one module for each of the field's formats.
 
 A `Scene` is one annotated picture, whatever format it came in; `RankedObjects` is what rankers
 return and rank files hold.

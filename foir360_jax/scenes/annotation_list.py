@@ -1,4 +1,4 @@
-"""Opens JSON that lists pictures with their objects in order: what IRSR, SIFR and SeqRank share.
+"""JSON lists of pictures with ordered objects: what IRSR, SIFR and SeqRank share.
 
 Between their modules, which name the fields, and `scene_folder`.
 """

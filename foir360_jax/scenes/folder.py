@@ -1,4 +1,4 @@
-"""A folder of scenes, opened: its ids, its splits and its scenes, read one at a time.
+"""An opened folder of scenes: ids, splits, and scenes read one at a time.
 
 Every format's module opens its files into this class, by the steps shared here: one id a picture,
 pictures found and measured, objects put together.

@@ -1,4 +1,4 @@
-"""Any folder of ranked objects, in any of the field's formats: recognised, opened, written.
+"""Recognises, opens and writes folders of ranked objects in any of the field's formats.
 
 The entrance to the formats; each lives in a module of its own.
 """

@@ -1,4 +1,4 @@
-"""Masks as bits, as data sets and batches hold them, and how they come to another size.
+"""Bit-packed masks, and their resampling.
 
 Training and prediction resample by the same functions, so that a model sees the same masks in both.
 Axes: N objects, H rows (row 0 north-most), W = 2 H columns, eight of them a byte.

@@ -1,4 +1,4 @@
-"""Rank files, `ranks/ID.json`: what prediction and weak labels write, and labels.
+"""Rank files, `ranks/ID.json`: reading and writing of what rankers produce and labels hold.
 
 The format is described by `ranks.schema.json` (JSON Schema 2020-12) beside this module; the reader
 checks what that says and what a schema cannot. Axes: N objects, H rows, W = 2 H columns.

@@ -1,4 +1,4 @@
-"""The result of ranking one panorama: objects with masks, importance and ranks, sorted by rank.
+"""RankedObjects: the objects of one panorama with masks, importance and ranks.
 
 What the ranker and the weak labels return and what rank files hold. Axes: N objects, H rows (row 0
 north-most), W = 2 H columns (column 0 starts at longitude -pi).

@@ -1,4 +1,4 @@
-"""Masks as COCO's compressed run lengths: the form in which scenes and rank files hold them.
+"""Masks as COCO's compressed run lengths.
 
 Runs go down the columns of a mask [H, W], beginning with the background. `segmentation` reads the
 other forms of COCO into this one. Nothing that comes from a file reaches pycocotools unchecked: its

@@ -1,4 +1,4 @@
-"""One annotated picture, whatever format it came in: what every reader gives and writer takes.
+"""Scene: one annotated picture, whatever format it came in.
 
 Axes: N objects, H rows (row 0 north-most), W columns. W = 2 H is not asked for: much of the field's
 data are perspective pictures.

@@ -1,4 +1,4 @@
-"""The segmentations that COCO and its relatives know, read into run lengths.
+"""Segmentations of COCO and its relatives, read into run lengths.
 
 Polygons, uncompressed and compressed run lengths; between the readers of JSON and `run_lengths`.
 """

@@ -1,4 +1,4 @@
-"""What writing scenes has in common: files planned in memory, losses listed, then all written.
+"""Planning of files before they are written, and the list of what a format cannot hold.
 
 A format's module fills a `Plan` and raises before anything is written; `write_plan` puts it on
 disk. Axes: masks [N, H, W].

@@ -1,4 +1,4 @@
-"""Sparse matrices that commute with shifts in longitude: what sampling along rows of the sphere is.
+"""Sparse matrices that commute with shifts in longitude, for sampling along rows.
 
 Sits below `taps` and the convolutions. Operands are [B, R, W, L, C]: rows R, columns W, and L lanes
 that stand for whatever else tells sources in a pixel apart (taps of a kernel, the columns under a

@@ -1,4 +1,4 @@
-"""Convolution on the sphere: planar kernels whose taps follow the sphere instead of the pixel grid.
+"""Spherical convolution: kernels whose taps lie on the tangent plane of each pixel.
 
 Sits below every encoder. Axes: maps [B, H, W, C] with W = 2 H, kernels [k, k, Cin, Cout].
 

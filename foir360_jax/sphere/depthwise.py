@@ -1,4 +1,4 @@
-"""The depthwise convolution on the sphere: the sampling of the dense one, hardly any arithmetic.
+"""Depthwise spherical convolution.
 
 Sits below `convolution`. Axes as in `formulations`, with a kernel [T, C]. XLA's CPU backend decides
 by the form of these sums whether samples are computed once, and its sums over pixels are slow; what

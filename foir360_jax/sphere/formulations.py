@@ -1,4 +1,4 @@
-"""Ways to compute a dense convolution on the sphere: which tensor is sampled, forward and backward.
+"""Formulations of the dense spherical convolution: which tensor is sampled, forward and backward.
 
 Sits below `convolution`. Axes: x [B, R, W, S, C], the S columns under an output pixel as lanes;
 kernel [T, C, D], a tap after the other; result [B, R / S, W, D].

@@ -1,4 +1,4 @@
-"""The equirectangular pixel grid: where each pixel looks and how much of the sphere it covers.
+"""The equirectangular pixel grid: directions and solid angles of pixels.
 
 Everything else in this package builds on these conventions. A panorama has H rows and W = 2 H
 columns; row 0 is north-most, column 0 starts at longitude -pi and columns grow to the east. Pixel

@@ -1,4 +1,4 @@
-"""Borders of panoramas that go on where the sphere does: around the seam and across the poles.
+"""Padding of panoramas: around the seam and across the poles.
 
 Takes NumPy and JAX arrays, returns the type that it gets. Axes: [..., H, W, C], W = 2 H.
 """

@@ -1,4 +1,4 @@
-"""The spherical convolution written straight from the geometry, slowly and in float64.
+"""Reference implementation of the spherical convolution, plain and in float64.
 
 Imported by tests and benchmarks only: it shares no code with the fast one, so that both would have
 to be wrong in the same way. Axes as in `convolution`.

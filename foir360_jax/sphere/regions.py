@@ -1,4 +1,4 @@
-"""Measures of an object's mask on the sphere: area, centre, boxes, parts. NumPy, on the host.
+"""Measures of masks on the sphere: area, centre, boxes, components. NumPy, on the host.
 
 Masks are bool [H, W], W = 2 H, row 0 north-most, column 0 at longitude -pi. The left and right
 edges of the picture are the same meridian, and the top and bottom edges are single points.

@@ -1,4 +1,4 @@
-"""Panoramas [..., H, W, C], W = 2 H, read between their pixels and brought to other sizes.
+"""Resampling of panoramas [..., H, W, C], W = 2 H: at points, and to other sizes.
 
 Longitude wraps. A row beyond a pole lies on the far side of it: row -1 is row 0, half a turn on.
 """

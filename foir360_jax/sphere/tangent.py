@@ -1,4 +1,4 @@
-"""Ordinary pictures of a part of the sphere: the gnomonic view onto a tangent plane.
+"""Perspective views: the gnomonic projection onto a tangent plane.
 
 Views are [..., h, w, C] with north up; panoramas [..., H, W, C], W = 2 H. Straight lines of the
 world are straight in a view, which is why detectors and human raters see views rather than

@@ -1,4 +1,4 @@
-"""Where the taps of a spherical convolution lie, as sparse matrices that sample all of them.
+"""Taps of the spherical convolution as sparse sampling matrices.
 
 Sits below `convolution`. Taps are counted row by row, northern row first, T = k * k of them.
 """

@@ -1,4 +1,4 @@
-"""Training: a pure step over a plain state, spread over devices.
+"""Training: a pure step on a plain state, distributed over devices.
 
 What it is logged, saved and resumed by needs more packages than JAX and Flax, and is imported by
 its full name: `foir360_jax.train.loop`, `.checkpoint`, `.logging`.

@@ -1,4 +1,4 @@
-"""The check of a configuration of the task "ranking"."""
+"""Validates a configuration of the task "ranking"."""
 
 from ml_collections import ConfigDict
 

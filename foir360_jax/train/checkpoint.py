@@ -1,4 +1,4 @@
-"""Checkpoints of a run: its state, where its data stand and how long it took, saved together.
+"""Checkpoints: state, data iterator and progress of a run, saved together.
 
 The only file that knows Orbax. On disk a checkpoint is `FOLDER/STEP/` with three items: `model`
 (all that evaluation needs), `optimizer` and `progress` (JSON). Arrays are kept under their path in

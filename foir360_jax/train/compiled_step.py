@@ -1,4 +1,4 @@
-"""The training step as compiled programs, one for each shape of batches, and what they cost."""
+"""The compiled training step: one program for each shape of batches, with its cost."""
 
 import dataclasses
 import time

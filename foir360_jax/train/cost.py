@@ -1,4 +1,4 @@
-"""What a compiled training step takes of each device, reported before it first runs."""
+"""Memory, arithmetic and time of a compiled training step, reported before it first runs."""
 
 import os
 from typing import Any, NamedTuple

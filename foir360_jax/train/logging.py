@@ -1,4 +1,4 @@
-"""What a run tells: a progress line, `metrics.jsonl` and TensorBoard, all from the same numbers.
+"""Logging of a run: a progress line, `metrics.jsonl` and TensorBoard.
 
 Knows nothing of devices: it is given metrics that are on the host.
 """

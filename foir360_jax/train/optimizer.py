@@ -1,4 +1,4 @@
-"""Adam with decoupled weight decay whose learning rate follows the progress of the run.
+"""The optimizer: Adam with decoupled weight decay, scheduled by the progress of the run.
 
 A run may be bounded by steps or by wall time, so the cosine does not run over the optimizer's own
 count but over `progress` in [0, 1], which the caller hands to each update.

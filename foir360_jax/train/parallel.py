@@ -1,4 +1,4 @@
-"""How a training step is spread over devices: state on every device, examples split among them.
+"""Parallel modes of the training step: replicated state, examples split among devices.
 
 Four modes, which agree to rounding: `jit` (one device), `jit_sharded` (the compiler splits the
 work), `shard_map` and `pmap` (each device runs the step on its examples and sums over the axis

@@ -1,4 +1,4 @@
-"""The training of PanoRank, from a configuration to a trained run."""
+"""Trains PanoRank, from a configuration to a run."""
 
 import pathlib
 from collections.abc import Sequence

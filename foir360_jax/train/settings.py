@@ -1,4 +1,4 @@
-"""What a run was trained with, as its folder says, and how it differs from what is given now."""
+"""A run's settings, `config.json`: loading, saving, comparing with those of now."""
 
 import json
 import pathlib

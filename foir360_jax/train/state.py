@@ -1,4 +1,4 @@
-"""What a training step changes, as one pytree; the only place besides the step that sees NNX.
+"""The training state as one pytree; the only place besides the step that sees NNX.
 
 A model becomes (graphdef, state) once, before training, and a model again after it. In between
 everything is plain arrays, so that any JAX transformation and any checkpoint writer can take them.

@@ -1,4 +1,4 @@
-"""One training step as a pure function, the same for every way to spread it over devices.
+"""One training step as a pure function, the same in every parallel mode.
 
 The objective gives sums and counts over the examples that this device holds. Counts do not depend
 on the parameters, so they are summed over the devices first; each device then differentiates its

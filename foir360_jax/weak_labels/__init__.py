@@ -1,4 +1,4 @@
-"""Ranks without annotators: views of a panorama, erasing in them, and the collector of local ranks.
+"""Weak labels: ranks without annotators, by views, erasing in them, and a collector of local ranks.
 
 `views` -> local scores -> `erase` the most important object, again and again -> `collect`;
 `rank_objects` is all of it.

@@ -1,4 +1,4 @@
-"""The check of a configuration of the task "weak_labels"."""
+"""Validates a configuration of the task "weak_labels"."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""Step 3 of the weak labels: the collector, which makes one order of all objects of the views' own.
+"""Step 3 of the weak labels: the collector, from local ranks of views to one order.
 
 Axes: views V, objects N; `jax.vmap` for a batch of panoramas. Every collector takes the same
 arguments, gives every real object a finite strength, and may be exchanged by its name:

@@ -1,4 +1,4 @@
-"""Step 2 of the weak labels: an object is taken out of a view, and what it hid is filled in.
+"""Step 2 of the weak labels: erases an object from a view and fills in what it hid.
 
 Axes: pictures [h, w, 3], holes [h, w] bool, row 0 at the top; `jax.vmap` for several views. Nothing
 wraps: a view of the whole panorama carries its neighbours across the seam in its margins. A fill

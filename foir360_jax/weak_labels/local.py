@@ -1,4 +1,4 @@
-"""Steps 1 and 2 of the weak labels: rank the objects of every view, erasing the highest each time.
+"""Steps 1 and 2 of the weak labels: ranks the objects of every view, erasing the highest each time.
 
 In each view: measure every object on the view's saliency, erase the object of the highest score,
 compute the saliency of what is left, measure again, and so on; at last measure the places of all

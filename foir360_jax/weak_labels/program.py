@@ -1,4 +1,4 @@
-"""The weakly supervised method as one compiled program for a batch of panoramas of one size.
+"""The weak labels as one compiled program for a batch of panoramas of one size.
 
 views -> local ranks by erasing (`local`) -> collector. Axes: B panoramas, N objects (padded),
 V perspective views and the whole panorama, H rows, W = 2 H columns.

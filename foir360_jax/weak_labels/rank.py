@@ -1,4 +1,4 @@
-"""The weakly supervised method as a function: a panorama and its objects in, their ranks out.
+"""WeakRanker: from a panorama and its objects to their ranks, without training.
 
 On the host: checks, measures and pads what `program` then ranks. Axes: N objects, H rows, W = 2 H
 columns.

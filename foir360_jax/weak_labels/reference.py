@@ -1,4 +1,4 @@
-"""Steps 1 and 2 written plainly: view by view and object by object, nothing compiled as a whole.
+"""Reference implementation of steps 1 and 2: view by view, object by object.
 
 What `local.rank_views` computes, for its tests and as its opponent in the benchmark. Slow. Axes: N
 objects, h x w pixels, g x k cells.

@@ -1,4 +1,4 @@
-"""Where the weak labels begin: the views of a panorama, and which objects they see where.
+"""Views of a panorama, and which objects they see.
 
 Perspective views that cover the sphere, and the whole panorama as one more. Axes: V views, N
 objects, panoramas [H, 2 H, C], views [size, size, C], cells of `cell` x `cell` view pixels [g, k];

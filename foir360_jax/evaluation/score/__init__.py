@@ -1,4 +1,4 @@
-"""Scores of any system's predictions: two folders of ranked objects compared, in any format."""
+"""Scores any system's predictions: compares two folders of ranked objects, in any format."""
 
 from foir360_jax.evaluation.score.command import score_folders
 from foir360_jax.evaluation.score.folders import Source, score_scenes

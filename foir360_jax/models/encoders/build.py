@@ -1,4 +1,4 @@
-"""Encoders by their names."""
+"""Builds encoders by name."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What all encoders share: the interface, and the check of what comes in."""
+"""The interface of all encoders, and the check of their input."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol

@@ -1,4 +1,4 @@
-"""What the encoders with public planar kernels have in common: how their maps are continued.
+"""Padding modes of the convolutional encoders with public weights.
 
 Padding, and from which stride on kernels lie on the sphere, are settings of the layers; parameters
 are the same for all of them, so that public weights fit.

@@ -1,4 +1,4 @@
-"""How deep in an encoder a parameter lies, as its name tells: for rates that grow with the depth.
+"""Depth of each parameter in an encoder, for layer-wise learning rates.
 
 All encoders name their parts alike: `stages.i.j` is block j of stage i, and `blocks.j` block j
 where there are no stages; `merging.i` leads to stage i + 1, `norms.i` follows stage i. What lies

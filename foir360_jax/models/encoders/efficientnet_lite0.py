@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, a small network whose weights for ImageNet are public, without its head.
+"""EfficientNet-Lite0 without its classification head.
 
 It takes perspective pictures as they are and panoramas with the sphere's padding. Batch
 normalisation is part of the convolutions: `pretrained.load_efficientnet_lite0` multiplies it into

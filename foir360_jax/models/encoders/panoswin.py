@@ -1,4 +1,4 @@
-"""PanoSwin: attention in windows that know no seam and measure distances on the sphere.
+"""PanoSwin: window attention across the seam and the poles, with distances on the sphere.
 
 A Swin transformer whose shifted windows run across the longitude seam and over the poles, whose
 attention has a bias by great-circle distance, and which ends a stage of odd depth with a block that

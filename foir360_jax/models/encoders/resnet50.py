@@ -1,4 +1,4 @@
-"""ResNet-50 without its head, for panoramas and for pictures.
+"""ResNet-50 without its classification head, for panoramas and for pictures.
 
 Batch normalisation is part of the convolutions, as in `EfficientNetLite0`: public weights come with
 it multiplied into kernels and biases. Kernels are [k, k, in, out].

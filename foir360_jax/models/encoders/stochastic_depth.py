@@ -1,4 +1,4 @@
-"""Stochastic depth: in training, each example goes without some branches of residual blocks.
+"""Stochastic depth: in training, each example drops some residual branches.
 
 Source: Huang et al., Deep Networks with Stochastic Depth, ECCV 2016, with rates that rise linearly
 over the blocks and factors that keep the expectation.

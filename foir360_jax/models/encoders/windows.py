@@ -1,4 +1,4 @@
-"""Windows on the sphere for attention: plain ones, ones across every seam, and pitched ones.
+"""Attention windows on the sphere: plain, shifted across the seam, and pitched over the poles.
 
 Axes: maps [B, H, W, C] with W = 2 H; windows [B, R, K, n, C], R rows of K windows of n = w x w
 tokens each, row by row.

@@ -1,4 +1,4 @@
-"""Public weights, read from files into modules of this package."""
+"""Public pretrained weights, read from files into modules of this package."""
 
 from foir360_jax.models.pretrained.efficientnet_lite0 import (
   has_efficientnet_lite0,

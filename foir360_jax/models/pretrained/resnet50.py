@@ -1,4 +1,4 @@
-"""The weights of torchvision's ResNet-50 for ImageNet, from a file that its user downloaded."""
+"""ImageNet weights of torchvision's ResNet-50, from a downloaded file."""
 
 import os
 from collections.abc import Iterator, Mapping

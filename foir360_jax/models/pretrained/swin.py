@@ -1,4 +1,4 @@
-"""The weights of a planar Swin transformer, under timm's names, into a PanoSwin.
+"""Weights of a planar Swin transformer (timm's names) for a PanoSwin.
 
 What the two share is copied. PanoSwin's stem, its code of places, the factors of distances, pitched
 blocks and the norms of all but the last stage have no counterpart and stay as they are.

@@ -1,4 +1,4 @@
-"""Files of public weights to tensors by name, their checksums compared."""
+"""Reads files of public weights into tensors by name, comparing checksums."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Learning where people look from their fixations: data, training, figures, and the whole task.
+"""Learning of saliency from fixations: data, training, evaluation, and the whole task.
 
 `pictures` -> `training` -> `evaluation` and `sheet`; `run` is what the command line calls.
 """

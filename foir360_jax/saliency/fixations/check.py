@@ -1,4 +1,4 @@
-"""The check of a configuration of the task "fixation"."""
+"""Validates a configuration of the task "fixation"."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""How well saliency models tell where people look: held-out figures beside two simple models.
+"""Evaluates saliency models on held-out fixations, beside two simple models.
 
 Everything is measured at the working size of the pictures, [h, w], to which the fixations are
 scaled: NSS and AUC-Judd against the fixations, CC, KL and SIM against their density, which is

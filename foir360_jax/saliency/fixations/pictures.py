@@ -1,4 +1,4 @@
-"""Pictures with human fixations from a prepared `fixations` data set, and the views to train on.
+"""Pictures with fixations from a prepared `fixations` data set, and the views to train on.
 
 Beside the ranking pipeline: a fixation data set is small, so it is read whole. Pictures are
 [H, W, 3] uint8 RGB, fixations [F] places x (right) and y (down) in pixels of that picture.

@@ -1,4 +1,4 @@
-"""The entry points of the task "fixation": train the readout of human fixations, measure it."""
+"""The task "fixation": trains the readout of human fixations, and evaluates it."""
 
 import json
 import pathlib

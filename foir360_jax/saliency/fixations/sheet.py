@@ -1,4 +1,4 @@
-"""The sheet of pictures in a fixation report: picture, human density and maps side by side."""
+"""The sheet of a fixation report: picture, human density and maps side by side."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Training of the readout of fixations: examples in memory, a centre bias, and the objective.
+"""Training of the readout: examples in memory, a centre bias, and the objective.
 
 The backbone is frozen, so each view passes through it once, before training; what is kept is its
 features in half precision. The steps, the loop and the optimizer are those of every training.

@@ -1,4 +1,4 @@
-"""How well ranks without annotators agree with people.
+"""Evaluates the weak labels against people's ranks and synthetic360's rule, beside baselines.
 
 The method beside simple baselines and beside itself without one of its parts, on pictures that
 neither the readout nor the object score has seen: the test parts of `fixations/crowd` (people) and

@@ -1,4 +1,4 @@
-"""Pictures whose order is known, measured by steps 1 and 2: to fit the object score and to judge.
+"""Examples: pictures of known order, measured by steps 1 and 2.
 
 Two kinds of source. Faces of `fixations/crowd`, ranked by how many of 16 viewers looked at them and
 for how long (faces that nobody looked at tie below all others); their boxes are the masks, and the

@@ -1,4 +1,4 @@
-"""Figures of rankers on pictures whose order is known, and paired differences to the method.
+"""Scores of rankers on examples, and paired differences to the method.
 
 The method is compared with itself without one of its parts and with simple baselines.
 """

@@ -1,4 +1,4 @@
-"""Perspective pictures in place of panoramas: people ranked the faces of crowds in such pictures.
+"""Photographs in place of panoramas: crops as views.
 
 The picture is its own view, as the whole panorama is one; crops of it take the place of the
 perspective views. Axes: V crops; N objects; h x w pixels; g x k cells.

@@ -1,4 +1,4 @@
-"""The pictures with a known order on which weak labels are fitted and judged, measured.
+"""Where examples come from: prepared data sets, and folders of ranked panoramas.
 
 Where `weak_labels.study.fit_object_score` and `weak_labels.study.evaluate` get their examples from.
 """

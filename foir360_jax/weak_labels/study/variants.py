@@ -1,4 +1,4 @@
-"""The method without one of its parts, from the same measurements, to see what the part is worth.
+"""Ablations: the method without one of its parts, from the same measurements.
 
 A variant is fitted by itself (`fit`), so that it makes the best of what it has. Axes: V views, the
 whole picture last; n objects, padded to N inside.
