@@ -144,8 +144,8 @@ def cross_validate(faces: Sequence[Example], panoramas: Sequence[Sequence[Exampl
   judged: list[Example] = []
   values: dict[str, list] = {name: [] for name in VARIANTS}
   for part in np.array_split(order, FIFTHS):
-    left_out = [faces[index] for index in part]
-    others = [faces[index] for index in np.setdiff1d(order, part)]
+    left_out = [faces[index] for index in part.tolist()]
+    others = [faces[index] for index in np.setdiff1d(order, part).tolist()]
     for name, of_part in values_of(left_out, fit_variants(others, panoramas)).items():
       values[name] += of_part
     judged += left_out
