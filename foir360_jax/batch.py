@@ -4,11 +4,19 @@ Axes: B examples, N objects (padded, see `where`), H rows (row 0 north-most), W 
 (column 0 starts at longitude -pi), C channels.
 """
 
+from collections.abc import Mapping
+
 import jax
 import numpy as np
 
-Batch = dict[str, jax.Array | np.ndarray]
-"""What the loader yields and the training step takes. Keys:
+Array = jax.Array | np.ndarray
+"""Of what compiled programs and the host both hold or take."""
+
+HostBatch = dict[str, np.ndarray]
+"""What the loader yields: a `Batch` in NumPy, before it is put on the devices."""
+
+Batch = Mapping[str, jax.Array]
+"""What the training step takes. Keys:
 
 - `image` [B, H, W, 3] uint8
 - `masks` [B, N, H, W // 8] uint8: one bit a pixel, `np.packbits(mask, axis=-1)`; masks may overlap

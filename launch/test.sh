@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the test extra, then runs ruff and the tests. --all adds those marked slow, which repeat at a
-# larger scale what others assert. --fresh compiles all programs anew; else those of earlier runs are read
+# Installs the test extra, then runs ruff, mypy and the tests. --all adds those marked slow, which repeat
+# at a larger scale what others assert. --fresh compiles all programs anew; else those of earlier runs are read
 # from the user's cache. --python=PYTHON tests on another Python, in an environment of its own
 # (.venv-VERSION).
 set -euo pipefail
@@ -25,6 +25,7 @@ done
 "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .
+"$venv/bin/python" -m mypy
 if [[ $fresh ]]; then
   JAX_COMPILATION_CACHE_DIR=$(mktemp -d)
   export JAX_COMPILATION_CACHE_DIR

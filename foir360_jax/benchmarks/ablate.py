@@ -183,10 +183,10 @@ def read_record(folder: pathlib.Path) -> Record:
 
 def summarize(record: Record, settings: Sequence[str], seeds: Sequence[int]) -> list[Row]:
   """A row for each setting that has finished runs; values are missing where there are too few."""
-  rows = []
+  rows: list[Row] = []
   for setting in settings:
-    runs = [record.get(setting, {}).get(str(seed)) for seed in seeds]
-    runs = [run for run in runs if run]
+    made = record.get(setting, {})
+    runs = [made[str(seed)] for seed in seeds if made.get(str(seed))]
     if not runs:
       continue
     row: Row = {"setting": setting, "seeds": len(runs)}

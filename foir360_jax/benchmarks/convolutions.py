@@ -3,6 +3,7 @@
 All take `(x, kernel, *, stride)`, and a kernel [k, k, 1, C] for a depthwise convolution.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -40,11 +41,14 @@ def gathered_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Ar
   pixels = x.reshape(batch_size, height * width, channels)
 
   def sample(tap: int) -> jax.Array:
-    return sum(
-      pixels[:, rows[tap, corner] * width + columns[tap, corner]]
-      * jnp.asarray(weights[tap, corner], x.dtype)[..., None]
-      for corner in range(4)
-      if weights[tap, corner].any()
+    return functools.reduce(
+      jnp.add,
+      (
+        pixels[:, rows[tap, corner] * width + columns[tap, corner]]
+        * jnp.asarray(weights[tap, corner], x.dtype)[..., None]
+        for corner in range(4)
+        if weights[tap, corner].any()
+      ),
     )
 
   samples = jnp.stack([sample(tap) for tap in range(size * size)], axis=3)

@@ -25,7 +25,7 @@ from foir360_jax.train.cost import StepCost
 STRIDES = (4, 8, 16)
 PLANAR = 64  # a stride that no encoder reaches
 SPHERICAL = 16
-_SMALL = {"widths": (24, 48, 72, 96), "blocks": (1, 1, 1, 1)}  # sphere_small as configured
+_WIDTHS, _BLOCKS = (24, 48, 72, 96), (1, 1, 1, 1)  # of sphere_small as configured
 COLUMNS = {
   "encoder": "",
   "kernels": "",
@@ -102,13 +102,19 @@ def _prepare(
   name: str, sphere_from_stride: int, height: int
 ) -> tuple[int, dict[str, tuple[Program, Callable[[int], Any]]]]:
   """The number of parameters, and for each pass its program and the `run` of a contestant."""
-  build = functools.partial(build_encoder, name, sphere_from_stride=sphere_from_stride, **_SMALL)
+  build = functools.partial(
+    build_encoder,
+    name,
+    widths=_WIDTHS,
+    blocks=_BLOCKS,
+    sphere_from_stride=sphere_from_stride,
+  )
   encoder = nnx.jit(lambda: build(rngs=nnx.Rngs(0)))()
   image = jax.random.uniform(jax.random.key(0), (1, height, 2 * height, 3), jnp.float32, 0, 255)
-  graphdef, parameters, rest = nnx.split(encoder, nnx.Param, ...)
+  graphdef, parameters, *rest = nnx.split(encoder, nnx.Param, ...)
 
   def maps(parameters, image):
-    return nnx.merge(graphdef, parameters, rest)(image, strides=STRIDES)
+    return nnx.merge(graphdef, parameters, *rest)(image, strides=STRIDES)
 
   def loss(parameters, image):
     return sum(jnp.mean(level**2) for level in maps(parameters, image).values())

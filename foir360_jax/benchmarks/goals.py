@@ -76,7 +76,7 @@ def _goals_of_case(case: Case, name: str, by_key: Mapping[tuple, Mapping]) -> li
   def times(opponent: str) -> float | None:
     """How many times as fast ours is."""
     row = by_key.get((case.name, name, opponent))
-    return row and row["min_ms"] / ours["min_ms"]
+    return None if row is None else row["min_ms"] / ours["min_ms"]
 
   where = f"{case.name} {name}"
   if planar := times(PLANAR):

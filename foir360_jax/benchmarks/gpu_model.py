@@ -3,7 +3,9 @@
 `foir360_jax.config` itself needs packages that need not be there.
 """
 
-MODEL = {
+from typing import Any
+
+MODEL: dict[str, Any] = {
   "seed": 0,
   "data": {"height": 256, "max_objects": 40, "batch_size": 16},
   "model": {

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 
 from foir360_jax.benchmarks.goals import GOAL_COLUMNS, Goal
 from foir360_jax.benchmarks.options import comma_separated
-from foir360_jax.benchmarks.panoramas import ALL_STORAGES, Panoramas
+from foir360_jax.benchmarks.panoramas import ALL_STORAGES, Panoramas, Storage
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, measure, turns
 from foir360_jax.data import (
@@ -109,7 +109,9 @@ def time_pipelines(
   Returns:
     A row for each pipeline; `of_reference` compares its best rate with the reference's best.
   """
-  contestants = {None: functools.partial(_decode_rate, builders[0], seconds)}
+  reference = functools.partial(_decode_rate, builders[0], seconds)
+  contestants: dict[tuple[Storage, str, int] | None, Callable[[], tuple[float, float]]]
+  contestants = {None: reference}
   for builder in builders:
     source = open_source(builder.name, builder.data_root, "train")
     for name, num_threads in itertools.product(AUGMENTATIONS, threads):
@@ -124,18 +126,22 @@ def time_pipelines(
       contestants[builder.storage, name, num_threads] = functools.partial(
         _pipeline_rate, source, options, seconds
       )
+  rates: dict[tuple[Storage, str, int] | None, list[tuple[float, float]]]
   rates = {key: [] for key in contestants}
   for index in range(rounds):
     for key, rate in turns(list(contestants.items()), index):
       rates[key].append(rate())
-  reference = max(per_s for per_s, _ in rates.pop(None))
+  best_of_reference = max(per_s for per_s, _ in rates[None])
   rows = []
-  for (storage, name, num_threads), values in rates.items():
+  for key, values in rates.items():
+    if key is None:
+      continue
+    storage, name, num_threads = key
     per_s, cpu_s = zip(*values, strict=True)
     figures = {
       "best_per_s": max(per_s),
       "median_per_s": statistics.median(per_s),
-      "of_reference": max(per_s) / reference,
+      "of_reference": max(per_s) / best_of_reference,
       "cpu_ms": 1e3 * min(cpu_s),
     }
     rows.append(storage._asdict() | {"augmentation": name, "threads": num_threads} | figures)

@@ -94,6 +94,7 @@ def random_lists(
   lengths = rng.integers(num_objects // 2, num_objects + 1, batch_size)
   lengths[-1] = 0
   scores = rng.normal(size=(batch_size, num_objects))
+  labels: np.ndarray
   if ties:
     labels = rng.integers(0, 5, scores.shape)
   else:
@@ -123,6 +124,7 @@ def race(
   contestants = {"ours": OURS[name]} | ({"rax": theirs} if theirs else {})
   functions = {key: _value_and_gradient(loss) for key, loss in contestants.items()}
   programs = {key: compile_program(function, *lists) for key, function in functions.items()}
+  arguments: Sequence[jax.Array]
   if name in QUADRATIC_LOSSES:
     batches, arguments, timed = 1, lists, programs
   else:
@@ -144,10 +146,10 @@ def race(
   (value, gradient), exact = (
     jax.device_get(programs[key].execute(*lists)) for key in ("ours", "rax")
   )
-  memory = [programs[key].temporary_bytes for key in ("ours", "rax")]
+  of_ours, of_rax = (programs[key].temporary_bytes for key in ("ours", "rax"))
   return row | {
     "speedup": timings["rax"].min_s / timings["ours"].min_s,
-    "memory_ratio": memory[1] / memory[0] if all(memory) else None,
+    "memory_ratio": of_rax / of_ours if of_rax and of_ours else None,
     "value_error": relative_error(value, exact[0]),
     "gradient_error": relative_error(gradient, exact[1]),
   }

@@ -60,4 +60,5 @@ def _measure_here(make: Callable[..., Callable[[], Any]], *arguments: Any) -> in
 
 def _resident_bytes(field: str) -> int:
   kilobytes = re.search(rf"^{field}:\s*(\d+) kB", (_PROCESS / "status").read_text(), re.MULTILINE)
+  assert kilobytes is not None, field
   return 1024 * int(kilobytes[1])

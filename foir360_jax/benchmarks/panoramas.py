@@ -30,7 +30,7 @@ ALL_STORAGES = tuple(
 )
 
 
-class Panoramas(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Panoramas(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
   """The data set: random textures and discs that mean nothing, of the size of real ones."""
 
   VERSION = tfds.core.Version("1.0.0")

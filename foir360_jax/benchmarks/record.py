@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 def environment() -> dict[str, Any]:
   """Describes the machine, the versions and the time, as JSON values; None where unknown."""
-  versions = {}
+  versions: dict[str, str | None] = {}
   for package in _PACKAGES:
     try:
       versions[package] = importlib.metadata.version(package)

@@ -52,16 +52,16 @@ def prepare(
 ) -> Callable[[], tuple[torch.Tensor, ...]]:
   """Returns the computation of the result and, if `backward`, the gradients of x and kernel."""
   torch.set_num_threads(num_threads())
-  x, cotangent = (torch.from_numpy(v.transpose(0, 3, 1, 2).copy()) for v in (x, cotangent))
-  kernel = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
-  x.requires_grad_(backward)
-  kernel.requires_grad_(backward)
+  maps, pull = (torch.from_numpy(v.transpose(0, 3, 1, 2).copy()) for v in (x, cotangent))
+  weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+  maps.requires_grad_(backward)
+  weight.requires_grad_(backward)
 
   def run() -> tuple[torch.Tensor, ...]:
-    result = convolve(x, kernel)
+    result = convolve(maps, weight)
     if not backward:
       return (result,)
-    return result.detach(), *torch.autograd.grad(result, (x, kernel), cotangent)
+    return result.detach(), *torch.autograd.grad(result, (maps, weight), pull)
 
   return run
 

@@ -39,17 +39,21 @@ def throughput(
   Returns:
     JSON values, and the same as text.
   """
-  limits = {"rounds": rounds, "budget_s": budget_s}
   model = [
-    measure(config, **limits)
+    measure(config, rounds=rounds, budget_s=budget_s)
     for measure in (train_step.measure_training, train_step.measure_prediction)
   ]
   convolutions = [
-    row for case in _cases(config) for row in race.race(case, (race.OURS, race.PLANAR), **limits)
+    row
+    for case in _cases(config)
+    for row in race.race(case, (race.OURS, race.PLANAR), rounds=rounds, budget_s=budget_s)
   ]
   shape = (config["data"]["batch_size"], config["data"]["max_objects"])
   theirs = losses.rax_losses()
-  ranking = [losses.race(name, shape, theirs.get(name), **limits) for name in losses.OURS]
+  ranking = [
+    losses.race(name, shape, theirs.get(name), rounds=rounds, budget_s=budget_s)
+    for name in losses.OURS
+  ]
   about = environment()
   text = "\n\n".join(
     [

@@ -74,7 +74,7 @@ def measure(
   for contestant in contestants:
     contestant.run(1)
     repeats[contestant.name] = math.ceil(_SAMPLE_S / max(_seconds(contestant.run, 1), 1e-6))
-  samples = {contestant.name: [] for contestant in contestants}
+  samples: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
   for index in range(rounds):
     if index and time.perf_counter() - start > budget_s:
       break
@@ -140,7 +140,7 @@ def _seconds(run: Callable[[int], Any], repeats: int) -> float:
 
 @contextlib.contextmanager
 def _no_persistent_cache() -> Iterator[None]:
-  enabled = jax.config.jax_enable_compilation_cache
+  enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
   jax.config.update("jax_enable_compilation_cache", False)
   compilation_cache.reset_cache()  # JAX asks only once whether the cache is enabled
   try:

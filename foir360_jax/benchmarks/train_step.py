@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from foir360_jax.batch import Batch
+from foir360_jax.batch import HostBatch
 from foir360_jax.benchmarks.memory import device_peak_bytes, peak_resident_bytes
 from foir360_jax.benchmarks.timing import Contestant, Program, compile_program, measure, repeatedly
-from foir360_jax.models import build_model
+from foir360_jax.models import PanoRank, build_model
 from foir360_jax.objective import build_objective
 from foir360_jax.sphere import pixel_directions
 from foir360_jax.train import (
@@ -66,7 +66,7 @@ def measure_prediction(
   return row | {"peak_mib": _peak_mib(_prepare_prediction, config) if peak_memory else None}
 
 
-def random_batch(batch_size: int, height: int, max_objects: int, num_categories: int) -> Batch:
+def random_batch(batch_size: int, height: int, max_objects: int, num_categories: int) -> HostBatch:
   """Noise with caps of random place, size and importance; lists from half to full."""
   rng = np.random.default_rng(0)
   counts = rng.integers((max_objects + 1) // 2, max_objects + 1, batch_size)
@@ -125,11 +125,11 @@ def _prepare_training(config: Config) -> tuple[Program, Callable[[int], Any]]:
   step = functools.partial(
     train_step, graphdef, optimizer, objective, weights, config["train"]["ema_decay"]
   )
-  batch = random_batch(
+  host_batch = random_batch(
     data["batch_size"], data["height"], data["max_objects"], config["model"]["num_categories"]
   )
   state = put_state(state, mode, mesh)
-  batch, progress = put_batch(batch, mode, mesh), put_scalar(0.5, mode, mesh)
+  batch, progress = put_batch(host_batch, mode, mesh), put_scalar(0.5, mode, mesh)
   program = compile_program(compile_step(step, mode, mesh), state, batch, progress)
 
   def run(repeats: int):
@@ -150,5 +150,5 @@ def _prepare_prediction(config: Config) -> tuple[Program, Callable[[int], Any]]:
   return program, repeatedly(program.execute, *arguments)
 
 
-def _build(config: Config) -> nnx.Module:
+def _build(config: Config) -> PanoRank:
   return nnx.jit(lambda: build_model(config))()  # one program rather than one a parameter

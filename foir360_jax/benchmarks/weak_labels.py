@@ -54,7 +54,8 @@ def main():
   parser.add_argument("--out", help="JSON file for all figures")
   arguments = parser.parse_args()
   strategy = DEFAULT_STRATEGY._replace(views_at_once=arguments.views_at_once)
-  report = {"environment": environment(), "settings": vars(arguments) | strategy._asdict()}
+  settings = vars(arguments) | strategy._asdict()
+  report: dict[str, Any] = {"environment": environment(), "settings": settings}
   report |= time_method(
     arguments.saliency,
     strategy,

@@ -53,7 +53,7 @@ class Augmentation:
   saturation: float = 0.0
   hue_deg: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name, largest in _LARGEST.items():
       value = getattr(self, name)
       if not 0 <= value <= largest:

@@ -1,6 +1,6 @@
 """Batches for training and evaluation from a prepared data set, read by grain threads.
 
-The last step of the input pipeline; yields the `Batch` dicts of `foir360_jax.batch`, in NumPy.
+The last step of the input pipeline; yields the `HostBatch` dicts of `foir360_jax.batch`.
 
 The order of the examples and their seeds are one global stream, of which each process reads every
 `process_count`-th element: global batches, and so training, do not depend on the number of
@@ -15,13 +15,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from foir360_jax.batch import Batch
+from foir360_jax.batch import HostBatch
 from foir360_jax.data.augment import Augmentation, augment
 from foir360_jax.data.source import PreparedSource, open_source
 from foir360_jax.data.transforms import Example, pad_objects, resample, select_objects
 
 
-def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[Batch]:
+def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[HostBatch]:
   """Opens `config.data.train_split` and returns this process's part of its endless batches."""
   data = config.data
   return training_batches(
@@ -37,7 +37,7 @@ def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[Batch]:
   )
 
 
-def build_evaluation_batches(config: ConfigDict, split: str) -> grain.IterDataset[Batch]:
+def build_evaluation_batches(config: ConfigDict, split: str) -> grain.IterDataset[HostBatch]:
   """Opens `split` ("validation", "test[:50%]") and returns its batches, the same in each process.
 
   An evaluation is short beside a training: every process makes the whole of it, so its result needs
@@ -63,7 +63,7 @@ def training_batches(
   num_threads: int,
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.DatasetIterator[Batch]:
+) -> grain.DatasetIterator[HostBatch]:
   """Shuffled, augmented batches without end; every epoch in a new order and with new seeds.
 
   The iterator's `get_state()` and `set_state(state)` resume at the exact batch, augmentation
@@ -100,7 +100,7 @@ def training_batches(
 
   def draw_height(position: int, drawn: tuple[int, np.uint32]) -> tuple[int, np.uint32, int]:
     batch_rng = np.random.default_rng([seed, position // batch_size])
-    return *drawn, heights[batch_rng.integers(len(heights))]
+    return *drawn, heights[int(batch_rng.integers(len(heights)))]
 
   def read(drawn: tuple[int, np.uint32, int]) -> Example:
     index, example_seed, height = drawn
@@ -123,7 +123,7 @@ def evaluation_batches(
   num_threads: int,
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.IterDataset[Batch]:
+) -> grain.IterDataset[HostBatch]:
   """All examples once, in order and as they are, in batches that all have the same size.
 
   What fills the last batch has `example_where` False, `index` -1, no objects and a black image. An

@@ -89,7 +89,9 @@ def _pole(mask: np.ndarray, blocked: np.ndarray | None = None) -> tuple[tuple[in
   return (int(x[best] + columns[0]), int(y[best] + rows[0])), radius
 
 
-def _box(centre, aspect: float, size: float, *, margin: float) -> tuple[slice, slice]:
+def _box(
+  centre: tuple[int, int], aspect: float, size: float, *, margin: float
+) -> tuple[slice, slice]:
   """Returns the rows and columns that a text covers, widened by `margin` heights."""
   half_width, half_height = (aspect / 2 + margin) * size, (0.5 + margin) * size
   rows = slice(max(0, round(centre[1] - half_height)), max(0, round(centre[1] + half_height) + 1))
@@ -97,7 +99,14 @@ def _box(centre, aspect: float, size: float, *, margin: float) -> tuple[slice, s
   return rows, columns
 
 
-def _beside(anchor, radius, aspect, size, blocked, covered) -> tuple[int, int]:
+def _beside(
+  anchor: tuple[int, int],
+  radius: float,
+  aspect: float,
+  size: float,
+  blocked: np.ndarray,
+  covered: np.ndarray,
+) -> tuple[int, int]:
   """Returns the cheapest centre around the anchor: near, off other labels, off other objects."""
   height, width = blocked.shape
   margin_x, margin_y = (aspect / 2 + 0.3) * size, 0.8 * size

@@ -4,6 +4,7 @@ Also the colours and drawing steps that `evaluation_sheet` shares. Pictures are 
 RGB, masks [N, H, W], points (x, y). Sizes that depend on the picture are in units of W / 1024.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
@@ -31,10 +32,15 @@ _RAINBOW = np.array(
 
 
 class RankedMasks(Protocol):
-  """What is drawn: `masks` [N, H, W] bool, most important first, and `ranks` [N] int, from 1."""
+  """What is drawn."""
 
-  masks: np.ndarray
-  ranks: np.ndarray
+  @property
+  def masks(self) -> np.ndarray:
+    """[N, H, W] bool, most important first."""
+
+  @property
+  def ranks(self) -> np.ndarray:
+    """[N] int, from 1."""
 
 
 def rank_colours(ranks: np.ndarray) -> np.ndarray:
@@ -202,7 +208,7 @@ def _rainbow(positions: np.ndarray) -> np.ndarray:
   return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+def _outlines(mask: np.ndarray) -> Sequence[np.ndarray]:
   """Returns the border lines of a [H, W] mask, left open where it goes on over the seam or pole."""
   margin = 8 + mask.shape[1] // 128  # wider than any line, whose ends it keeps out of the picture
   wrapped = np.pad(mask, ((0, 0), (margin, margin)), mode="wrap")

@@ -27,7 +27,11 @@ TITLES = {
 
 def measure_scores(measures: MaskMeasures) -> Scores:
   """The measures by the names of `TITLES`."""
-  return {"area": measures.log_area, "horizon": measures.horizon, "contrast": measures.contrast}
+  return {
+    "area": np.asarray(measures.log_area),
+    "horizon": np.asarray(measures.horizon),
+    "contrast": np.asarray(measures.contrast),
+  }
 
 
 def fit_linear(pictures: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]]) -> Scores:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from foir360_jax.batch import Batch
+from foir360_jax.batch import HostBatch
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, measure_scores, with_linear
 from foir360_jax.evaluation.infer import infer, measure_ground_truth
 from foir360_jax.evaluation.measures import MaskMeasures
@@ -67,8 +67,8 @@ class ImageResult:
 
 def evaluate(
   model: PanoRank,
-  validation: Iterable[Batch],
-  test: Iterable[Batch],
+  validation: Iterable[HostBatch],
+  test: Iterable[HostBatch],
   *,
   thresholds: Sequence[float],
   stop_margins: Sequence[float],
@@ -126,7 +126,7 @@ def evaluate(
     "condition_on_categories": model is not None and model.condition_on_categories,
     "ground_truth_masks": _summary(results, "ground_truth_masks"),
   }
-  if not detects:
+  if level is None:
     return report, results
   kept = [_kept(result, level, decision) for result in results]
   found = [
@@ -137,7 +137,7 @@ def evaluate(
     )
     for result, keep in zip(results, kept, strict=True)
   ]
-  predicted = {
+  of_predicted = {
     "iou_threshold": iou_threshold,
     "recall": _mean([result.scores["recall"] for result in results]),
     "f1": _mean([result.scores["f1"] for result in results]),
@@ -151,33 +151,37 @@ def evaluate(
     "validation_by_stop_margin_and_threshold": {
       criterion: curves for criterion, (_, _, curves) in choices.items()
     },
-    "predicted_masks": _summary(results, "predicted_masks") | predicted,
+    "predicted_masks": _summary(results, "predicted_masks") | of_predicted,
   }
   return report, results
 
 
 def _compile(
   model: PanoRank, thresholds: Sequence[float], yaw_augmentation: int
-) -> Callable[[Batch], Any]:
+) -> Callable[[HostBatch], Any]:
   graphdef, state = nnx.split(model)
   infer_batch = jax.jit(functools.partial(infer, graphdef, yaw_augmentation=yaw_augmentation))
   measure = jax.jit(measure_ground_truth)
 
-  def run(batch: Batch):
+  def run(batch: HostBatch) -> Any:
     scores = infer_batch(state, batch, jnp.asarray(thresholds))
     return jax.device_get((*scores, measure(batch["masks"], batch["image"])))
 
   return run
 
 
-def _renumbered(batches: Iterable[Batch], categories: Sequence[int] | None) -> Iterable[Batch]:
+def _renumbered(
+  batches: Iterable[HostBatch], categories: Sequence[int] | None
+) -> Iterable[HostBatch]:
   if categories is None:
     return batches
   numbers = np.array([*categories, -1], np.int32)  # -1 stays what it is
   return (batch | {"category": numbers[batch["category"]]} for batch in batches)
 
 
-def _results(run, batches: Iterable[Batch]) -> Iterable[ImageResult]:
+def _results(
+  run: Callable[[HostBatch], Any], batches: Iterable[HostBatch]
+) -> Iterable[ImageResult]:
   for batch in batches:
     ground_truth, predicted, measures = run(batch)
     for row in np.flatnonzero(batch["example_where"]):

@@ -32,7 +32,7 @@ def recall_by_place(
     by the names of `PLACES`, of which an object may be in two: `recall` (None without objects),
     `interval_95` by resampling pictures, and the number of `objects`.
   """
-  totals = {name: ([], []) for name in PLACES}
+  totals: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in PLACES}
   for found, latitude, on_seam in pictures:
     for name, here in _places(latitude, on_seam).items():
       if here.any():  # the others say nothing of this place

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_KINDS = {
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
   "text": str,
   "integer": int,
   "number": (int, float),
@@ -62,7 +62,7 @@ def field(record: Any, name: str, kind: str, default: Any = _REQUIRED) -> Any:
   # bool is an int to Python, and JSON as Python reads it has NaN: neither is a number.
   if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
     raise ValueError(f"{name} must be of kind {kind}, not {value!r:.40}")
-  if kind in ("integer", "number") and not abs(value) < 2**63:  # also of NaN
+  if isinstance(value, int | float) and not abs(value) < 2**63:  # also of NaN
     raise ValueError(f"{name} is {value!r:.40}; give a finite number")
   return value
 

@@ -43,7 +43,7 @@ def find_panoramas(path: str | os.PathLike) -> list[pathlib.Path]:
   )
   if not pictures:
     raise PanoramaError(f"{path}: no picture in this folder; give one that holds {suffixes} files")
-  seen = {}
+  seen: dict[str, pathlib.Path] = {}
   for picture in pictures:
     if picture.stem in seen:
       raise PanoramaError(

@@ -46,7 +46,7 @@ def picture_size(path: str | os.PathLike, *, whole: bool) -> tuple[int, int]:
 
 def _open(path: pathlib.Path, *, whole: bool) -> Image.Image:
   try:
-    data = path.read_bytes() if whole else None
+    data = path.read_bytes() if whole else b""
     empty = not path.stat().st_size
   except OSError as error:
     raise PictureError(f"{path}: cannot be read ({error.strerror}); check the path") from error

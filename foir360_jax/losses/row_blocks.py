@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 _TILE_ELEMENTS = {"cpu": 2**17}  # half a MiB of float32
 _TILE_ELEMENTS_ELSEWHERE = 2**22
 
 
 def scan_row_blocks(
-  function: Callable[..., tuple[Any, Any]], rows: Sequence[jax.Array], fill: Sequence[float]
+  function: Callable[..., tuple[Any, Any]], rows: Sequence[jax.Array], fill: Sequence[ArrayLike]
 ) -> tuple[Any, Any]:
   """Applies a function to blocks of rows, one after the other.
 
@@ -57,7 +58,7 @@ def num_blocks(shape: Sequence[int]) -> int:
   return max(1, -(-shape[-1] // most_rows))
 
 
-def _split(array: jax.Array, blocks: int, fill: float) -> jax.Array:
+def _split(array: jax.Array, blocks: int, fill: ArrayLike) -> jax.Array:
   """[..., N] -> [blocks, ..., rows], filled up at the end of the last block."""
   *batch, num_rows = array.shape
   rows = max(1, -(-num_rows // blocks))

@@ -119,8 +119,8 @@ def bootstrap_average_precision(
     np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
     for _ in range(num_resamples if num_images else 0)
   )
-  values = [_summarize(is_match, draw[image], draw @ num_objects) for draw in draws]
-  values = np.array([value for value in values if not np.isnan(value.ap)])
+  resampled = [_summarize(is_match, draw[image], draw @ num_objects) for draw in draws]
+  values = np.array([value for value in resampled if not np.isnan(value.ap)])
   if not values.size:
     return _UNDEFINED, _UNDEFINED
   tail = (1 - confidence) / 2

@@ -75,7 +75,7 @@ class PairedDifference(NamedTuple):
   mean: float
   low: float
   high: float
-  count: int
+  count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 def paired_bootstrap_interval(
@@ -144,11 +144,11 @@ def totals_of_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Sum and number [u] of the values of each of u groups, in the order of their first values."""
   places: dict[Hashable, int] = {}
-  summed, units = [], []
+  summed, place_of = [], []
   for value, group in values:
     summed.append(value)
-    units.append(places.setdefault(group, len(places)))
-  units = np.array(units, int)
+    place_of.append(places.setdefault(group, len(places)))
+  units = np.array(place_of, int)
   return np.bincount(units, summed), np.bincount(units)
 
 

@@ -45,7 +45,7 @@ class CroppedMasks:
     ]
 
 
-Masks = ArrayLike | CroppedMasks | Iterable[ArrayLike]
+Masks = CroppedMasks | Iterable[ArrayLike]
 """[n, H, W], or n masks [H, W] one after the other, or what `crop_masks` made of them."""
 
 

@@ -183,8 +183,8 @@ def kl_divergence(saliency: ArrayLike, density: ArrayLike) -> Score:
       raise ValueError(f"{name} must not be negative, but has {values.min()}; pass a density")
   if not density.any():
     return _UNDEFINED
-  saliency, density = saliency / (saliency.sum() or 1), density / density.sum()
-  terms = density * np.log(_EPSILON + density / (saliency + _EPSILON))
+  predicted, true = saliency / (saliency.sum() or 1), density / density.sum()
+  terms = true * np.log(_EPSILON + true / (predicted + _EPSILON))
   return Score(float(terms.sum()), "used")
 
 
@@ -214,8 +214,8 @@ def similarity(saliency: ArrayLike, density: ArrayLike) -> Score:
     return _UNDEFINED
   if _is_constant(saliency):
     return _ZERO
-  saliency, density = saliency - saliency.min(), density - density.min()
-  return Score(float(np.minimum(saliency / saliency.sum(), density / density.sum()).sum()), "used")
+  predicted, true = saliency - saliency.min(), density - density.min()
+  return Score(float(np.minimum(predicted / predicted.sum(), true / true.sum()).sum()), "used")
 
 
 def _map(values: ArrayLike, name: str) -> np.ndarray:

@@ -20,7 +20,7 @@ from foir360_jax.metrics.crops import Masks, crop_masks
 from foir360_jax.metrics.rank_map import binary_mae, paint_rank_map, rank_map_mae
 from foir360_jax.metrics.ranking import match_empty_masks, sa_sor_from_iou
 from foir360_jax.metrics.segmentation import mask_iou, recall_at_iou
-from foir360_jax.metrics.sor import count_levels, sor_from_iou, sor_from_levels
+from foir360_jax.metrics.sor import MapRule, count_levels, sor_from_iou, sor_from_levels
 
 
 def score_image(
@@ -84,7 +84,8 @@ def score_image(
     "sa_sor_psr": sa_sor_irsr(iou, 0.1),
     "sa_sor_seqrank": sa_sor_from_iou(iou, *lists, rule="seqrank"),
   }
-  pictures = [np.shape(p) for p in (gt_map, pred_map, pixel_weights) if np.ndim(p) == 2]
+  given = [np.asarray(p) for p in (gt_map, pred_map, pixel_weights) if p is not None]
+  pictures = [picture.shape for picture in given if picture.ndim == 2]
   size = gt_masks.size or pred_masks.size or (pictures + [(1, 1)])[0]  # (1, 1): nothing to paint
   if gt_map is None:
     gt_map = paint_rank_map(gt_masks, gt_relevance, size=size)
@@ -92,7 +93,11 @@ def score_image(
     pred_map = paint_rank_map(pred_masks, pred_scores, size=size)
   relevance = minimum_ranks(gt_relevance)  # from 1, as 0 would leave an object out
   levels = count_levels(gt_masks, pred_map)
-  rules = {"assr": ("assr", 0.5), "psr": ("assr", 0.98), "ijcv": ("ijcv", 0.5)}
+  rules: dict[str, tuple[MapRule, float]] = {
+    "assr": ("assr", 0.5),
+    "psr": ("assr", 0.98),
+    "ijcv": ("ijcv", 0.5),
+  }
   for name, (rule, coverage) in rules.items():
     rho = sor_from_levels(levels, gt_masks.areas, relevance, coverage=coverage, rule=rule)
     scores[f"sor_{name}"] = Score((rho.value + 1) / 2, rho.status)

@@ -120,8 +120,8 @@ def binary_mae(
   return _mean((gt_map > 0) != (pred_map > 0), pixel_weights)
 
 
-def _levels(*maps: ArrayLike) -> list[np.ndarray]:
-  maps = list(map(np.asarray, maps))
+def _levels(*given: ArrayLike) -> list[np.ndarray]:
+  maps = list(map(np.asarray, given))
   if maps[0].ndim != 2 or maps[0].shape != maps[1].shape:
     raise ValueError(f"maps must be [H, W] of one size, not {maps[0].shape} and {maps[1].shape}")
   if not all(m.dtype == np.uint8 or ((m >= 0) & (m <= 255)).all() for m in maps):

@@ -33,6 +33,7 @@ def mask_iou(masks_a: Masks, masks_b: Masks, pixel_weights: ArrayLike | None = N
   both = np.zeros((len(a), len(b)))
   if not both.size:
     return both
+  assert a.size and b.size  # any mask tells the size
   if a.size != b.size:
     raise ValueError(
       "masks must be [n, H, W] and [m, H, W] of one size, "
@@ -105,12 +106,10 @@ def _weights(pixel_weights: ArrayLike, size: tuple[int, int]) -> np.ndarray:
   return weights[:, :1].copy() if (weights == weights[:, :1]).all() else weights
 
 
-def _measure(
-  pixels: np.ndarray, weights: np.ndarray | None, window: tuple[slice, slice]
-) -> float | np.ndarray:
+def _measure(pixels: np.ndarray, weights: np.ndarray | None, window: tuple[slice, slice]) -> float:
   """Sum of the weights of the pixels [h, w] that lie in a window of the picture."""
   if weights is None:
-    return np.count_nonzero(pixels)
+    return int(np.count_nonzero(pixels))
   if weights.shape[1] > 1:
     return weights[window][pixels].sum()
   row_counts = np.bitwise_count(np.packbits(pixels, axis=1)).sum(axis=1, dtype=np.int64)

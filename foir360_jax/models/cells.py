@@ -8,6 +8,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from foir360_jax.batch import Array
 from foir360_jax.sphere import pixel_areas, pixel_directions
 
 
@@ -55,7 +56,7 @@ def pool_cells(maps: jax.Array, factor: int) -> jax.Array:
   return einops.reduce(maps, pattern, "mean", h=height, i=factor, w=2 * height, j=factor)
 
 
-def cell_masks(packed: jax.Array, stride: int) -> jax.Array:
+def cell_masks(packed: Array, stride: int) -> jax.Array:
   """Bit-packed masks `[B, N, H, W / 8]` -> covered share of each coarser cell, `[B, N, P]`."""
   bits = jnp.unpackbits(packed, axis=-1)
   covered = einops.reduce(bits, "b n (h i) (w j) -> b n (h w)", "sum", i=stride, j=stride)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from foir360_jax.batch import Array
 from foir360_jax.models.cells import map_height
 from foir360_jax.models.layers import Mlp, WrapConv, mean_pool
 from foir360_jax.sphere import pixel_directions, resize_panorama
@@ -95,7 +96,7 @@ def mask_logits(kernels: jax.Array, pixels: jax.Array) -> jax.Array:
   return jnp.einsum("...bqd,bpd->...bqp", kernels, pixels, precision="highest")
 
 
-def picture_masks(mask_logits: jax.Array, height: int) -> jax.Array:
+def picture_masks(mask_logits: Array, height: int) -> jax.Array:
   """Mask logits on any map `[B, Q, P]` -> bool masks `[B, Q, height, 2 height]`."""
   maps = einops.rearrange(
     mask_logits, "b q (h w) -> b q h w 1", h=map_height(mask_logits.shape[-1])

@@ -230,9 +230,8 @@ class PanoRank(nnx.Module):
 
   def _features(self, image, seed) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The fine map and the memories in float32."""
-    encoder, decoder = (
-      computing_in(module, self.compute_dtype) for module in (self.encoder, self.pixel_decoder)
-    )
+    encoder = computing_in(self.encoder, self.compute_dtype)
+    decoder = computing_in(self.pixel_decoder, self.compute_dtype)
     with jax.named_scope("encoder"):
       levels = encoder(image, strides=decoder.strides, seed=seed)
     with jax.named_scope("pixel_decoder"):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-_Module = TypeVar("_Module", bound=nnx.Module)
+_Module = TypeVar("_Module")  # a protocol like `Encoder` or an nnx.Module
 
 
 def computing_in(module: _Module, dtype: jax.typing.DTypeLike) -> _Module:
@@ -30,7 +30,7 @@ def computing_in(module: _Module, dtype: jax.typing.DTypeLike) -> _Module:
   >>> layer.kernel.dtype
   dtype('float32')
   """
-  graphdef, params, others = nnx.split(module, nnx.Param, ...)
+  graphdef, params, *others = nnx.split(module, nnx.Param, ...)
 
   def is_cast(x) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != dtype
@@ -38,7 +38,7 @@ def computing_in(module: _Module, dtype: jax.typing.DTypeLike) -> _Module:
   if not any(map(is_cast, jax.tree.leaves(params))):
     return module
   params = jax.tree.map(lambda x: x.astype(dtype) if is_cast(x) else x, params)
-  return nnx.merge(graphdef, params, others)
+  return nnx.merge(graphdef, params, *others)
 
 
 def dtype_of(module: nnx.Module) -> jnp.dtype:

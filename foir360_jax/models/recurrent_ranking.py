@@ -165,6 +165,8 @@ class RecurrentRanking(nnx.Module):
       given: `[B, N]`: in training, a preference among those left, in place of the logits ...
       obey: `[B, T]`: ... at those steps at which this is True.
     """
+    if (given is None) != (obey is None):
+      raise ValueError("give a preference and the steps that obey it, or neither")
     scores, tokens, where = candidates.scores, candidates.tokens, jnp.asarray(where)
     batch_size, num_objects, channels = tokens.shape
     batch = jnp.arange(batch_size)
@@ -177,7 +179,9 @@ class RecurrentRanking(nnx.Module):
       logits = self._logits(base, own, numerator / denominator[..., None], num_picked, kin)
       stop = self._stop(picked_sum, num_picked)
       logits = jnp.where(left & where, logits, BLOCKED)
-      wanted = logits if given is None else jnp.where(obey[:, step, None], given, logits)
+      wanted = logits
+      if given is not None and obey is not None:
+        wanted = jnp.where(obey[:, step, None], given, logits)
       # Padding stays behind every object, and what was picked behind the padding.
       wanted = jnp.where(left & where, wanted, jnp.where(left, 2 * BLOCKED, 4 * BLOCKED))
       chosen = wanted.argmax(-1)

@@ -114,12 +114,14 @@ class PanoRankObjective:
 
     peaks = find_peaks(jax.lax.stop_gradient(scene.heat), model.num_queries)[0]
     queries = self._decode(model, scene, masks, centres, peaks, where, batch["seed"])
-    samples = (
+    samples, coarse_samples = (
       look(scene.pixels, detailed, batch["seed"], self.points, model.mask_detail)
       for look in (sample_masks, sample_masks_coarsely)
     )
     origin = jnp.take_along_axis(masks, peaks[:, None], axis=2) > 0
-    of_queries, match = segmentation_terms(queries, *samples, where, batch["category"], origin)
+    of_queries, match = segmentation_terms(
+      queries, samples, coarse_samples, where, batch["category"], origin
+    )
 
     predicted = slice(where.shape[1], None)
     kernels, objects = jax.lax.stop_gradient(

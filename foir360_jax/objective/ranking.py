@@ -85,7 +85,7 @@ def add_predicted(ground_truth: RankingLists, match: Match, confidence: jax.Arra
     ends=jnp.ones(batch_size, bool),
   )
   longer = ((0, 0), (0, confidence.shape[1] - num_objects))
-  nothing = RankingLists(False, False, 0.0, -1, 1.0, None)
+  nothing = (False, False, 0.0, -1, 1.0, False)  # in the order of the fields
   return RankingLists(
     *(
       jnp.concatenate([x if x.ndim == 1 else jnp.pad(x, longer, constant_values=fill), y])

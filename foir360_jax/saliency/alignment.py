@@ -7,6 +7,7 @@ n + 0.5. Everything is linear and separable, so a map is resampled by one matrix
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
 def cell_centres(length: int, stride: int) -> np.ndarray:
@@ -81,6 +82,6 @@ def blur_matrix(length: int, sigma: jax.Array | float) -> jax.Array:
   return jax.nn.softmax(-0.5 * ((cells[:, None] - cells) / sigma) ** 2, axis=-1)
 
 
-def apply_along_axes(rows: jax.Array, columns: jax.Array, maps: jax.Array) -> jax.Array:
+def apply_along_axes(rows: ArrayLike, columns: ArrayLike, maps: jax.Array) -> jax.Array:
   """Applies a matrix along each axis: `[m, h]`, `[n, w]`, `[B, h, w, ...]` -> `[B, m, n, ...]`."""
   return jnp.einsum("mh,nw,bhw...->bmn...", rows, columns, maps)

@@ -51,14 +51,16 @@ class LearnedSaliency(nnx.Module):
     """The density and the appearance, at once."""
     if views.ndim != 4 or views.shape[-1] != 3:
       raise ValueError(f"views must be [V, h, w, 3], not {list(views.shape)}")
-    images, shape = views.astype(jnp.float32), views.shape[1:3]
+    images, shape = views.astype(jnp.float32), (views.shape[1], views.shape[2])
     size = enlarged_size(shape, self.readout.enlargement) if self.enlarges else shape
     if size != shape:
       images = jax.image.resize(images, (len(views), *size, 3), "linear")
     features = self.backbone.stages(images, tuple(FEATURES))
     cells, appearance = self.readout.observe(features, size)
-    pixels = ((np.arange(n) + 0.5) * (length / n) for length, n in zip(size, shape, strict=True))
-    return Observation(density_at(cells, size, tuple(pixels)), appearance)
+    rows, columns = (
+      (np.arange(n) + 0.5) * (length / n) for length, n in zip(size, shape, strict=True)
+    )
+    return Observation(density_at(cells, size, (rows, columns)), appearance)
 
   def for_parts(self) -> Self:
     """The same model without the enlargement, which for views of a part of a scene gains nothing.

@@ -100,8 +100,8 @@ class FixationReadout(nnx.Module):
     for layer in layers:
       hidden = nnx.relu(layer(hidden))
     sigma = jnp.exp(self.log_blur[...])
-    blurs = (blur_matrix(len(places), sigma) for places in tiles)
-    return apply_along_axes(*blurs, last(hidden)[..., 0]), appearance
+    rows, columns = (blur_matrix(len(places), sigma) for places in tiles)
+    return apply_along_axes(rows, columns, last(hidden)[..., 0]), appearance
 
 
 class _Projection(nnx.Module):
@@ -145,7 +145,8 @@ def enlarged_size(shape: tuple[int, int], enlargement: float) -> tuple[int, int]
   """
   if enlargement == 1:
     return shape
-  return tuple(CELL * max(1, round(length * enlargement / CELL)) for length in shape)
+  height, width = (CELL * max(1, round(length * enlargement / CELL)) for length in shape)
+  return height, width
 
 
 def density_at(
@@ -161,10 +162,10 @@ def density_at(
   Returns:
     [V, m, n] float32, mean 1 each.
   """
-  matrices = (
+  rows, columns = (
     interpolation_matrix(tile_centres(length, CELL), along)
     for length, along in zip(size, places, strict=True)
   )
-  log_density = apply_along_axes(*matrices, cells)
+  log_density = apply_along_axes(rows, columns, cells)
   density = jax.nn.softmax(log_density.reshape(len(cells), -1), axis=-1)
   return (density * density.shape[-1]).reshape(log_density.shape)

@@ -58,7 +58,7 @@ class SpectralResidual:
   blur_sigma_px: float = 2.5
   colour: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.size < MIN_SIDE:
       raise ValueError(f"size must be at least {MIN_SIDE} pixels, not {self.size}")
     if not self.blur_sigma_px > 0:

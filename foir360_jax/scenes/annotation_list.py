@@ -4,7 +4,7 @@ Between their modules, which name the fields, and `scene_folder`.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import field, inside, read_json
@@ -47,17 +47,17 @@ def open_annotation_list(
   Raises:
     SceneError: a file cannot be read or is no such list.
   """
-  entries = []
+  entries: list[tuple[str, str, tuple[pathlib.Path, Any, str] | SceneError]] = []
   for split, file in files.items():
     with naming(file):
       for index, record in enumerate(records_of(read_json(file, SceneError))):
-        entry = file, record, f"[{index}]"
         try:
           name = field(record, name_field, "text")
         except ValueError as error:
-          name = f"{file.name}[{index}]"
-          entry = SceneError(f"{file}: [{index}] {error}")
-        entries.append((split, name, entry))
+          nameless = SceneError(f"{file}: [{index}] {error}")
+          entries.append((split, f"{file.name}[{index}]", nameless))
+        else:
+          entries.append((split, name, (file, record, f"[{index}]")))
 
   records, splits = index_records(path, _with_split(entries))
   with_pictures = any(
@@ -112,7 +112,9 @@ def order_field(
   return values
 
 
-def _with_split(entries):
+def _with_split(
+  entries: Iterable[tuple[str, str, tuple[pathlib.Path, Any, str] | SceneError]],
+) -> Iterator[tuple[str, str, Any]]:
   """Puts split and name into the records that reading needs; errors stay as they are."""
   for split, name, entry in entries:
     yield split, name, entry if isinstance(entry, SceneError) else (split, name, entry)

@@ -7,7 +7,7 @@ the ids in `SPLIT_images.txt`). All objects are taken, ordered by their number.
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   masks = {
     file.stem.removeprefix("obj_seg_data_"): file for file in folder.glob("obj_seg_data_*.json")
   }
-  entries = []
+  entries: list[tuple[str, str, Any]] = []
   for split in sorted({*lists, *masks}):
     if split not in lists or split not in masks:
       missing = f"{split}_images.txt" if split in masks else f"obj_seg_data_{split}.json"
@@ -81,12 +81,12 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
 def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
   """Returns the files of an ASSR folder; see `write_scenes`."""
   planned = Plan("assr")
-  lists = {split: [] for split in split_by_id.values()}
+  lists: dict[str, list[dict[str, Any]]] = {split: [] for split in split_by_id.values()}
   for scene in scenes:
     planned.lose_all_but_order(scene)
     split = split_by_id[scene.id]
     planned.add_picture(scene, f"images/{split}", required=True)
-    computed = [round(1.1 - 0.1 * item.rank, 1) for item in scene.objects]
+    computed = [round(1.1 - 0.1 * rank, 1) for rank in scene.ranks()]
     values = kept_values(scene, "rank_order", computed)
     object_data = []
     for item in scene.objects:
@@ -106,7 +106,9 @@ def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
   return planned
 
 
-def _aligned(split: str, list_file: pathlib.Path, mask_file: pathlib.Path):
+def _aligned(
+  split: str, list_file: pathlib.Path, mask_file: pathlib.Path
+) -> Iterator[tuple[str, str, tuple[str, str, Any, str] | SceneError]]:
   """Yields the entries of a split: each listed name with its masks."""
   names = read_id_list(list_file)
   data = read_json(mask_file, SceneError)
@@ -118,12 +120,16 @@ def _aligned(split: str, list_file: pathlib.Path, mask_file: pathlib.Path):
   for index, (name, record) in enumerate(zip(names, data, strict=True)):
     where = f"{mask_file}: [{index}]"
     image = record.get("img") if isinstance(record, dict) else None
-    entry = split, name, record, where
     if isinstance(image, str) and pathlib.PurePath(without_suffix(image)).name != name:
-      entry = SceneError(
-        f"{where} is of {image}, {list_file.name} has {name} there; bring both in one order"
+      yield (
+        split,
+        name,
+        SceneError(
+          f"{where} is of {image}, {list_file.name} has {name} there; bring both in one order"
+        ),
       )
-    yield split, name, entry
+    else:
+      yield split, name, (split, name, record, where)
 
 
 def _rank_order(path: pathlib.Path) -> list[float]:

@@ -85,7 +85,8 @@ def open_files(
 def _entries(split: str, file: pathlib.Path, content: Any) -> list[tuple[str, str, Any]]:
   """Returns the pictures of a file with their annotations, errors for what belongs to none."""
   images = field(content, "images", "list")
-  entries, by_image = [], collections.defaultdict(list)
+  entries: list[tuple[str, str, Any]] = []
+  by_image = collections.defaultdict(list)
   for index, annotation in enumerate(field(content, "annotations", "list")):
     image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
     if image_id is None or not isinstance(image_id, Hashable):
@@ -95,7 +96,7 @@ def _entries(split: str, file: pathlib.Path, content: Any) -> list[tuple[str, st
       by_image[image_id].append(annotation)
 
   collection = {key: value for key, value in content.items() if key not in _LISTS}
-  counted = collections.Counter()
+  counted = collections.Counter[Hashable]()
   for index, image in enumerate(images):
     try:
       name, image_id = field(image, "file_name", "text"), image.get("id")
@@ -182,14 +183,16 @@ def _column(annotations: Sequence[Any], name: str, kind: str) -> list[Any]:
 
 def _ranks(values: Sequence[float | None]) -> list[int | None]:
   """Returns dense ranks of values, higher = more important; None stays None."""
-  known = [index for index, value in enumerate(values) if value is not None]
+  known = {index: value for index, value in enumerate(values) if value is not None}
   ranks: list[int | None] = [None] * len(values)
-  for index, rank in zip(known, ranks_from_relevance([values[i] for i in known]), strict=True):
+  for index, rank in zip(known, ranks_from_relevance(list(known.values())), strict=True):
     ranks[index] = int(rank)
   return ranks
 
 
-def _with_importance(ranks, importance) -> list[tuple[float | None, int | None]]:
+def _with_importance(
+  ranks: Sequence[int | None], importance: Sequence[float | None]
+) -> list[tuple[float | None, int | None]]:
   """Puts (n - rank + 1) / n where no importance is given; refuses to mix both."""
   missing = [index for index, value in enumerate(importance) if value is None]
   ranked = [index for index, rank in enumerate(ranks) if rank is not None]
@@ -266,7 +269,9 @@ def _kept_of_object(scene: Scene, item: SceneObject) -> Mapping[str, Any]:
 
 def _collection(planned: Plan, scenes: Sequence[Scene]) -> dict[str, Any]:
   """Returns what belongs to no picture: info, licences and categories of all collections."""
-  merged, categories, seen = {}, {}, set()
+  merged: dict[str, Any] = {}
+  categories: dict[int, dict[str, Any]] = {}
+  seen = set()
   for scene in scenes:
     collection = _kept(scene, "collection")
     if id(collection) not in seen:  # scenes of one file share it
@@ -336,8 +341,8 @@ def _annotation(
 def _order_fields(scene: Scene) -> list[str]:
   """Returns which of rank and importance to write: what was there, and what that does not say."""
   ranked = [item for item in scene.objects if item.rank is not None]
-  ranks = [item.rank for item in ranked]
-  importance = [item.importance for item in ranked]
+  ranks = [item.rank for item in scene.objects if item.rank is not None]
+  importance = [item.importance for item in scene.objects if item.importance is not None]
   given = {name for item in ranked for name in _kept_of_object(scene, item)}
   fields = []
   by_importance = ranks_from_relevance(importance).tolist() == ranks

@@ -89,7 +89,8 @@ def index_records(
   entries = list(entries)
   places = {(split, without_suffix(name)) for split, name, _ in entries}
   stems = collections.Counter(_stem(name) for _, name in places)
-  records, splits = {}, collections.defaultdict(dict)
+  records: dict[str, Any] = {}
+  splits: dict[str, dict[str, None]] = collections.defaultdict(dict)
   for split, name, record in entries:
     parts = pathlib.PurePosixPath(without_suffix(name)).parts
     clash = stems[_stem(name)] > 1
@@ -159,7 +160,7 @@ def require_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path:
 
 def pictures_by_id(folder: pathlib.Path) -> dict[str, pathlib.Path | SceneError]:
   """Lists the pictures in a folder by their stems; an error where two have one stem."""
-  pictures = {}
+  pictures: dict[str, pathlib.Path | SceneError] = {}
   for path in sorted(folder.iterdir()) if folder.is_dir() else ():
     if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
       if path.stem in pictures:
@@ -186,7 +187,7 @@ def files_by_split(files: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
   Raises:
     SceneError: two files are of one split.
   """
-  by_split = {}
+  by_split: dict[str, pathlib.Path] = {}
   for file in files:
     split = split_of(file.stem) or (file.stem if len(files) > 1 else "")
     if split in by_split:

@@ -56,19 +56,20 @@ def open_files(
 def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
   """Returns the files of the SIFR layout; see `write_scenes`."""
   planned = Plan("irsr")
-  lists = {split: [] for split in split_by_id.values()}
+  lists: dict[str, list[dict[str, Any]]] = {split: [] for split in split_by_id.values()}
   for number, scene in enumerate(scenes, start=1):
     planned.lose_all_but_order(scene)
     split = split_by_id[scene.id]
-    last = max((item.rank for item in scene.objects), default=0)
-    ranks = kept_values(scene, "gt_rank", [last - item.rank for item in scene.objects])
+    ranks = scene.ranks()
+    last = max(ranks, default=0)
+    gt_ranks = kept_values(scene, "gt_rank", [last - rank for rank in ranks])
     annotations = [
       {
         "bbox": planar_box(item.run_lengths),
         "segmentation": write_segmentation(item.run_lengths, item.extra.get("segmentation")),
-        "gt_rank": rank,
+        "gt_rank": gt_rank,
       }
-      for item, rank in zip(scene.objects, ranks, strict=True)
+      for item, gt_rank in zip(scene.objects, gt_ranks, strict=True)
     ]
     record = {
       "file_name": planned.add_picture(scene, f"{split}/rgb") or f"{scene.id}.jpg",
@@ -78,7 +79,7 @@ def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
       "annotations": annotations,
     }
     lists[split].append(record)
-    levels = [0] + [255 * (last - item.rank + 1) // last for item in scene.objects]
+    levels = [0] + [255 * (last - rank + 1) // last for rank in ranks]
     grey = np.array(levels)[topmost(scene.masks()) + 1]
     planned.add(f"{split}/gt/{scene.id}.png", encode_id_map(grey))
   for split, records in lists.items():

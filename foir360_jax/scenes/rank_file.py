@@ -16,7 +16,7 @@ from foir360_jax.files.json_file import read_json
 from foir360_jax.scenes.run_lengths import RunLengths
 
 RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.json").read_text())
-_JSON_TYPES = {
+_JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
   "string": str,
   "integer": int,
   "number": (int, float),

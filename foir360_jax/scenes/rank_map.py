@@ -100,7 +100,7 @@ def objects_of_map(levels: np.ndarray) -> tuple[tuple[SceneObject, ...], tuple[s
   height, width = levels.shape
   found = np.flatnonzero(np.bincount(levels.ravel()))[::-1]
   id_map = np.zeros(levels.shape, np.int32)
-  values = []
+  values: list[int] = []
   for level in found[found > 0].tolist():
     mask = levels == level
     labels = _regions(mask)[mask]
@@ -136,10 +136,10 @@ def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
     masks = scene.masks()
     top = topmost(masks)
     planned.check_painting(scene, masks, top)
-    last = max((item.rank for item in scene.objects), default=0)
+    ranks = scene.ranks()
+    last = max(ranks, default=0)
     brightest = 255 if last <= 255 else 65535
-    ranks = np.array([last + 1] + [item.rank for item in scene.objects])
-    levels = brightest * (last + 1 - ranks) // max(last, 1)
+    levels = brightest * (last + 1 - np.array([last + 1, *ranks])) // max(last, 1)
     painted = levels[top + 1]
     areas = sorted(int((top == index).sum()) for index in range(len(masks)))
     regions = [item.run_lengths.area() for item in objects_of_map(painted)[0]]

@@ -6,7 +6,7 @@ north-most), W = 2 H columns (column 0 starts at longitude -pi).
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -208,12 +208,14 @@ def _number(value: np.float32) -> float:
   return float(str(value))
 
 
-def _measure(function, masks: np.ndarray, dtype) -> np.ndarray:
+def _measure(
+  function: Callable[[np.ndarray], np.ndarray], masks: np.ndarray, dtype: type
+) -> np.ndarray:
   """Returns `function` of each mask as [N, 4]."""
   return np.array([function(mask) for mask in masks], dtype).reshape(-1, 4)
 
 
-def _checked_confidence(confidence, num_objects: int) -> np.ndarray:
+def _checked_confidence(confidence: np.ndarray | Sequence[float], num_objects: int) -> np.ndarray:
   """Returns it as float32, or raises ValueError."""
   confidence = np.asarray(confidence, np.float32)
   if confidence.shape != (num_objects,) or not np.all((confidence >= 0) & (confidence <= 1)):
@@ -221,7 +223,13 @@ def _checked_confidence(confidence, num_objects: int) -> np.ndarray:
   return confidence
 
 
-def _check(panorama, masks, importance, categories, ids) -> None:
+def _check(
+  panorama: np.ndarray,
+  masks: np.ndarray,
+  importance: np.ndarray,
+  categories: Sequence[str],
+  ids: np.ndarray,
+) -> None:
   """Raises ValueError with one line for the first argument that does not fit."""
   if panorama.dtype != np.uint8 or panorama.ndim != 3 or panorama.shape[-1] != 3:
     raise ValueError(

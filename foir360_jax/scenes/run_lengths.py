@@ -28,7 +28,7 @@ class RunLengths:
   counts: bytes
 
   @classmethod
-  def from_mask(cls, mask: np.ndarray) -> Self:
+  def from_mask(cls, mask: np.ndarray) -> "RunLengths":
     """Encodes a mask [H, W], bool.
 
     Raises:

@@ -7,6 +7,7 @@ data are perspective pictures.
 import collections
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -44,7 +45,7 @@ class SceneObject:
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def from_mask(cls, id: int, mask: np.ndarray, **fields) -> Self:
+  def from_mask(cls, id: int, mask: np.ndarray, **fields: Any) -> Self:
     """Builds an object from its mask [H, W], bool, and the other attributes by name.
 
     >>> SceneObject.from_mask(3, np.ones([4, 8], bool), category="sky").run_lengths.area()
@@ -86,7 +87,7 @@ class Scene:
   notes: tuple[str, ...] = ()
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check_size(self.height, self.width)
     for item in self.objects:
       size = item.run_lengths.height, item.run_lengths.width
@@ -113,8 +114,8 @@ class Scene:
       masks[index] = item.mask
     return masks
 
-  def relevance(self) -> np.ndarray:
-    """Returns n - rank + 1 of each object [N] float32: higher = more important.
+  def ranks(self) -> list[int]:
+    """Returns the rank of each object.
 
     Raises:
       SceneError: an object has no rank.
@@ -124,7 +125,16 @@ class Scene:
       raise SceneError(
         f"{self.id}: objects {unranked} have no rank; rank them, or leave such objects out"
       )
-    return relevance_from_ranks([item.rank for item in self.objects])
+    return [item.rank for item in self.objects if item.rank is not None]
+
+  def importance(self) -> list[float]:
+    """Returns the importance of each object; raises SceneError as `ranks`."""
+    self.ranks()
+    return [item.importance for item in self.objects if item.importance is not None]
+
+  def relevance(self) -> np.ndarray:
+    """Returns n - rank + 1 of each object [N] float32; raises SceneError as `ranks`."""
+    return relevance_from_ranks(self.ranks())
 
 
 def order_objects(
@@ -180,16 +190,20 @@ def _check_ranks(objects: Sequence[SceneObject]) -> None:
       raise ValueError(
         f"object {item.id} has importance {item.importance}, outside [0, 1]; scale the values"
       )
-  ranks = {item.rank for item in ranked}
+  orders = [
+    (item.rank, item.importance, item.id)
+    for item in objects
+    if item.rank is not None and item.importance is not None
+  ]
+  ranks = {rank for rank, _, _ in orders}
   if ranks != set(range(1, len(ranks) + 1)):
     raise ValueError(
       f"ranks {sorted(ranks)} are not dense; count 1 (most important), 2, 3 ... (ties share one)"
     )
-  by_rank = sorted(ranked, key=lambda item: (item.rank, -item.importance))
-  for higher, lower in zip(by_rank, by_rank[1:], strict=False):
-    if lower.importance > higher.importance:
+  by_rank = sorted(orders, key=lambda order: (order[0], -order[1]))
+  for (high_rank, high, high_id), (rank, importance, number) in itertools.pairwise(by_rank):
+    if importance > high:
       raise ValueError(
-        f"object {lower.id} has rank {lower.rank} and importance {lower.importance}, object "
-        f"{higher.id} rank {higher.rank} and {higher.importance}; 1 is the most important rank, "
-        "1.0 the highest importance"
+        f"object {number} has rank {rank} and importance {importance}, object {high_id} rank "
+        f"{high_rank} and {high}; 1 is the most important rank, 1.0 the highest importance"
       )

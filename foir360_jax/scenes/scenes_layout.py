@@ -7,7 +7,8 @@ masks of the rank files count: that is what prediction writes. Axes: id maps [H,
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -49,15 +50,15 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
     image_file = images.path_of(scene_id)
     map_file = instances.path_of(scene_id)
     content = read_rank_records(ranks[scene_id]) if scene_id in ranks else None
-    if map_file is None and content is None:
-      raise SceneError(f"{folder}: {scene_id} has neither instances nor ranks; add one of the two")
     notes = []
-    if map_file is None:
+    if map_file is not None:
+      id_map = read_id_map(map_file)
+      masks, size = split_id_map(id_map), id_map.shape
+    elif content is not None:
       masks = {entry["id"]: entry["segmentation"] for entry in content["objects"]}
       size = content["height"], content["width"]
     else:
-      id_map = read_id_map(map_file)
-      masks, size = split_id_map(id_map), id_map.shape
+      raise SceneError(f"{folder}: {scene_id} has neither instances nor ranks; add one of the two")
     if content is None:
       objects = [SceneObject(number, mask) for number, mask in masks.items()]
     else:
@@ -103,13 +104,12 @@ def with_ranks_of(scene: Scene, rank_file: pathlib.Path) -> Scene:
       raise ValueError(
         f"is of other masks of objects {other} than {where} has; rank it anew, without this file"
       )
-    notes = _disagreements(content, masks, scene.id)
+    notes = (*scene.notes, *_disagreements(content, masks, scene.id))
     objects = tuple(_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"])
-    notes = (*scene.notes, *notes)
     return dataclasses.replace(scene, objects=objects, notes=notes, format="scenes")
 
 
-def plan(scenes: Sequence[Scene], splits: dict[str, tuple[str, ...]] | None) -> Plan:
+def plan(scenes: Sequence[Scene], splits: Mapping[str, Sequence[str]] | None) -> Plan:
   """Returns the files of a SCENES folder; see `write_scenes`."""
   planned = Plan("scenes")
   for scene in scenes:
@@ -152,9 +152,12 @@ class _Files:
     return path
 
 
-def _read_lists(folder: pathlib.Path):
+def _read_lists(
+  folder: pathlib.Path,
+) -> tuple[dict[str, tuple[str, ...]], dict[str, SceneError]]:
   """Returns the ids of each split, and an error for each id that is listed more than once."""
-  splits, found, twice = {}, {}, {}
+  splits, twice = {}, {}
+  found: dict[str, str] = {}
   lists = [path for path in sorted(folder.glob("*.txt")) if split_of(path.stem)]
   for split, path in files_by_split(lists).items():
     ids = read_id_list(path)
@@ -181,7 +184,12 @@ def read_id_list(path: pathlib.Path) -> list[str]:
   return [without_suffix(line.strip()) for line in lines if line.strip()]
 
 
-def _check_labels(content, masks, size, map_file) -> None:
+def _check_labels(
+  content: Mapping[str, Any],
+  masks: Mapping[int, RunLengths],
+  size: tuple[int, ...],
+  map_file: pathlib.Path | str | None,
+) -> None:
   """Raises ValueError where a rank file is not of the objects of its id map."""
   if (content["height"], content["width"]) != tuple(size):
     raise ValueError(
@@ -199,7 +207,9 @@ def _check_labels(content, masks, size, map_file) -> None:
     )
 
 
-def _disagreements(content, masks: dict[int, RunLengths], scene_id: str) -> list[str]:
+def _disagreements(
+  content: Mapping[str, Any], masks: Mapping[int, RunLengths], scene_id: str
+) -> list[str]:
   """Returns notes where a rank file seems to be of another picture."""
   notes = []
   image = content["image"]
@@ -223,28 +233,28 @@ def _ranked_object(entry: dict, mask: RunLengths) -> SceneObject:
 
 def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: str) -> bytes:
   """Returns the rank file of a scene, its ranks and importance as they are."""
-  scene.relevance()  # raises where some objects have no rank
+  ranks, importance = scene.ranks(), scene.importance()
   height, width = scene.height, scene.width
   if width != 2 * height:
     raise SceneError(
       f"{scene.id}: rank files hold 2:1 panoramas only, not {width} x {height}; write it as coco"
     )
   items, confidence = scene.objects, _confidence(scene)
-  order = sorted(range(len(items)), key=lambda i: (items[i].rank, -items[i].importance))
+  order = sorted(range(len(items)), key=lambda i: (ranks[i], -importance[i]))
   ranked = RankedObjects.from_masks(
     np.broadcast_to(np.uint8(0), (height, width, 3)),
     masks[order],
-    [importance_of(items[i].rank, len(items)) for i in order],
+    [importance_of(ranks[i], len(items)) for i in order],
     [items[i].category for i in order],
     ids=[numbers[i] for i in order],
     image=image,
     confidence=confidence and [confidence[i] for i in order],
   )
-  importance = np.array([items[i].importance for i in order], np.float32)
-  return encode_rank_records(dataclasses.replace(ranked, importance=importance).to_dict())
+  ranked = dataclasses.replace(ranked, importance=np.array(importance, np.float32)[order])
+  return encode_rank_records(ranked.to_dict())
 
 
 def _confidence(scene: Scene) -> list[float] | None:
   """Returns what rank files call so, where all objects have it; elsewhere it may mean anything."""
-  values = [item.extra.get("confidence") for item in scene.objects]
+  values: list[Any] = [item.extra.get("confidence") for item in scene.objects]
   return values if scene.format == "scenes" and None not in values else None

@@ -53,15 +53,16 @@ def open_files(
 def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
   """Returns the files of SeqRank's layout; see `write_scenes`."""
   planned = Plan("seqrank")
-  lists = {split: [] for split in split_by_id.values()}
+  lists: dict[str, list[dict[str, Any]]] = {split: [] for split in split_by_id.values()}
   for scene in scenes:
     planned.lose_all_but_order(scene)
     split = split_by_id[scene.id]
     name = planned.add_picture(scene, f"images/{split}")
     if name and not name.endswith(".jpg"):
       planned.lose(scene, "pictures other than .jpg, for SeqRank's own loader: kept as they are")
-    last = max((item.rank for item in scene.objects), default=0)
-    values = kept_values(scene, "category_id", [last - item.rank + 1 for item in scene.objects])
+    ranks = scene.ranks()
+    last = max(ranks, default=0)
+    values = kept_values(scene, "category_id", [last - rank + 1 for rank in ranks])
     annotations = []
     for item, value in zip(scene.objects, values, strict=True):
       segmentation = write_segmentation(item.run_lengths, item.extra.get("segmentation"))

@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence, Set
+from typing import Any
 
 import numpy as np
 
@@ -76,9 +77,9 @@ class Plan:
     Raises:
       SceneError: objects without a rank.
     """
-    scene.relevance()
     count = len(scene.objects)
-    orderly = all(abs(o.importance - importance_of(o.rank, count)) < 1e-6 for o in scene.objects)
+    orders = zip(scene.ranks(), scene.importance(), strict=True)
+    orderly = all(abs(value - importance_of(rank, count)) < 1e-6 for rank, value in orders)
     self.lose_unless(scene, orderly, "importance: only the order is kept")
     numbered = [item.id for item in scene.objects] == list(range(1, count + 1))
     self.lose_unless(scene, numbered, "object ids: numbered anew from 1")
@@ -140,7 +141,7 @@ def kept_values(scene: Scene, name: str, computed: Sequence[float]) -> list[floa
     name: the field of `extra` that holds the value of an object: higher = more important.
     computed: n values to use where the field is missing or gives another order.
   """
-  values = [item.extra.get(name) for item in scene.objects]
+  values: list[Any] = [item.extra.get(name) for item in scene.objects]
   numbers = all(isinstance(value, int | float) for value in values)
   ranks = [item.rank for item in scene.objects]
   if numbers and ranks_from_relevance(values).tolist() == ranks:

@@ -160,7 +160,7 @@ def scan_rows(
 
   def apply(block):
     first_row, tables = block
-    parts = [sum(gather(*term) for term in group) for group in tables]
+    parts = [functools.reduce(jnp.add, (gather(*term) for term in group)) for group in tables]
     num_rows = parts[0].shape[1]
     cut = [jax.lax.dynamic_slice_in_dim(y, first_row, num_rows, axis=1) for y in others]
     return function(parts, *cut)
@@ -182,6 +182,7 @@ def scan_rows(
       # zeros_like: under shard_map they vary over the same axes as what is added to them.
       carry = jax.tree.map(jnp.zeros_like, terms), jnp.zeros_like(rows, shape=shape)
     carry, _ = jax.lax.scan(step, carry, blocks)
+  assert carry is not None  # there is a band
   return carry
 
 

@@ -23,7 +23,7 @@ def convolve_depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   def weigh(parts):
     return (), sum(part[:, :, :, 0] * kernel[tap] for tap, part in enumerate(parts)).astype(x.dtype)
 
-  every_tap_alone = np.arange(len(kernel))[:, None]
+  every_tap_alone = list(np.arange(len(kernel))[:, None])
   return scan_rows(weigh, matrix, x, lane_groups=every_tap_alone)[1]
 
 
@@ -41,10 +41,10 @@ def _backward(residuals, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
     spread = spread.reshape(-1, len(lanes), channels)
     columns = x.reshape(-1, stride, channels)
     x_of_lane = columns if stride == 1 else columns[:, column]
-    x_rows = [0.0] * stride
+    x_columns: list[jax.Array | float] = [0.0] * stride
     for i in range(len(lanes)):
-      x_rows[column[i]] += spread[:, i] * kernel[tap[i]]
-    x_rows = jnp.stack(x_rows, axis=1).reshape(x.shape).astype(x.dtype)
+      x_columns[column[i]] += spread[:, i] * kernel[tap[i]]
+    x_rows = jnp.stack(x_columns, axis=1).reshape(x.shape).astype(x.dtype)
     if len(lanes) <= 9:
       terms = [_sum_as_product(spread[:, i] * columns[:, column[i]]) for i in range(len(lanes))]
       return jnp.stack(terms), x_rows

@@ -80,7 +80,7 @@ def _sample_backward(
   def join(parts):
     return (), jnp.concatenate(parts, axis=3).astype(x.dtype)
 
-  every_lane_alone = np.arange(x.shape[3])[:, None]
+  every_lane_alone = list(np.arange(x.shape[3])[:, None])
   _, x_gradient = scan_rows(join, matrix.transpose, projected, lane_groups=every_lane_alone)
   return x_gradient, kernel_gradient
 
@@ -140,7 +140,7 @@ def _dot(left: jax.Array, right: jax.Array) -> jax.Array:
 
 def _project(halves: list[jax.Array], projections: list[jax.Array], dtype) -> jax.Array:
   """Sums the products. Two shorter sums round less than a long one: 0.6e-6 for 1.0e-6."""
-  return sum(map(_dot, halves, projections)).astype(dtype)
+  return functools.reduce(jnp.add, map(_dot, halves, projections)).astype(dtype)
 
 
 def _correlate(narrow: jax.Array, wide: jax.Array) -> jax.Array:

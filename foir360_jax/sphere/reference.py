@@ -30,7 +30,7 @@ def sphere_conv_reference(x: np.ndarray, kernel: np.ndarray, *, stride: int = 1)
   x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
   depthwise = kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3] > 1
   rows, columns, weights = tap_corners(x.shape[1], kernel.shape[0], stride)
-  out = 0.0
+  out: np.ndarray = np.zeros(())
   for tap in np.ndindex(kernel.shape[:2]):  # a tap at a time: together they need much memory
     sample = sum(
       x[:, rows[*tap, corner], columns[*tap, corner]] * weights[*tap, corner][..., None]
@@ -62,7 +62,7 @@ def sphere_conv_gradients_reference(
       place = rows[*tap, corner], columns[*tap, corner]
       weight = weights[*tap, corner][..., None]
       sample = sample + x[:, *place] * weight
-      np.add.at(x_gradient, (slice(None), *place), spread * weight)
+      np.add.at(x_gradient, (slice(None), *place), spread * weight)  # type: ignore[arg-type]
     if depthwise:
       kernel_gradient[*tap, 0] = (sample * cotangent).sum(axis=(0, 1, 2))
     else:

@@ -163,7 +163,7 @@ def _outline_directions(mask: np.ndarray) -> np.ndarray:
 
 def _rows(mask: np.ndarray) -> slice:
   """The rows in which masks [..., H, W] have pixels: most objects take few of a panorama's."""
-  rows = np.flatnonzero(mask.any(axis=-1).any(axis=tuple(range(mask.ndim - 2))))
+  rows = np.flatnonzero(np.any(mask.any(axis=-1), axis=tuple(range(mask.ndim - 2))))
   return slice(rows[0], rows[-1] + 1) if len(rows) else slice(0, 0)
 
 

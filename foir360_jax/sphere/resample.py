@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from foir360_jax.sphere import grid
 
@@ -16,7 +17,7 @@ Method = Literal["bilinear", "nearest"]
 
 
 def sample(
-  panorama: jax.Array, row: jax.Array, column: jax.Array, *, method: Method = "bilinear"
+  panorama: ArrayLike, row: ArrayLike, column: ArrayLike, *, method: Method = "bilinear"
 ) -> jax.Array:
   """Reads a panorama at fractional pixel coordinates; pixel (r, c) has its centre at (r, c).
 
@@ -56,7 +57,7 @@ def sample(
   return (1 - south_weight) * along_row(north) + south_weight * along_row(north + 1)
 
 
-def resize_panorama(panorama: jax.Array, height: int) -> jax.Array:
+def resize_panorama(panorama: ArrayLike, height: int) -> jax.Array:
   """Resamples a panorama to `height` x 2 `height` pixels.
 
   A smaller panorama is the mean over the area of the picture that each new pixel covers (all rows
@@ -104,7 +105,7 @@ def resize_panorama(panorama: jax.Array, height: int) -> jax.Array:
   return product("hr,...rwc->...hwc", jnp.asarray(rows, panorama.dtype), narrow)
 
 
-def panorama_height(panorama) -> int:
+def panorama_height(panorama: ArrayLike) -> int:
   """Returns H of a panorama [..., H, 2 H, C]; raises ValueError for any other shape."""
   shape = np.shape(panorama)
   if len(shape) < 3 or shape[-2] != 2 * shape[-3] or shape[-3] == 0:

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from foir360_jax.sphere import grid, resample
 
@@ -31,7 +32,7 @@ def rotation_matrix(yaw_rad, pitch_rad, roll_rad):
 
 
 def rotate_panorama(
-  panorama: jax.Array, rotation, *, method: resample.Method = "bilinear"
+  panorama: ArrayLike, rotation: np.ndarray | jax.Array, *, method: resample.Method = "bilinear"
 ) -> jax.Array:
   """Turns a panorama: what was seen in direction d is then seen in direction `rotation @ d`.
 

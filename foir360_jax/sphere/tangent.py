@@ -7,6 +7,7 @@ panoramas.
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from foir360_jax.sphere import grid, resample
 
@@ -52,10 +53,10 @@ def view_directions(lon_rad, lat_rad, fov_deg, size: int | tuple[int, int]):
 
 
 def render_view(
-  panorama: jax.Array,
-  lon_rad,
-  lat_rad,
-  fov_deg,
+  panorama: ArrayLike,
+  lon_rad: ArrayLike,
+  lat_rad: ArrayLike,
+  fov_deg: ArrayLike,
   size: int | tuple[int, int],
   *,
   method: resample.Method = "bilinear",

@@ -5,14 +5,16 @@ The only file that knows Orbax. On disk a checkpoint is `FOLDER/STEP/` with thre
 the state, e.g. `ema_params.encoder.kernel.value`.
 """
 
+import dataclasses
 import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from foir360_jax.train.state import TrainState
+from foir360_jax.train.state import Model, TrainState, split_parameters
 
 _AVERAGED = "ema_params"
 _MODEL_FIELDS = ("params", _AVERAGED, "model_state")
@@ -108,8 +110,8 @@ def newest_checkpoint(folder: str | pathlib.Path) -> pathlib.Path:
 
 
 def restore_model(
-  folder: str | pathlib.Path, model: nnx.Module, *, ema: bool = True, step: int | None = None
-) -> nnx.Module:
+  folder: str | pathlib.Path, model: Model, *, ema: bool = True, step: int | None = None
+) -> Model:
   """Returns the model of a checkpoint, without the optimizer's state.
 
   Args:
@@ -124,8 +126,14 @@ def restore_model(
   """
   folder = pathlib.Path(folder).absolute()
   _need_folder(folder, "train first, or correct the --workdir")
-  graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
-  state = TrainState(None, params, model_state, None, params)
+  graphdef, params, model_state = split_parameters(model)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),  # neither this nor the optimizer's state is read
+    params=params,
+    model_state=model_state,
+    opt_state=None,
+    ema_params=params,
+  )
   with ocp.training.Checkpointer(folder) as orbax:
     loaded = _load(orbax, folder, {"model": _named(state, _MODEL_FIELDS)}, step)
   state = _renewed(state, _MODEL_FIELDS, loaded["model"])
@@ -195,7 +203,7 @@ def _renewed(state: TrainState, fields: tuple[str, ...], named: dict[str, Any]) 
   """Puts what `_named` gave back into its place."""
   tree = {field: getattr(state, field) for field in fields}
   leaves = [named[name] for name in _named(state, fields)]
-  return state.replace(**jax.tree.unflatten(jax.tree.structure(tree), leaves))
+  return dataclasses.replace(state, **jax.tree.unflatten(jax.tree.structure(tree), leaves))
 
 
 def _load(

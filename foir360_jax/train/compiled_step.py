@@ -22,7 +22,7 @@ class CompiledStep:
     compile_s: seconds spent on compiling, over all shapes.
   """
 
-  def __init__(self, step: Callable, say: Callable[[str], None]):
+  def __init__(self, step: jax.stages.Wrapped, say: Callable[[str], None]):
     """Takes a step from `compile_step`, and where to send a line of text."""
     self._step, self._say = step, say
     self._programs: dict[tuple[tuple[int, ...], ...], _Program] = {}

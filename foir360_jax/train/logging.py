@@ -67,7 +67,7 @@ class MetricsLog:
 
   def __init__(self, workdir: str | pathlib.Path, step: int):
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    kept = [line for line in _lines(path) if _step(line) is not None and _step(line) <= step]
+    kept = [line for line in _lines(path) if (made := _step(line)) is not None and made <= step]
     replacement = path.with_suffix(".jsonl.tmp")
     replacement.write_text("".join(kept))
     replacement.replace(path)  # at once: a kill in between loses nothing

@@ -33,7 +33,7 @@ from foir360_jax.train.parallel import (
   put_state,
 )
 from foir360_jax.train.settings import save_settings
-from foir360_jax.train.state import TrainState
+from foir360_jax.train.state import Model, TrainState
 from foir360_jax.train.step import Objective, train_step
 
 # Steps that may wait for the devices; more would hold batches there and blur the clock.
@@ -42,10 +42,10 @@ _RUN_AHEAD = 2
 
 def train(
   *,
-  graphdef: nnx.GraphDef,
+  graphdef: nnx.GraphDef[Model],
   state: TrainState,
   optimizer: optax.GradientTransformation,
-  objective: Objective,
+  objective: Objective[Model],
   weights: Mapping[str, float],
   batches: Iterator[Mapping[str, np.ndarray]],
   workdir: str | pathlib.Path,

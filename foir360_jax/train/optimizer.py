@@ -18,7 +18,7 @@ _FINAL_FRACTION = 0.01  # of the peak learning rate, reached at progress 1
 class ScheduleState(NamedTuple):
   """Number of updates made, int32 scalar: the warm-up goes by it."""
 
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # hides tuple.count
 
 
 def learning_rate_at(
@@ -66,8 +66,8 @@ def learning_rate_factors(
   is_encoder = [jax.tree_util.keystr(path[:1], simple=True) == "encoder" for path, _ in leaves]
   if layer_decay == 1 or not any(is_encoder):
     return jax.tree.unflatten(structure, [encoder_rate if mine else 1.0 for mine in is_encoder])
-  depths = iter(jax.tree.leaves(layer_depths(params["encoder"])))
-  depths = [next(depths) if mine else None for mine in is_encoder]
+  of_encoder = iter(jax.tree.leaves(layer_depths(params["encoder"])))
+  depths = [next(of_encoder) if mine else None for mine in is_encoder]
   last = max(depth for depth in depths if depth is not None)
   factors = [1.0 if d is None else encoder_rate * layer_decay ** (last - d) for d in depths]
   return jax.tree.unflatten(structure, factors)

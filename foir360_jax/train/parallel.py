@@ -28,7 +28,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def compile_step(step: Callable, mode: str, mesh: Mesh) -> Callable:
+def compile_step(step: Callable, mode: str, mesh: Mesh) -> jax.stages.Wrapped:
   """Returns `step(state, batch, progress)` transformed for a mode; it donates `state`.
 
   Args:
@@ -80,7 +80,7 @@ def put_state(state: Any, mode: str, mesh: Mesh) -> Any:
 
 def put_scalar(value: float, mode: str, mesh: Mesh) -> jax.Array:
   """Puts a float32 scalar on every device."""
-  return _put(np.float32(value), _sharding(mode, mesh))
+  return _put(np.asarray(value, np.float32), _sharding(mode, mesh))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mode: str, mesh: Mesh) -> dict[str, jax.Array]:

@@ -7,7 +7,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from foir360_jax.data import build_training_batches, open_source
-from foir360_jax.models import build_model
+from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.objective import build_objective, learns_detection
 from foir360_jax.train.checkpoint import has_checkpoint, start_from
@@ -54,7 +54,7 @@ def train_ranking(config: ConfigDict, workdir: str) -> None:
   )
 
 
-def _initialise(model: nnx.Module, config: ConfigDict) -> None:
+def _initialise(model: PanoRank, config: ConfigDict) -> None:
   """Replaces random parameters by those that the configuration names; says which stay random."""
   if config.encoder_weights:
     report = load_encoder_weights(model.encoder, config.encoder_weights)

@@ -4,10 +4,14 @@ A model becomes (graphdef, state) once, before training, and a model again after
 everything is plain arrays, so that any JAX transformation and any checkpoint writer can take them.
 """
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 @struct.dataclass
@@ -29,11 +33,17 @@ class TrainState:
   ema_params: nnx.State
 
 
+def split_parameters(model: Model) -> tuple[nnx.GraphDef[Model], nnx.State, nnx.State]:
+  """The static part of a model, its `nnx.Param`s and its other variables."""
+  graphdef, params, model_state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
+  return graphdef, params, model_state
+
+
 def create_state(
-  model: nnx.Module, optimizer: optax.GradientTransformation
-) -> tuple[nnx.GraphDef, TrainState]:
+  model: Model, optimizer: optax.GradientTransformation
+) -> tuple[nnx.GraphDef[Model], TrainState]:
   """Returns the model's static part and the state of a run that starts from its parameters."""
-  graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+  graphdef, params, model_state = split_parameters(model)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -44,7 +54,7 @@ def create_state(
   return graphdef, state
 
 
-def model_from_state(graphdef: nnx.GraphDef, state: TrainState, ema: bool = True) -> nnx.Module:
+def model_from_state(graphdef: nnx.GraphDef[Model], state: TrainState, ema: bool = True) -> Model:
   """Returns the model with its averaged parameters, or with the last ones if `ema` is False.
 
   The model shares its arrays with `state`: a step that is given `state` afterwards donates them.

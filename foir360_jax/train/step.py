@@ -6,6 +6,7 @@ share of the one global loss, and the gradients add up. A mean of per-device mea
 how padded examples lie.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,22 +15,23 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from foir360_jax.train.state import TrainState
+from foir360_jax.batch import Batch
+from foir360_jax.train.state import Model, TrainState, split_parameters
 
-Objective = Callable[[nnx.Module, Mapping[str, jax.Array]], Mapping[str, tuple[Any, Any]]]
+Objective = Callable[[Model, Batch], Mapping[str, tuple[Any, Any]]]
 """`objective(model, batch) -> {term: (sum, count)}`: two scalars a term over `batch`'s examples.
 All its randomness comes from the batch, which also has `progress`, the part of the run that is
 over; counts may not depend on the parameters."""
 
 
 def train_step(
-  graphdef: nnx.GraphDef,
+  graphdef: nnx.GraphDef[Model],
   optimizer: optax.GradientTransformation,
-  objective: Objective,
+  objective: Objective[Model],
   weights: Mapping[str, float],
   ema_decay: float,
   state: TrainState,
-  batch: Mapping[str, jax.Array],
+  batch: Batch,
   progress: jax.Array,
   *,
   axis_name: str | None = None,
@@ -94,8 +96,8 @@ def train_step(
     decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
     ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
 
-  new_state = state.replace(
-    step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
+  new_state = dataclasses.replace(
+    state, step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
   )
   metrics = {
     "loss": loss_of(sums, counts),
@@ -117,8 +119,7 @@ def _check_terms(weights: Mapping[str, float], terms: Mapping[str, Any]) -> None
 
 def _check_unchanged(model_state: nnx.State, model: nnx.Module) -> None:
   """Refuses layers that write to the model: what they write depends on how a batch is spread."""
-  _, _, after = nnx.split(model, nnx.Param, ...)
-  after = dict(jax.tree.leaves_with_path(after))
+  after = dict(jax.tree.leaves_with_path(split_parameters(model)[2]))
   before = dict(jax.tree.leaves_with_path(model_state))
   changed = [path for path, value in after.items() if before.get(path) is not value]
   if changed:

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Fill = Callable[[jax.Array, jax.Array], jax.Array]
+from foir360_jax.batch import Array
+
+Fill = Callable[[Array, jax.Array], jax.Array]
 """(picture [h, w, 3], hole [h, w] bool) -> picture [h, w, 3] float32."""
 
 GREY = 127.5
@@ -22,7 +24,7 @@ _SWEEPS = 8  # Jacobi iterations of `harmonic` at each level of the pyramid
 _SLOWEST = 0.1  # the least eigenvalue of 1 - (mean of the neighbours) that they are tuned for
 
 
-def grow(hole: jax.Array, pixels: int) -> jax.Array:
+def grow(hole: Array, pixels: int) -> jax.Array:
   """Widens a hole [..., h, w] by `pixels` in each direction, diagonals included.
 
   >>> grow(jnp.array([[False, False, True, False]]), 1)[0].tolist()
@@ -40,9 +42,7 @@ def grow(hole: jax.Array, pixels: int) -> jax.Array:
   return jax.lax.fori_loop(0, pixels, grow_by_one, hole)
 
 
-def erase(
-  image: jax.Array, gone: jax.Array, kept: jax.Array, *, fill: Fill, grow_px: int
-) -> jax.Array:
+def erase(image: Array, gone: Array, kept: Array, *, fill: Fill, grow_px: int) -> jax.Array:
   """Takes objects out of a picture.
 
   Args:
@@ -58,7 +58,7 @@ def erase(
   return fill(image, grow(gone, grow_px) & ~jnp.asarray(kept, bool))
 
 
-def fill_pull_push(image: jax.Array, hole: jax.Array) -> jax.Array:
+def fill_pull_push(image: Array, hole: jax.Array) -> jax.Array:
   """Fills each part of the hole with means over areas that grow with the distance to its edge.
 
   Pull: a pyramid of 2 x 2 means, weighted by the share of each pixel that is known; a coarse pixel
@@ -74,7 +74,7 @@ def fill_pull_push(image: jax.Array, hole: jax.Array) -> jax.Array:
   return _into_hole(image, hole, _push(_pull(image, hole), relax=False))
 
 
-def fill_harmonic(image: jax.Array, hole: jax.Array) -> jax.Array:
+def fill_harmonic(image: Array, hole: jax.Array) -> jax.Array:
   """Fills the hole with a smooth membrane fixed at its edge: the solution of Laplace's equation.
 
   Each pixel of the hole is the mean of its neighbours in the picture. Solved coarse to fine: on
@@ -90,7 +90,7 @@ def fill_harmonic(image: jax.Array, hole: jax.Array) -> jax.Array:
   return _into_hole(image, hole, _push(_pull(image, hole), relax=True))
 
 
-def fill_mean(image: jax.Array, hole: jax.Array) -> jax.Array:
+def fill_mean(image: Array, hole: jax.Array) -> jax.Array:
   """Fills the hole with one colour: the mean of the pixels within 8 px of it.
 
   Args:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foir360_jax.batch import Array
 from foir360_jax.saliency import observe
 from foir360_jax.saliency.alignment import interpolation_matrix
 from foir360_jax.weak_labels.erase import FILLS, erase
@@ -48,11 +49,11 @@ class Views(NamedTuple):
     where: [P, N] bool, False for padding.
   """
 
-  images: jax.Array
-  coverage: jax.Array
-  cell_areas: jax.Array
-  object_areas: jax.Array
-  where: jax.Array
+  images: Array
+  coverage: Array
+  cell_areas: Array
+  object_areas: Array
+  where: Array
 
 
 class History(NamedTuple):
@@ -65,10 +66,10 @@ class History(NamedTuple):
     bare: of the object's place when all objects are gone: what was not the object's own.
   """
 
-  first: jax.Array
-  average: jax.Array
-  last: jax.Array
-  bare: jax.Array
+  first: Array
+  average: Array
+  last: Array
+  bare: Array
 
 
 class LocalRanks(NamedTuple):
@@ -83,10 +84,10 @@ class LocalRanks(NamedTuple):
   """
 
   history: History
-  order: jax.Array
-  visibility: jax.Array
-  appearance: jax.Array
-  evaluations: jax.Array
+  order: Array
+  visibility: Array
+  appearance: Array
+  evaluations: Array
 
 
 class _Pool(NamedTuple):
@@ -101,7 +102,7 @@ def rank_views(
   views: Views,
   *,
   saliency: Saliency,
-  choose: Callable[[jax.Array, jax.Array], jax.Array],
+  choose: Callable[[Array, Array], jax.Array],
   fill: str = "pull_push",
   grow_px: int = 4,
   max_erased: int = 128,
@@ -165,7 +166,7 @@ def rank_views(
     density = einops.reduce(density, "c (g i) (k j) -> c g k", "mean", i=cell, j=cell)
     now = _measure(density, view, view_seen)
     times = state.times[:, None, None]
-    old = state.history
+    old, stays = state.history, gone | is_bare
     updated = _Pool(
       times=state.times + 1,
       gone=gone,
@@ -179,7 +180,7 @@ def rank_views(
           bare=now,
         ),
         old,
-        History(*[gone | is_bare] * 3, bare=jnp.zeros_like(gone)),
+        History(stays, stays, stays, bare=jnp.zeros_like(gone)),
       ),
       appearance=jnp.where(times == 0, _describe(appearance, view, view_seen), state.appearance),
     )

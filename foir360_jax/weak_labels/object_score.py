@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from foir360_jax.batch import Array
 from foir360_jax.weak_labels.local import History
 
 PRIOR_TERMS = (  # what is known of an object without looking at it
@@ -99,7 +100,8 @@ class ObjectScore(NamedTuple):
     }
     fields |= {field: tuple(map(float, content[field])) for field in _APPEARANCE}
     numbers = [field for field in cls._fields if field not in fields]
-    return cls(**fields, **{field: float(content[field]) for field in numbers})
+    fields |= {field: float(content[field]) for field in numbers}
+    return cls(**fields)
 
   def to_json(self) -> dict[str, Any]:
     """The coefficients by name."""
@@ -108,12 +110,12 @@ class ObjectScore(NamedTuple):
       content[field] = dict(zip(names, content[field], strict=True))
     return content
 
-  def erasing_score(self, log_area: jax.Array, measured: jax.Array) -> jax.Array:
+  def erasing_score(self, log_area: Array, measured: Array) -> jax.Array:
     """The score [..., N] by which a view's next object is erased; see `local.rank_views`."""
     return erasing_terms(log_area, measured) @ jnp.asarray(self.erasing)
 
   def local_score(
-    self, log_area: jax.Array, elevation: jax.Array, history: History, appearance: jax.Array
+    self, log_area: Array, elevation: Array, history: History, appearance: Array
   ) -> jax.Array:
     """The local scores [..., V, N], the view of the whole scene last.
 
@@ -149,7 +151,7 @@ class ObjectScore(NamedTuple):
     is_whole = jnp.arange(num_views) == num_views - 1
     return jnp.minimum(jnp.where(is_whole, self.whole_weight, 1 / self.whole_weight), 1.0)
 
-  def prior_score(self, log_area: jax.Array, elevation: jax.Array) -> jax.Array:
+  def prior_score(self, log_area: Array, elevation: Array) -> jax.Array:
     """The score that needs no comparison, [..., N]; arguments as of `local_score`."""
     return prior_terms(log_area, elevation) @ jnp.asarray(self.prior)
 
@@ -158,20 +160,20 @@ class ObjectScore(NamedTuple):
     return jax.nn.sigmoid(self.slope * strength + self.intercept)
 
 
-def prior_terms(log_area: jax.Array, elevation: jax.Array) -> jax.Array:
+def prior_terms(log_area: Array, elevation: Array) -> jax.Array:
   """The terms of the prior, [..., N, `PRIOR_TERMS`]."""
   size = log_area + _AREA_OFFSET
   return jnp.stack([size, size**2, jnp.abs(elevation), elevation], axis=-1)
 
 
-def local_terms(log_area: jax.Array, elevation: jax.Array, history: History) -> jax.Array:
+def local_terms(log_area: Array, elevation: Array, history: History) -> jax.Array:
   """The terms of the local score, [..., V, N, `LOCAL_TERMS`]."""
   known = prior_terms(log_area, elevation)[..., None, :, :]
   known = jnp.broadcast_to(known, (*history.first.shape[:-1], known.shape[-1]))
   return jnp.concatenate([known, *history], axis=-1)
 
 
-def erasing_terms(log_area: jax.Array, measured: jax.Array) -> jax.Array:
+def erasing_terms(log_area: Array, measured: Array) -> jax.Array:
   """The terms of the score by which objects are erased, [..., N, `ERASING_TERMS`]."""
   size = log_area + _AREA_OFFSET
   return jnp.concatenate([jnp.stack([size, size**2], axis=-1), measured], axis=-1)

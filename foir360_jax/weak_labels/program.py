@@ -10,8 +10,8 @@ from typing import NamedTuple
 import einops
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from foir360_jax.batch import Array
 from foir360_jax.saliency import for_panoramas, for_parts
 from foir360_jax.weak_labels.collect import COLLECTORS, Collected
 from foir360_jax.weak_labels.local import LocalRanks, Saliency, Views, rank_views
@@ -65,11 +65,11 @@ class DescribedScene(NamedTuple):
     where: [N] bool.
   """
 
-  panorama: np.ndarray
-  packed: np.ndarray
-  area: np.ndarray
-  elevation: np.ndarray
-  where: np.ndarray
+  panorama: Array
+  packed: Array
+  area: Array
+  elevation: Array
+  where: Array
 
 
 class WeakRanks(NamedTuple):
@@ -83,11 +83,11 @@ class WeakRanks(NamedTuple):
     evaluations: [] how many views the saliency was computed of.
   """
 
-  strength: jax.Array
-  importance: jax.Array
-  confidence: jax.Array
-  connected: jax.Array
-  evaluations: jax.Array
+  strength: Array
+  importance: Array
+  confidence: Array
+  connected: Array
+  evaluations: Array
 
 
 def rank_scenes(
@@ -161,8 +161,11 @@ def local_ranks(
     jax.tree.map(lambda x: einops.rearrange(x, "(b v) ... -> b v ...", b=batch), part[:-1])
     for part in parts
   ]
-  joined = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *split)
-  return LocalRanks(*joined, sum(part.evaluations for part in parts))
+  history, order, visibility, appearance = jax.tree.map(
+    lambda *x: jnp.concatenate(x, axis=1), *split
+  )
+  evaluations = functools.reduce(jnp.add, (part.evaluations for part in parts))
+  return LocalRanks(history, order, visibility, appearance, evaluations)
 
 
 def collect_ranks(

@@ -184,7 +184,7 @@ def ranked_objects(
   return RankedObjects.from_masks(
     panorama,
     masks,
-    result.importance[index, :count],
-    confidence=result.confidence[index, :count],
+    np.asarray(result.importance[index, :count]),
+    confidence=np.asarray(result.confidence[index, :count]),
     **names,
   )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from foir360_jax.batch import Array
 from foir360_jax.saliency import observe
 from foir360_jax.weak_labels.erase import FILLS, erase
 from foir360_jax.weak_labels.local import MEASUREMENTS, History, LocalRanks, Saliency, Views
@@ -18,7 +19,7 @@ def rank_views_plainly(
   views: Views,
   *,
   saliency: Saliency,
-  choose: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  choose: Callable[[Array, Array], Array],
   fill: str = "pull_push",
   grow_px: int = 4,
   max_erased: int = 128,
@@ -34,13 +35,13 @@ def rank_views_plainly(
   appearance = np.zeros((num_views, num_objects, seen.appearance.shape[-1]), np.float32)
   evaluations = 0
   for view in range(num_views):
-    image, coverage = views.images[view], views.coverage[view]
-    cell_areas, object_areas = views.cell_areas[view], views.object_areas[view]
-    for number in np.flatnonzero(views.where[view]):
+    image, coverage, cell_areas, object_areas, where = (np.asarray(x[view]) for x in views)
+    for number in np.flatnonzero(where).tolist():
       visibility[view, number] = _visibility(coverage[number], cell_areas, object_areas[number])
     objects = [number for number in range(num_objects) if visibility[view, number] > 0]
-    left, gone = list(objects), []
-    background = cell_areas * (1.02 - np.minimum(coverage[views.where[view]].max(0), 1))
+    left = list(objects)
+    gone: list[int] = []
+    background = cell_areas * (1.02 - np.minimum(coverage[where].max(0), 1))
 
     def measure(seen):
       density, channels = (np.asarray(x)[0] for x in observe(saliency, seen[None]))
@@ -48,7 +49,7 @@ def rank_views_plainly(
       return np.array(measured), channels
 
     while left:
-      seen = _without(image, coverage, views.where[view], gone, fill, grow_px) if gone else image
+      seen = _without(image, coverage, where, gone, fill, grow_px) if gone else image
       measured, channels = measure(seen)
       evaluations += 1
       for number in left:
@@ -69,10 +70,10 @@ def rank_views_plainly(
       gone.append(ranking[0])
       left.remove(ranking[0])
     if objects and max_erased:
-      bare, _ = measure(_without(image, coverage, views.where[view], objects, fill, grow_px))
+      bare, _ = measure(_without(image, coverage, where, objects, fill, grow_px))
       evaluations += 1
       history.bare[view, objects] = bare[objects]
-  return LocalRanks(history, order, visibility, appearance, np.int32(evaluations))
+  return LocalRanks(history, order, visibility, appearance, np.asarray(evaluations, np.int32))
 
 
 def _visibility(coverage: np.ndarray, cell_areas: np.ndarray, object_area: float) -> float:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foir360_jax.batch import Array
 from foir360_jax.sphere import (
   pad_longitude,
   pixel_areas,
@@ -80,7 +81,7 @@ def plan_views(height: int) -> ViewPlan:
   )
 
 
-def render_views(panorama: jax.Array, plan: ViewPlan) -> jax.Array:
+def render_views(panorama: Array, plan: ViewPlan) -> jax.Array:
   """The perspective views [V, size, size, C] float32 of a panorama [H, 2 H, C], bilinear.
 
   A panorama with many more pixels than the views is first averaged over whole blocks of pixels to
@@ -98,7 +99,7 @@ def render_views(panorama: jax.Array, plan: ViewPlan) -> jax.Array:
   return views.reshape(-1, *views.shape[2:])
 
 
-def render_whole(panorama: jax.Array, plan: ViewPlan) -> jax.Array:
+def render_whole(panorama: Array, plan: ViewPlan) -> jax.Array:
   """The whole panorama as a view, [whole_height, 2 whole_height + 2 whole_margin, C] float32."""
   panorama = _shrink(jnp.asarray(panorama).astype(jnp.float32), plan.whole_height)
   return pad_longitude(panorama, plan.whole_margin)
@@ -125,7 +126,7 @@ def pack_objects(masks: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(np.moveaxis(packed, 0, -1))
 
 
-def coverage_views(packed: jax.Array, plan: ViewPlan, num_objects: int, cell: int) -> jax.Array:
+def coverage_views(packed: Array, plan: ViewPlan, num_objects: int, cell: int) -> jax.Array:
   """The share of each cell of each view that each object covers, [V, N, g, g] float32.
 
   Sampled at the centres of the view's pixels, which count alike within a cell.
@@ -157,7 +158,7 @@ def coverage_views(packed: jax.Array, plan: ViewPlan, num_objects: int, cell: in
   return counts.reshape(-1, *counts.shape[2:]).astype(jnp.float32) / cell**2
 
 
-def coverage_whole(packed: jax.Array, plan: ViewPlan, num_objects: int, cell: int) -> jax.Array:
+def coverage_whole(packed: Array, plan: ViewPlan, num_objects: int, cell: int) -> jax.Array:
   """The share of each cell of the whole view that each object covers, [N, g, k] float32.
 
   Each pixel of the panorama counts: exactly its share where cells are whole numbers of pixels; else
@@ -274,11 +275,11 @@ def _count_bits(words: jax.Array, num_objects: int) -> jax.Array:
   if high * wide > 65535:
     raise ValueError(f"a cell of {high} x {wide} pixels is too large: take a smaller one")
   width, ones = (8, 0x01010101) if high * wide <= 255 else (16, 0x00010001)
-  sums = []
+  lane_sums = []
   for first in range(width):
     lanes = (words >> first) & jnp.uint32(ones)
-    sums.append(lanes.sum((1, 3), dtype=jnp.uint32))
-  sums = jnp.stack(sums, axis=-1)  # [g, k, L, width]
+    lane_sums.append(lanes.sum((1, 3), dtype=jnp.uint32))
+  sums = jnp.stack(lane_sums, axis=-1)  # [g, k, L, width]
   starts = jnp.arange(0, 32, width, dtype=jnp.uint32)[:, None]
   counts = (sums[..., None, :] >> starts) & jnp.uint32(2**width - 1)  # [g, k, L, 32 / width, width]
   return jnp.moveaxis(counts.reshape(rows, columns, -1)[..., :num_objects], -1, 0)

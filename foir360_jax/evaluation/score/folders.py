@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ class PairScorer:
     # Ranks are the order; importance may tie by rounding, but AP needs an order of all pictures'
     # predictions, and no format has another figure for it.
     values = _relevance(self.predictions, predicted)
-    confidence = [item.importance for item in predicted.objects]
+    confidence = predicted.importance()
     true_masks, masks = _cropped(scene), _cropped(predicted)
     iou = mask_iou(true_masks, masks)
     weights = pixel_areas(size[0])[:, :1] if self.weighted else None
@@ -173,16 +174,19 @@ def score_scenes(
 _worker_scorer: PairScorer | None = None
 
 
-def _start_worker(*arguments) -> None:
+def _start_worker(*arguments: Any) -> None:
   global _worker_scorer  # a folder's readers are closures, which no queue carries
   _worker_scorer = _make_scorer(*arguments)
 
 
 def _score_in_worker(scene_id: str) -> ScoredImage | str:
+  assert _worker_scorer is not None  # the pool has called `_start_worker`
   return _score_or_reason(_worker_scorer, scene_id)
 
 
-def _make_scorer(truth, predictions, weighted, iou_thresholds) -> PairScorer:
+def _make_scorer(
+  truth: Source, predictions: Source, weighted: bool, iou_thresholds: tuple[float, ...]
+) -> PairScorer:
   return PairScorer(truth.open(), predictions.open(), weighted, iou_thresholds)
 
 
@@ -214,13 +218,10 @@ def _relevance(folder: SceneFolder, scene: Scene) -> np.ndarray:
 
 def _cropped(scene: Scene) -> CroppedMasks:
   """Returns what `crop_masks` makes of the masks of a scene, without unpacking them whole."""
-  boxes, crops = [], []
-  for item in scene.objects:
-    box, crop = _crop(item.run_lengths)
-    boxes.append(box)
-    crops.append(crop)
+  cut = [_crop(item.run_lengths) for item in scene.objects]
+  boxes = np.array([box for box, _ in cut], int).reshape(-1, 4)
+  crops = [crop for _, crop in cut]
   areas = np.array([np.count_nonzero(crop) for crop in crops], int)
-  boxes = np.array(boxes, int).reshape(-1, 4)
   return CroppedMasks((scene.height, scene.width), boxes, tuple(crops), areas)
 
 

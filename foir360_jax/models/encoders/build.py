@@ -1,6 +1,6 @@
 """Builds encoders by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flax import nnx
 
@@ -11,7 +11,10 @@ from foir360_jax.models.encoders.resnet50 import ResNet50
 from foir360_jax.models.encoders.sphere import SphereEncoder
 
 SMALL = "sphere_small"
-CONVOLUTIONAL = {"sphere_efficientnet_lite0": EfficientNetLite0, "sphere_resnet50": ResNet50}
+CONVOLUTIONAL: Mapping[str, type[EfficientNetLite0] | type[ResNet50]] = {
+  "sphere_efficientnet_lite0": EfficientNetLite0,
+  "sphere_resnet50": ResNet50,
+}
 """Encoders whose kernels may lie on the sphere, and of which there are public weights."""
 
 PANOSWIN = "panoswin_tiny"

@@ -13,12 +13,11 @@ class Encoder(Protocol):
   """Images to feature maps; every encoder of this package is one.
 
   Its parameters have names from which `layer_depths` knows their order.
-
-  Attributes:
-    channels: of the feature maps, by their strides, finest first.
   """
 
-  channels: Mapping[int, int]
+  @property
+  def channels(self) -> Mapping[int, int]:
+    """Of the feature maps, by their strides, finest first."""
 
   def __call__(
     self, image: jax.Array, *, strides: tuple[int, ...], seed: jax.Array | None = None

@@ -4,6 +4,8 @@ Padding, and from which stride on kernels lie on the sphere, are settings of the
 are the same for all of them, so that public weights fit.
 """
 
+from collections.abc import Mapping
+
 import jax
 from flax import nnx
 
@@ -24,6 +26,8 @@ class ConvolutionalEncoder(nnx.Module):
   Raises:
     ValueError: the padding is unknown, or spherical convolutions are asked for with padding "zero".
   """
+
+  channels: Mapping[int, int]
 
   def __init__(self, padding: Padding, sphere_from_stride: int | None, remat: bool):
     name = type(self).__name__

@@ -105,7 +105,7 @@ class EfficientNetLite0(ConvolutionalEncoder):
   ):
     super().__init__(padding, sphere_from_stride, remat)
     self.stem = _Stem(_STEM_CHANNELS, padding, rngs=rngs)
-    self.blocks = nnx.List()
+    self.blocks: nnx.List[_InvertedResidual] = nnx.List()
     channels, map_stride = _STEM_CHANNELS, 2
     for block in _BLOCKS:
       spherical = self._is_spherical(map_stride)
@@ -304,10 +304,10 @@ def _convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Arr
   size, dtype = len(kernel), x.dtype
   x = x.astype(jnp.promote_types(dtype, jnp.float32))
   rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
-  out = 0.0
+  out: jax.Array | float = 0.0
   for row in range(size):
     for column in range(size):
       taps = x[:, row : row + (rows - 1) * stride + 1 : stride]
       taps = taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
       out = out + taps * kernel[row, column, 0]
-  return out.astype(dtype)
+  return jnp.asarray(out, dtype)

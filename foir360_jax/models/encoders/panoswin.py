@@ -78,7 +78,9 @@ class PanoSwin(nnx.Module):
     )
     self.embed_norm = nnx.LayerNorm(channels, rngs=rngs)
     self.place = _Linear(2, channels, rngs=rngs)
-    self.merging, self.stages, self.norms = nnx.List(), nnx.List(), nnx.List()
+    self.merging: nnx.List[_Merging] = nnx.List()
+    self.stages: nnx.List[nnx.List[_Block]] = nnx.List()
+    self.norms: nnx.List[nnx.LayerNorm] = nnx.List()
     for level, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
       width = channels * 2**level
       if level:

@@ -76,10 +76,10 @@ class ResNet50(ConvolutionalEncoder):
   ):
     super().__init__(padding, sphere_from_stride, remat)
     self.stem = _Conv(3, _STEM_CHANNELS, 7, 2, padding, False, rngs=rngs)
-    self.stages = nnx.List()
+    self.stages: nnx.List[nnx.List[_Bottleneck]] = nnx.List()
     channels, map_stride = _STEM_CHANNELS, 4
     for stage in _STAGES:
-      blocks = nnx.List()
+      blocks: nnx.List[_Bottleneck] = nnx.List()
       for index in range(stage.blocks):
         stride = stage.stride if index == 0 else 1
         map_stride *= stride

@@ -40,7 +40,7 @@ class SphereEncoder(nnx.Module):
     self.widths = tuple(widths)
     self.remat = remat
     self.stem = ConvNorm(WrapConv, 4, widths[0], stride=2, rngs=rngs)
-    self.stages = nnx.List()
+    self.stages: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
     for level, (width, num_blocks) in enumerate(zip(widths, blocks, strict=True)):
       conv = SphereConv if 2 ** (level + 1) >= sphere_from_stride else WrapConv
       stage = [ResidualBlock(conv, width, width, rngs=rngs) for _ in range(num_blocks)]

@@ -4,6 +4,8 @@ Source: Huang et al., Deep Networks with Stochastic Depth, ECCV 2016, with rates
 over the blocks and factors that keep the expectation.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,9 @@ def linear_rates(last: float, blocks: int) -> np.ndarray:
   return np.linspace(0, last, blocks)
 
 
-def branch_factors(seed: jax.Array, rates: np.ndarray, branches: int) -> jax.Array:
+def branch_factors(
+  seed: jax.Array, rates: Sequence[float] | np.ndarray, branches: int
+) -> jax.Array:
   """What the branches of the blocks are multiplied by: 0 or 1 / (1 - rate).
 
   Args:
@@ -38,5 +42,5 @@ def branch_factors(seed: jax.Array, rates: np.ndarray, branches: int) -> jax.Arr
     key = stream(one, STOCHASTIC_DEPTH)
     return jax.random.uniform(key, (len(rates), branches))
 
-  rates = jnp.asarray(rates, jnp.float32)[:, None, None]
-  return (jax.vmap(draw, out_axes=2)(seed) >= rates) / (1 - rates)
+  left_out = jnp.asarray(rates, jnp.float32)[:, None, None]
+  return (jax.vmap(draw, out_axes=2)(seed) >= left_out) / (1 - left_out)

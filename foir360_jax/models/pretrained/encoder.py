@@ -4,7 +4,7 @@ import pathlib
 
 from flax import nnx
 
-from foir360_jax.models.encoders import EfficientNetLite0, PanoSwin, ResNet50
+from foir360_jax.models.encoders import EfficientNetLite0, Encoder, PanoSwin, ResNet50
 from foir360_jax.models.pretrained.efficientnet_lite0 import load_efficientnet_lite0
 from foir360_jax.models.pretrained.report import Report, named_parameters
 from foir360_jax.models.pretrained.resnet50 import load_resnet50
@@ -15,7 +15,7 @@ PACKAGE = "package"
 """In place of a file: the weights of the extra `pretrained`."""
 
 
-def load_encoder_weights(encoder: nnx.Module, source: str) -> Report:
+def load_encoder_weights(encoder: Encoder, source: str) -> Report:
   """Sets the parameters of an encoder to public weights.
 
   Args:
@@ -35,6 +35,7 @@ def load_encoder_weights(encoder: nnx.Module, source: str) -> Report:
     raise ValueError(f"no package has weights for {name}: give a file, see load_encoder_weights")
   if isinstance(encoder, PanoSwin):
     return import_swin(encoder, read_tensors(source))
+  filled: EfficientNetLite0 | ResNet50
   if isinstance(encoder, ResNet50):
     filled = load_resnet50(source)
   else:

@@ -1,7 +1,7 @@
 """State dicts to modules, with batch normalisation folded into the convolutions."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,23 @@ _COUNTER = ".num_batches_tracked"  # a batch normalisation's, of use in training
 _Model = TypeVar("_Model", bound=nnx.Module)
 
 
+class Layer(Protocol):
+  """A layer whose kernel [..., in, out] and bias [out] are set."""
+
+  kernel: nnx.Param[jax.Array]
+  bias: nnx.Param[jax.Array]
+
+
 class Convolution(NamedTuple):
   """A convolution of a model, and the names of what belongs into it.
 
   Attributes:
-    module: has `kernel`, [..., in, out], and `bias`, [out].
+    module: the layer.
     kernel: name of the tensor [out, in, k, k].
     norm: what the names of its batch normalisation begin with.
   """
 
-  module: nnx.Module
+  module: Layer
   kernel: str
   norm: str
 

@@ -45,7 +45,9 @@ def import_swin(encoder: PanoSwin, tensors: Mapping[str, np.ndarray]) -> Report:
     ValueError: a tensor is missing, has another shape, or is none that is known here.
   """
   left = dict(tensors)
-  values, copied, interpolated = [], [], []
+  values = []
+  copied: list[str] = []
+  interpolated: list[str] = []
   names = {id(leaf): name for name, leaf in named_parameters(encoder)}
   for parameter, tensor, kind in _sources(encoder, tensors):
     if tensor not in tensors:
@@ -92,13 +94,19 @@ def _sources(encoder: PanoSwin, tensors: Mapping[str, np.ndarray]) -> Iterator[_
         (block.widen, "mlp.fc1"),
         (block.narrow, "mlp.fc2"),
       ):
-        yield _Source(layer.kernel, f"{prefix}{name}.weight", "matrix")
-        yield _Source(layer.bias, f"{prefix}{name}.bias", "vector")
+        yield from _linear(layer, f"{prefix}{name}")
       yield _Source(block.attention.beta, f"{prefix}{_TABLE}", "table")
   yield from _affine(encoder.norms[-1], "norm")
 
 
+def _linear(layer: nnx.Linear, prefix: str) -> Iterator[_Source]:
+  assert layer.bias is not None
+  yield _Source(layer.kernel, f"{prefix}.weight", "matrix")
+  yield _Source(layer.bias, f"{prefix}.bias", "vector")
+
+
 def _affine(norm: nnx.LayerNorm, prefix: str) -> Iterator[_Source]:
+  assert norm.scale is not None and norm.bias is not None
   yield _Source(norm.scale, f"{prefix}.weight", "vector")
   yield _Source(norm.bias, f"{prefix}.bias", "vector")
 

@@ -15,6 +15,7 @@ import re
 import struct
 import types
 import zipfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +105,7 @@ class _Function:
   """Stands for a function that a pickle may call; a pickle can change nothing about it."""
 
   __slots__ = ("_call",)
+  _call: Callable[..., Any]
 
   def __init__(self, call):
     object.__setattr__(self, "_call", call)

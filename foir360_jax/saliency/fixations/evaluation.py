@@ -117,7 +117,9 @@ def summarize(scores: Mapping[str, Sequence[dict[str, dict[str, Score]]]]) -> di
   }
 
 
-def _summary(rows, model: str, metric: str) -> dict[str, Any]:
+def _summary(
+  rows: Sequence[dict[str, dict[str, Score]]], model: str, metric: str
+) -> dict[str, Any]:
   scores = [row[model][metric] for row in rows]
   interval = list(bootstrap_interval(scores))
   return ScoreAccumulator().add(*scores).summary() | {"interval_95": interval}

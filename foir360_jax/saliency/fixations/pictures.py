@@ -6,7 +6,8 @@ Beside the ranking pipeline: a fixation data set is small, so it is read whole. 
 
 import dataclasses
 import zlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -84,7 +85,9 @@ def read_fixations(
   return [picture for picture in pictures if _is_looked_at(picture)]
 
 
-def _picture(example, name: str, size: tuple[int, int], degree: float) -> FixatedPicture:
+def _picture(
+  example: Mapping[str, Any], name: str, size: tuple[int, int], degree: float
+) -> FixatedPicture:
   image, fixations = example["image"], example["fixations"]
   (rows, columns), (height, width) = image.shape[:2], size
   if abs(rows * width / (columns * height) - 1) > _SLACK:

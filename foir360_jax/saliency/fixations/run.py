@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from foir360_jax.files import save_image, write_atomically
+from foir360_jax.metrics import Score
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import FixationReadout, LearnedSaliency
 from foir360_jax.saliency.fixations.check import is_trained_on
@@ -123,7 +124,8 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
     readers.append((fold, model, _load_bias(path, len(config.data.names))))
   size = config.data.height, config.data.width
   training, measured = _read(config, config.data.train_split, size), _read(config, split, size)
-  scores, rows = {}, []
+  scores: dict[str, list[dict[str, dict[str, Score]]]] = {}
+  rows = []
   for number, name in enumerate(config.data.names):
     scores[name] = []
     for fold, model, bias in readers:

@@ -10,7 +10,7 @@ dropped at use. Views at random places and scales keep the readout from learning
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.batch import Array, Batch, Terms
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.saliency.fixations.pictures import FixatedPicture, draw_view
 from foir360_jax.saliency.readout import CELL, COMPONENTS, FEATURES, FixationReadout, at_tiles
@@ -41,7 +42,7 @@ class CentreBias(nnx.Module):
   def __init__(self, num_data_sets: int):
     self.coefficients = nnx.Param(jnp.tile(jnp.array([-1.0, -1.0, 0.0]), (num_data_sets, 1)))
 
-  def __call__(self, x: jax.Array, y: jax.Array, data_set: jax.Array) -> jax.Array:
+  def __call__(self, x: Array, y: Array, data_set: Array) -> jax.Array:
     """`x` [B, w], `y` [B, h], `data_set` [B] -> [B, h, w]."""
     a, b, c = self.coefficients[...][data_set].T[..., None]
     return (b * y**2 + c * y)[:, :, None] + (a * x**2)[:, None, :]
@@ -60,7 +61,7 @@ class BiasedReadout(nnx.Module):
     self.bias = CentreBias(num_data_sets)
 
 
-def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective:
+def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective[BiasedReadout]:
   """Returns the objective; its one term is `kl`.
 
   That is the Kullback-Leibler divergence of readout plus bias from the human density, over those
@@ -74,7 +75,7 @@ def build_fixation_objective(size: tuple[int, int], dropout: float) -> Objective
   return functools.partial(_divergence, size, dropout)
 
 
-def _divergence(size, dropout, model: BiasedReadout, batch: Mapping[str, jax.Array]):
+def _divergence(size: tuple[int, int], dropout: float, model: BiasedReadout, batch: Batch) -> Terms:
   features = {number: batch[f"features_{number}"] for number in FEATURES}
   keep = _keep(batch["seed"], model.readout.bias.shape[0], dropout)
   log_density = model.readout(features, size, keep)
@@ -100,7 +101,7 @@ def _log(x: jax.Array) -> jax.Array:
   return jnp.log(jnp.where(x > 0, x, 1.0))
 
 
-def _places(window: jax.Array, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def _places(window: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
   """Places of cells in the photograph, -1 to 1 over it: x [B, w] and y [B, h]."""
   x0, y0, x1, y1 = window.T[..., None]
   rows, columns = ((np.arange(length, dtype=np.float32) + 0.5) / length for length in shape)
@@ -209,9 +210,12 @@ def _principal_axes(
 
   number = len(examples["mass"])
   chosen = np.unique(np.linspace(0, number - 1, _VIEWS_FOR_AXES).astype(int))
-  covariance = sum(
-    np.asarray(products({stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}))
-    for index in chosen
+  covariance = functools.reduce(
+    np.add,
+    (
+      np.asarray(products({stage: examples[f"features_{stage}"][[index]] for stage in FEATURES}))
+      for index in chosen
+    ),
   )
   axes = np.linalg.eigh(covariance.astype(np.float64))[1][:, ::-1][:, :COMPONENTS]
   # Of the two directions of an axis always the same one.
@@ -222,12 +226,13 @@ def sharpen(readout: FixationReadout, exponent: float) -> None:
   """Changes a readout so that its densities are what they were to the power of `exponent`."""
   last = readout.layers[-1]
   last.kernel = nnx.Param(last.kernel[...] * exponent)
+  assert last.bias is not None
   last.bias = nnx.Param(last.bias[...] * exponent)
 
 
 def example_batches(
-  examples: Examples, batch_size: int, seed: int, rows: Sequence[int] | None = None
-) -> Iterable[Examples]:
+  examples: Examples, batch_size: int, seed: int, rows: np.ndarray | None = None
+) -> Iterator[Examples]:
   """Shuffled batches without end, with seeds; its `get_state` and `set_state` resume them.
 
   Args:
@@ -236,12 +241,12 @@ def example_batches(
     seed: fixes the order and the seeds.
     rows: the views that take part; None: all.
   """
-  rows = np.arange(len(examples["mass"])) if rows is None else np.asarray(rows)
+  chosen = np.arange(len(examples["mass"])) if rows is None else rows
 
   def read(place: int, rng: np.random.Generator) -> Examples:
-    row = {key: value[rows[place]] for key, value in examples.items()}
+    row = {key: value[chosen[place]] for key, value in examples.items()}
     return row | {"seed": rng.integers(2**32, dtype=np.uint32)}
 
-  stream = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat().random_map(read)
+  stream = grain.MapDataset.range(len(chosen)).seed(seed).shuffle().repeat().random_map(read)
   # No threads: an example is a look into memory.
   return iter(stream.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=0)))

@@ -57,18 +57,23 @@ def measure_and_judge(arguments: argparse.Namespace) -> Iterator[tuple[str, dict
   """The figures of each source; a folder of the user's first, which may be at fault."""
   name = arguments.saliency
   scores = {variant: ObjectScore.load(name, variant) for variant in VARIANTS}
-  method = {
-    "saliency": build_saliency(name),
-    "strategy": Strategy(),
-    "object_score": scores["full"],
-  }
+  saliency, strategy, score = build_saliency(name), Strategy(), scores["full"]
   if arguments.scenes:
     re.compile(arguments.groups)
-    examples = measure_folder(arguments.scenes, **method)
+    examples = measure_folder(
+      arguments.scenes, saliency=saliency, strategy=strategy, object_score=score
+    )
     groups = [group_of(example.name, arguments.groups) for example in examples]
     yield arguments.scenes, judge(examples, values_of(examples, scores), groups)
   for source in (FACES, PANORAMAS):
-    examples = measure_prepared(source, arguments.data_dir, "test", **method)
+    examples = measure_prepared(
+      source,
+      arguments.data_dir,
+      "test",
+      saliency=saliency,
+      strategy=strategy,
+      object_score=score,
+    )
     yield source, judge(examples, values_of(examples, scores))
 
 

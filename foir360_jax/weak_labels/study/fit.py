@@ -13,6 +13,7 @@ such middle.
 Axes: V views, n objects, K terms, M pairs.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -73,7 +74,7 @@ def fit_object_score(
 
   known, alike = len(LOCAL_TERMS), dict.fromkeys(views, 1.0)
   of_views, of_whole = (
-    fitted(lambda example, part=part: _local_pairs(example, part), known, local_weights or alike)
+    fitted(functools.partial(_local_pairs, views=part), known, local_weights or alike)
     for part in (slice(0, -1), slice(-1, None))
   )
   prior = fitted(_prior_pairs, len(PRIOR_TERMS), alike)
@@ -178,15 +179,15 @@ def _fit_importance(
   sets: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]],
 ) -> tuple[float, float]:
   """Slope and intercept of the sigmoid that comes nearest to (n - rank + 1) / n."""
-  strength, target, weights = [], [], []
+  strength, targets, shares = [], [], []
   for pictures in sets:
     for values, relevance in pictures:
       order = (relevance[:, None] >= relevance).mean(1)
       strength.append(values)
-      target.append(order)
-      weights.append(np.full(len(values), 1 / (len(values) * len(pictures))))
+      targets.append(order)
+      shares.append(np.full(len(values), 1 / (len(values) * len(pictures))))
   terms = np.stack([np.concatenate(strength), np.ones(sum(map(len, strength)))], axis=-1)
-  target, weights = np.concatenate(target), np.concatenate(weights)
+  target, weights = np.concatenate(targets), np.concatenate(shares)
   coefficients = np.zeros(2)
   for _ in range(50):
     mean = expit(terms @ coefficients)

@@ -68,7 +68,7 @@ START = ObjectScore(
   slope=1.0,
   intercept=0.0,
 )
-METHOD = {"strategy": Strategy(), "object_score": START}
+STRATEGY = Strategy()
 
 
 def main():
@@ -104,10 +104,14 @@ def main():
 def measure_ranked_faces(saliency_name: str, data_dir: str, readouts: str) -> list[Example]:
   """The faces, by a saliency that has not seen their pictures."""
   if saliency_name == "learned":
-    faces = measure_unseen_faces(readouts, data_dir, FACES_SPLIT, **METHOD)
+    faces = measure_unseen_faces(
+      readouts, data_dir, FACES_SPLIT, strategy=STRATEGY, object_score=START
+    )
   else:
     saliency = build_saliency(saliency_name)
-    faces = measure_prepared(FACES, data_dir, FACES_SPLIT, saliency=saliency, **METHOD)
+    faces = measure_prepared(
+      FACES, data_dir, FACES_SPLIT, saliency=saliency, strategy=STRATEGY, object_score=START
+    )
   print(f"{saliency_name}: measured {len(faces)} pictures of {FACES} {FACES_SPLIT}", flush=True)
   return faces
 
@@ -116,7 +120,9 @@ def measure_ranked_panoramas(saliency_name: str, data_dir: str) -> list[list[Exa
   """The panoramas to fit to, and those to choose weights by."""
   saliency = build_saliency(saliency_name)
   return [
-    measure_prepared(PANORAMAS, data_dir, split, saliency=saliency, **METHOD)
+    measure_prepared(
+      PANORAMAS, data_dir, split, saliency=saliency, strategy=STRATEGY, object_score=START
+    )
     for split in PANORAMAS_SPLITS
   ]
 
@@ -138,8 +144,8 @@ def cross_validate(faces: Sequence[Example], panoramas: Sequence[Sequence[Exampl
   judged: list[Example] = []
   values: dict[str, list] = {name: [] for name in VARIANTS}
   for part in np.array_split(order, FIFTHS):
-    left_out = [faces[index] for index in part]
-    others = [faces[index] for index in np.setdiff1d(order, part)]
+    left_out = [faces[index] for index in part.tolist()]
+    others = [faces[index] for index in np.setdiff1d(order, part).tolist()]
     for name, of_part in values_of(left_out, fit_variants(others, panoramas)).items():
       values[name] += of_part
     judged += left_out

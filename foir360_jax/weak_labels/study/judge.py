@@ -22,7 +22,7 @@ from foir360_jax.weak_labels.study.variants import VARIANTS, strengths
 
 BASELINES: dict[str, Callable[[Example], np.ndarray]] = {
   "area": lambda example: example.pixels,
-  "solid_angle": lambda example: example.scene.area,
+  "solid_angle": lambda example: np.asarray(example.scene.area),
   "horizon": lambda example: -np.abs(example.scene.elevation),
   "saliency_sum": lambda example: example.saliency_sum,
 }

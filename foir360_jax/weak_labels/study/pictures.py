@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foir360_jax.batch import Array
 from foir360_jax.weak_labels.local import Views
 
 _product = functools.partial(jnp.einsum, precision="highest")
@@ -45,7 +46,7 @@ DEFAULT_PLAN = CropPlan()
 
 
 def picture_views(
-  image: jax.Array, masks: jax.Array, where: jax.Array, plan: CropPlan = DEFAULT_PLAN
+  image: Array, masks: Array, where: Array, plan: CropPlan = DEFAULT_PLAN
 ) -> tuple[Views, Views]:
   """Cuts a picture into views.
 

@@ -3,6 +3,7 @@
 Where `weak_labels.study.fit_object_score` and `weak_labels.study.evaluate` get their examples from.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -48,10 +49,12 @@ def measure_prepared(
     ValueError: the data set is missing.
   """
   source = open_source(name, data_dir, split)
-  method = {"saliency": saliency, "strategy": strategy, "object_score": object_score}
-  if name == FACES:
-    return list(measure_faces(read_faces(source), **method))
-  return list(measure_panoramas(read_panoramas(source), **method))
+  measure = (
+    functools.partial(measure_faces, read_faces(source))
+    if name == FACES
+    else functools.partial(measure_panoramas, read_panoramas(source))
+  )
+  return list(measure(saliency=saliency, strategy=strategy, object_score=object_score))
 
 
 def measure_unseen_faces(
@@ -112,8 +115,10 @@ def measure_folder(
   Raises:
     SceneError: the folder or one of its scenes cannot be used, or nothing in it is ranked.
   """
-  method = {"saliency": saliency, "strategy": strategy, "object_score": object_score}
-  examples = list(measure_panoramas(_ranked_scenes(folder), **method))
+  scenes = _ranked_scenes(folder)
+  examples = list(
+    measure_panoramas(scenes, saliency=saliency, strategy=strategy, object_score=object_score)
+  )
   if not examples:
     raise SceneError(f"{folder}: holds no panorama with a picture and two ranked objects")
   return examples

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foir360_jax.batch import Array
 from foir360_jax.weak_labels.local import History, LocalRanks
 from foir360_jax.weak_labels.object_score import ObjectScore
 from foir360_jax.weak_labels.program import DescribedScene, collect_ranks
@@ -88,7 +89,7 @@ def _pad(example: Example, variant: Variant, size: int):
   local, scene = variant.restrict(example.local), example.scene
   padding = size - len(example.relevance)
 
-  def pad(x: np.ndarray, axis: int) -> np.ndarray:
+  def pad(x: Array, axis: int) -> np.ndarray:
     return np.pad(x, [(0, padding) if a == axis else (0, 0) for a in range(x.ndim)])
 
   described = tuple(pad(x, 0) for x in (scene.area, scene.elevation, scene.where))
@@ -97,8 +98,11 @@ def _pad(example: Example, variant: Variant, size: int):
 
 @functools.partial(jax.jit, static_argnames="collector")
 def _strengths(measured, described, score: ObjectScore, collector: str) -> jax.Array:
-  scene = DescribedScene(None, None, *described)
-  local = LocalRanks(*measured, None)
+  area, elevation, where = described
+  nothing = np.zeros(0)
+  scene = DescribedScene(nothing, nothing, area, elevation, where)
+  history, order, visibility, appearance = measured
+  local = LocalRanks(history, order, visibility, appearance, evaluations=nothing)
   if collector:
     return collect_ranks(local, scene, object_score=score, collector=collector).strength
   log_area = jnp.log(jnp.maximum(scene.area, 1e-9))
