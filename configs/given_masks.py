@@ -1,7 +1,7 @@
 """PanoRank that ranks given masks and finds none: the ranking part of configs/tiny.py alone.
 
-python datasets/prepare.py --dataset=synthetic360/64x128_repeats --data_dir=data
-python -m foir360_jax.main --config=configs/given_masks.py --workdir=runs/given_masks
+foir360 prepare --dataset=synthetic360/64x128_repeats --data_dir=data
+foir360 train --config=configs/given_masks.py --workdir=runs/given_masks
 
 The scores in parallel and the recurrent module are trained together here; by
 --config.loss.recurrent=0 or --config.loss.rank_true=0 one of them alone.
