@@ -23,6 +23,7 @@ from flax import nnx
 
 from fixations.fixations_dataset_builder import Builder
 from fixations.split_list import split_by_hash
+from foir360_jax.cli.command import main
 from foir360_jax.config import base_config
 from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
@@ -50,6 +51,18 @@ def run_command():
   def run(*command):
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+  return run
+
+
+@pytest.fixture
+def run_here(capsys):
+  """A function that runs `foir360 WORDS` in this process, with a result as of `run_command`."""
+
+  def run(*words):
+    capsys.readouterr()
+    code = main(list(map(str, words)))
+    return subprocess.CompletedProcess(words, code, *capsys.readouterr())
 
   return run
 

@@ -450,7 +450,7 @@ def test_a_folder_that_an_earlier_version_began_is_gone_on_with(scenes, tmp_path
   (out / SETTINGS_FILE).unlink()
   (out / "weak_labels.json").write_text(json.dumps(settings))
   (out / "ranks/s1.json").unlink()
-  with pytest.raises(ValueError, match="weak_labels.json: strategy.fill was 'pull_push', now it is"):
+  with pytest.raises(ValueError, match="weak_labels.json: strategy.fill was 'pull_push', now"):
     label(StubRanker(fill="mean"), scenes, out)
   summary, _ = label(StubRanker(), scenes, out)
   assert (summary.ranked, summary.done_before) == (1, 9)

@@ -253,7 +253,7 @@ def _check_known(token: str, command: Command, others: Iterable[Command]) -> Non
     return
   if not token.startswith("--") and name in known:
     raise UsageError(f"{token}: flags begin with two dashes; write -{token}")
-  owners = [other.name for other in others if other.find(plain) and not other.find(plain).means]
+  owners = [other.name for other in others if other.find(plain)]
   if owners:
     whose = " and ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
     raise UsageError(f"--{name} is for {whose}; leave it out")
