@@ -186,7 +186,7 @@ def test_what_was_prepared_opens_in_a_process_without_the_builder(tmp_path, run_
     if split_list.split_by_hash("crowd", i) == "train"
   }
   assert expected and set(result.stdout.splitlines()) == expected
-  result = run_command(  # what is complete needs no source any more
+  result = run_here(  # what is complete needs no source any more
     "prepare", "--dataset=fixations/crowd", f"--data_dir={tmp_path / 'out'}"
   )
   assert result.returncode == 0, result.stderr

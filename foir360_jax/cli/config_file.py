@@ -4,10 +4,12 @@ ml_collections checks the types. It reads flags of absl, here of a set of its ow
 of this process's command line or of an earlier call takes part.
 """
 
+import importlib.util
 import os
 import pathlib
 import re
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -30,22 +32,34 @@ def load_config(file: str | None, overrides: Sequence[str]) -> ConfigDict | None
     if overrides:
       raise UsageError(f"{overrides[0].partition('=')[0]} needs --config=FILE, whose field it sets")
     return None
-  name, colon, text = file.partition(":")
-  name = os.path.expanduser(name)
-  if not pathlib.Path(name).is_file():
-    raise UsageError(f"--config={file}: no such file; give one of configs/, as configs/tiny.py")
-  values = flags.FlagValues()
-  arguments = ["foir360", f"--config={name}{colon}{text}", *overrides]
-  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+  config, values = _read(file), flags.FlagValues()
+  arguments = ["foir360", *overrides]
   try:
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     values(arguments)
   except flags.Error as error:
     raise UsageError(_plain(error)) from None
   except (AttributeError, KeyError, TypeError) as error:  # of a field that is not there
     raise UsageError(_unknown_field(overrides, error)) from None
-  except SyntaxError as error:
-    raise UsageError(f"--config={file}: line {error.lineno} is no Python ({error.msg})") from None
   return values.config
+
+
+def _read(file: str) -> ConfigDict:
+  """Calls the `get_config` of a file."""
+  name, _, text = file.partition(":")
+  path = pathlib.Path(os.path.expanduser(name))
+  if not path.is_file():
+    raise UsageError(f"--config={file}: no such file; give one of configs/, as configs/tiny.py")
+  spec = importlib.util.spec_from_loader("config", SourceFileLoader("config", str(path)))
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except (SyntaxError, UnicodeDecodeError) as error:
+    line = f"line {error.lineno} of it" if isinstance(error, SyntaxError) else "it"
+    raise UsageError(f"--config={file}: {line} is no Python; give one of configs/") from None
+  if not hasattr(module, "get_config"):
+    raise UsageError(f"--config={file}: has no get_config(); give one of configs/, or add it")
+  return module.get_config(*[text] if text else [])
 
 
 def _plain(error: Exception) -> str:
