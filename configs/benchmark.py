@@ -1,6 +1,6 @@
 """The model whose throughput docs/performance.md reports; it reads no data set.
 
-python -m foir360_jax.main --config=configs/benchmark.py --workdir=runs/benchmark --mode=benchmark
+foir360 benchmark --config=configs/benchmark.py --workdir=runs/benchmark
 
 Any other configuration may be measured by the same command.
 """

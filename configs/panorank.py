@@ -1,7 +1,7 @@
 """PanoRank in full, on 360Rank: 512x1024, 128 objects, EfficientNet-Lite0 with public weights.
 
-python datasets/prepare.py --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
-python -m foir360_jax.main --config=configs/panorank.py --workdir=runs/panorank
+foir360 prepare --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
+foir360 train --config=configs/panorank.py --workdir=runs/panorank
 
 Needs the extra `pretrained` and a GPU. To fine-tune from any other run: --config.init_from=RUN.
 What a step takes of memory is printed before the first one; --config.data.batch_size lowers it.

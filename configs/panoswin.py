@@ -1,7 +1,7 @@
 r"""PanoRank in full with PanoSwin tiny, on 360Rank: configs/panorank.py with another encoder.
 
-python datasets/prepare.py --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
-python -m foir360_jax.main --config=configs/panoswin.py --workdir=runs/panoswin \
+foir360 prepare --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
+foir360 train --config=configs/panoswin.py --workdir=runs/panoswin \
   --config.encoder_weights=FILE
 
 FILE is timm's Swin tiny (`.safetensors` or `.pth`). Without it the encoder starts from random

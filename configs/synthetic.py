@@ -1,7 +1,7 @@
 """PanoRank on the full synthetic set: the figures that README and docs/results.md report.
 
-python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
-python -m foir360_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
+foir360 prepare --dataset=synthetic360/128x256 --data_dir=data
+foir360 train --config=configs/synthetic.py --workdir=runs/synthetic
 """
 
 from foir360_jax.config import base_config

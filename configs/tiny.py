@@ -1,7 +1,7 @@
 """PanoRank on small synthetic panoramas: what the quickstart trains.
 
-python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data
-python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
+foir360 prepare --dataset=synthetic360/64x128 --data_dir=data
+foir360 train --config=configs/tiny.py --workdir=runs/tiny
 
 It reaches, in 6 minutes on two CPU cores (1,012 steps), an SA-SOR of 0.778 on given masks and 0.543
 on the model's own (test split); what the model's parts are worth is in docs/choices.md.

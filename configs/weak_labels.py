@@ -1,8 +1,8 @@
 r"""Ranks without annotators for a folder of panoramas with masks.
 
-python -m foir360_jax.main --config=configs/weak_labels.py --mode=weak_labels \
+foir360 weak-labels --config=configs/weak_labels.py \
   --input=SCENES --output=OUT
-python datasets/prepare.py --dataset=rank360/weak --manual_dir=SCENES --ranks_dir=OUT
+foir360 prepare --dataset=rank360/weak --manual_dir=SCENES --ranks_dir=OUT
 
 Needs the extra `pretrained`; `--saliency=spectral` needs nothing. A stopped run goes on by the same
 command.

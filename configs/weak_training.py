@@ -4,7 +4,7 @@ bash launch/weak_training.sh
 
 which also trains it on true ranks of the same pictures and masks, with several seeds of each:
 
-python -m foir360_jax.main --config=configs/weak_training.py --workdir=RUN \
+foir360 train --config=configs/weak_training.py --workdir=RUN \
   --config.data.data_dir=FOLDER --config.data.name=rank360/human --config.seed=1
 """
 

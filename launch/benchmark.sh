@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 .venv/bin/python -m foir360_jax.benchmarks.sphere_conv --out=runs/benchmark/sphere_conv.json
 .venv/bin/python -m foir360_jax.benchmarks.losses --out=runs/benchmark/losses.json
-.venv/bin/python -m foir360_jax.main --config=configs/benchmark.py --workdir=runs/benchmark --mode=benchmark
+.venv/bin/foir360 benchmark --config=configs/benchmark.py --workdir=runs/benchmark

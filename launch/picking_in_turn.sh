@@ -17,13 +17,13 @@ out="runs/picking_in_turn/$steps"
 
 .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
-.venv/bin/python datasets/prepare.py --dataset=synthetic360/64x128_repeats --data_dir=data
+.venv/bin/foir360 prepare --dataset=synthetic360/64x128_repeats --data_dir=data
 
 recurrent=() parallel=()
 for ((seed = 0; seed < seeds; seed++)); do
   recurrent+=("$out/recurrent/$seed") parallel+=("$out/parallel/$seed")
   run=(--config=configs/rank_masks.py --config.model.condition_on_categories=true --config.seed="$seed" --config.train.steps="$steps")
-  .venv/bin/python -m foir360_jax.main "${run[@]}" --workdir="$out/recurrent/$seed" --config.loss.rank_ground_truth=0
-  .venv/bin/python -m foir360_jax.main "${run[@]}" --workdir="$out/parallel/$seed" --config.loss.recurrent=0
+  .venv/bin/foir360 train "${run[@]}" --workdir="$out/recurrent/$seed" --config.loss.rank_ground_truth=0
+  .venv/bin/foir360 train "${run[@]}" --workdir="$out/parallel/$seed" --config.loss.recurrent=0
 done
-.venv/bin/python -m foir360_jax.evaluation.compare_runs --a "${recurrent[@]}" --b "${parallel[@]}" --out="$out/comparison.json"
+.venv/bin/foir360 compare-runs --a "${recurrent[@]}" --b "${parallel[@]}" --out="$out/comparison.json"

@@ -18,8 +18,8 @@ done
 .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".$extra"
 
-.venv/bin/python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data --picture=data/panorama.png
-.venv/bin/python -m foir360_jax.main --config=configs/tiny.py --workdir=runs/tiny
-.venv/bin/python -m foir360_jax.main --mode=predict --workdir=runs/tiny --input=data/panorama.png \
+.venv/bin/foir360 prepare --dataset=synthetic360/64x128 --data_dir=data --picture=data/panorama.png
+.venv/bin/foir360 train --config=configs/tiny.py --workdir=runs/tiny
+.venv/bin/foir360 predict --workdir=runs/tiny --input=data/panorama.png \
   --output=runs/tiny/predictions --overwrite
 echo "the ranked panorama: $PWD/runs/tiny/predictions/overlays/panorama.png"

@@ -20,19 +20,19 @@ scenes="runs/weak_training/scenes-$panoramas"
 .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[pretrained]"
 
-[[ -d "$scenes" ]] || .venv/bin/python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data \
+[[ -d "$scenes" ]] || .venv/bin/foir360 prepare --dataset=synthetic360/64x128 --data_dir=data \
   --export="$scenes" --export_split="train[:$panoramas]"
-.venv/bin/python -m foir360_jax.main --config=configs/weak_labels.py --mode=weak_labels --saliency="$saliency" \
+.venv/bin/foir360 weak-labels --config=configs/weak_labels.py --saliency="$saliency" \
   --config.overlays=false --input="$scenes" --output="$out/labels"
-.venv/bin/python datasets/prepare.py --dataset=rank360/weak --manual_dir="$scenes" --ranks_dir="$out/labels" --data_dir="$out/data"
-.venv/bin/python datasets/prepare.py --dataset=rank360/human --manual_dir="$scenes" --data_dir="$out/data"
+.venv/bin/foir360 prepare --dataset=rank360/weak --manual_dir="$scenes" --ranks_dir="$out/labels" --data_dir="$out/data"
+.venv/bin/foir360 prepare --dataset=rank360/human --manual_dir="$scenes" --data_dir="$out/data"
 
 for seed in 0 1 2; do
   for ranks in weak human; do
     run=(--config=configs/weak_training.py --workdir="$out/$ranks/$seed" --config.seed="$seed" --config.train.steps="$steps")
-    .venv/bin/python -m foir360_jax.main "${run[@]}" --config.data.name="rank360/$ranks" --config.data.data_dir="$out/data"
-    .venv/bin/python -m foir360_jax.main "${run[@]}" --mode=evaluate --config.data.name=synthetic360/64x128 \
+    .venv/bin/foir360 train "${run[@]}" --config.data.name="rank360/$ranks" --config.data.data_dir="$out/data"
+    .venv/bin/foir360 evaluate "${run[@]}" --config.data.name=synthetic360/64x128 \
       --config.data.data_dir=data --config.data.validation_split=validation --config.data.test_split=test
   done
 done
-.venv/bin/python -m foir360_jax.evaluation.compare_runs --a "$out"/weak/[012] --b "$out"/human/[012] --out="$out/comparison.json"
+.venv/bin/foir360 compare-runs --a "$out"/weak/[012] --b "$out"/human/[012] --out="$out/comparison.json"

@@ -7,16 +7,12 @@ that tests start and the next run.
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
-import traceback
-import unittest.mock
-import warnings
 
 import cv2
 import jax
@@ -25,12 +21,12 @@ import jaxlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from absl import app, flags
-from absl.testing import flagsaver
+from absl import flags
 from flax import nnx
 
 from fixations.fixations_dataset_builder import Builder
 from fixations.split_list import split_by_hash
+from foir360_jax.cli.command import main
 from foir360_jax.config import base_config
 from foir360_jax.models import build_model
 from foir360_jax.sphere import pixel_directions
@@ -103,6 +99,18 @@ def run_command():
   def run(*command):
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+  return run
+
+
+@pytest.fixture
+def run_here(capsys):
+  """A function that runs `foir360 WORDS` in this process, with a result as of `run_command`."""
+
+  def run(*words):
+    capsys.readouterr()
+    code = main(list(map(str, words)))
+    return subprocess.CompletedProcess(words, code, *capsys.readouterr())
 
   return run
 
@@ -322,37 +330,3 @@ def shared() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip(f"no shared data at {folder} (set FOIR360_SHARED)")
   return folder
-
-
-@pytest.fixture(scope="session")
-def call_command():
-  """A function that calls the command line's `main` with flags, as `run_command` would.
-
-  In this process, which saves the start of another one: several seconds. What only a process of its
-  own shows is asked of `run_command` once.
-  """
-  from foir360_jax import main  # defines its flags
-
-  def call(*given):
-    given = ["main", *map(str, given)]
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as stack:
-      for context in (
-        flagsaver.flagsaver(),
-        unittest.mock.patch.object(sys, "argv", given),  # config_flags look for overrides there
-        warnings.catch_warnings(action="ignore", category=DeprecationWarning),  # and warn
-        contextlib.chdir(ROOT),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-      ):
-        stack.enter_context(context)
-      try:
-        app.run(main.main, argv=given)
-      except SystemExit as end:
-        code = end.code
-      except Exception:  # what nobody caught ends a process, too
-        traceback.print_exc()
-        code = 1
-    return subprocess.CompletedProcess(given, code, output.getvalue(), errors.getvalue())
-
-  return call

@@ -1,6 +1,7 @@
 """The restart with settings of the allocator: once, with the same command, only where unset."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from foir360_jax import allocator
 
+ROOT = pathlib.Path(__file__).parents[1]
 GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
 SCRIPT = """
 import os, sys
@@ -37,22 +39,28 @@ def test_a_process_is_restarted_once_with_the_same_command():
 
 
 @needs_glibc
-def test_the_command_line_starts_with_the_settings(tmp_path):
+@pytest.mark.parametrize("door", ["module", "console script"])
+def test_commands_that_compute_start_with_the_settings(tmp_path, door):
   (tmp_path / "sitecustomize.py").write_text(
-    "import os, sys\nsys.stderr.write(f'started {os.environ.get(\"GLIBC_TUNABLES\")}\\n')\n"
+    "import os, sys\nsettings = os.environ.get('GLIBC_TUNABLES')\n"
+    "sys.stderr.write(f'started {settings}\\n')\n"
+    "if settings: sys.stderr.write(f'with {sys.orig_argv[1:]}\\n'), os._exit(0)\n"
   )
+  script = tmp_path / "foir360"
+  script.write_text("from foir360_jax.cli.command import start\nstart()\n")
+  command = ["-m", "foir360_jax.main"] if door == "module" else [str(script)]
+  words = ["predict", "--workdir=x", "--input=y", "--output=z"]
   environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
   result = subprocess.run(
-    [sys.executable, "-m", "foir360_jax.main", "--help"],
-    env=environment | {"PYTHONPATH": str(tmp_path)},
+    [sys.executable, *command, *words],
+    env=environment | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     capture_output=True,
     text=True,
     check=False,
   )
-  starts = [line for line in result.stderr.splitlines() if line.startswith("started")]
-  assert starts[0] == "started None"
-  assert len(starts) == 2 and "hugetlb=1" in starts[1]
-  assert "--config" in result.stdout
+  first, second, again = result.stderr.splitlines()
+  assert first == "started None" and "hugetlb=1" in second
+  assert again == f"with {[*command, *words]}"
 
 
 def test_settings_of_the_user_are_kept():

@@ -9,9 +9,12 @@ import sys
 
 import pytest
 
+from foir360_jax.cli.commands import COMMANDS
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "foir360_jax"
 MAX_LINES = 400
+AS_COMMAND = "if __name__ == '__main__':"
 
 # A module imports only from rows above its own, or from its own room.
 LEVELS = (
@@ -30,6 +33,7 @@ LEVELS = (
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 DATA_BUILDERS_USE = {"sphere", "metrics", "files", "drawing", "scenes"}
+PREPARE = PACKAGE / "cli/prepare.py"  # the only module of the package that imports the builders
 
 
 def python_files(*folders):
@@ -39,9 +43,14 @@ def python_files(*folders):
 
 
 def imported_modules(file):
-  """Full names of the modules and names that a file imports, lazily imported ones included."""
+  """Full names of the modules and names that a file imports, lazily imported ones included.
+
+  Not those of what the file does as a command: that is no part of the module.
+  """
   names = []
-  for node in ast.walk(ast.parse(file.read_text())):
+  tree = ast.parse(file.read_text())
+  tree.body = [node for node in tree.body if ast.unparse(node).split("\n")[0] != AS_COMMAND]
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       names += [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -108,6 +117,16 @@ def test_data_builders_use_little_of_the_package_and_the_package_nothing_of_them
   for file in python_files("foir360_jax", "configs"):
     roots = {name.split(".")[0] for name in imported_modules(file)}
     assert not roots & (builders | {"datasets", "configs", "tests"}), file
+
+
+def test_only_the_command_that_prepares_looks_into_the_folder_of_the_builders():
+  for file in python_files("foir360_jax"):
+    names = [node.value for node in ast.walk(ast.parse(file.read_text())) if is_text(node)]
+    assert ("datasets" in names) == (file == PREPARE), file
+
+
+def is_text(node):
+  return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def test_no_module_is_longer_than_400_lines():
@@ -178,7 +197,8 @@ def test_the_command_line_needs_neither_tensorflow_nor_the_opponents():
   # tensorboardX imports torch wherever it is there: to block it says more than to look for it.
   result = run_python(
     "import sys\nfor name in ('torch', 'rax'): sys.modules[name] = None\n"
-    "import foir360_jax.main\nprint('tensorflow' in sys.modules)"
+    + "".join(f"import foir360_jax.cli.{command.module}\n" for command in COMMANDS.values())
+    + "print('tensorflow' in sys.modules)"
   )
   assert result.stdout.strip() == "False", result.stderr
 
@@ -196,6 +216,16 @@ def test_the_command_line_needs_neither_tensorflow_nor_the_opponents():
 def test_what_people_use_in_their_own_programs_imports_no_more_than_it_needs(code, absent):
   result = run_python(f"import sys\n{code}\nprint([x for x in {absent} if x in sys.modules])")
   assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_help_comes_at_once_without_jax_and_numpy():
+  heavy = ("absl", "cv2", "jax", "ml_collections", "numpy", "rich", "tensorflow_datasets")
+  for words in (["--help"], ["predict", "--help"], ["predict", "--wrong"]):
+    result = run_python(
+      f"import sys\nfrom foir360_jax.cli.command import main\nmain({words})\n"
+      f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
 def test_only_the_benchmarks_import_opponents():

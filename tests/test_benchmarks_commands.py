@@ -9,7 +9,7 @@ import pytest
 from foir360_jax.benchmarks import encoders, gpu, losses, race, sphere_conv, train_step, weak_labels
 from foir360_jax.benchmarks.cases import Case, exact_results, relative_error
 from foir360_jax.benchmarks.gpu_model import MODEL, SMALL_MODEL
-from foir360_jax.cli import run
+from foir360_jax.cli.benchmark import benchmark
 from foir360_jax.config import base_config
 from foir360_jax.weak_labels.program import DEFAULT_STRATEGY
 
@@ -220,7 +220,7 @@ def test_the_mode_benchmark_writes_its_table_as_text_and_json(
   monkeypatch.setattr(losses, "OURS", {"softmax": losses.OURS["softmax"]})
   tiny_config.benchmark.rounds = 1
   tiny_config.model.sphere_from_stride = 8
-  run.benchmark(tiny_config, str(tmp_path))
+  benchmark(tiny_config, str(tmp_path))
   report = json.loads((tmp_path / "benchmark.json").read_text())
   assert [row["rounds"] for row in report["model"]] == [1, 1]
   assert {row["case"] for row in report["convolutions"]} == {"conv3-2x6x12x16", "conv3-2x3x6x16"}
@@ -233,7 +233,7 @@ def test_the_mode_benchmark_writes_its_table_as_text_and_json(
 def test_no_rounds_are_refused_by_name(tiny_config, tmp_path):
   tiny_config.benchmark.rounds = 0
   with pytest.raises(ValueError, match="config.benchmark.rounds must be at least 1, not 0"):
-    run.benchmark(tiny_config, str(tmp_path))
+    benchmark(tiny_config, str(tmp_path))
 
 
 @pytest.mark.parametrize(

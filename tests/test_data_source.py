@@ -168,11 +168,11 @@ def error_of(name, data_dir, split="train"):
 
 
 def test_a_missing_data_set_names_the_folder_the_command_and_what_is_there(copied):
-  command = f"python datasets/prepare.py --dataset=scenes/big --data_dir={copied}"
+  command = f"foir360 prepare --dataset=scenes/big --data_dir={copied}"
   message = error_of("scenes/big", copied)
   assert command in message and str(copied / "scenes" / "big") in message
   assert "found even, mixed" in message
-  assert "prepare.py" in error_of("scenes/big", copied / "nowhere")
+  assert "foir360 prepare" in error_of("scenes/big", copied / "nowhere")
   assert "found even, mixed" in error_of("scenes", copied)
 
 
@@ -190,7 +190,7 @@ def test_a_half_written_data_set_names_the_folder_and_the_command(copied, lost):
     (folder / f"{lost}.json").unlink()
   message = error_of("scenes/even", copied)
   assert str(folder.parent) in message
-  assert f"python datasets/prepare.py --dataset=scenes/even --data_dir={copied}" in message
+  assert f"foir360 prepare --dataset=scenes/even --data_dir={copied}" in message
   assert "unfinished" in message or "half-written" in message or "damaged" in message
 
 

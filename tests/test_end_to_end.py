@@ -1,6 +1,8 @@
 """From prepared data to ranked panoramas, by the entry points and the command line."""
 
+import contextlib
 import json
+import pathlib
 import shutil
 import signal
 
@@ -8,7 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from foir360_jax.cli import run
+from foir360_jax.cli import evaluate as cli_evaluate
+from foir360_jax.cli import train as cli_train
+from foir360_jax.cli.evaluate import evaluate_run
+from foir360_jax.cli.predict import predict
+from foir360_jax.cli.train import train_and_evaluate
 from foir360_jax.files import save_image
 from foir360_jax.inference import Ranker
 from foir360_jax.inference.decision import Decision
@@ -19,8 +25,6 @@ from foir360_jax.train.checkpoint import has_checkpoint
 
 STEPS = 4
 FINDING = [f"loss.{term}" for term in _DETECTION_TERMS]
-TINY, FOLDERS = ["--config=configs/tiny.py", "--workdir=x"], ["--input=x", "--output=y"]
-PREDICTING = dict(rank_masks=False, overwrite=False, skip_done=False, limits={})
 
 
 def read_strictly(path):
@@ -59,7 +63,7 @@ def final_states():
 def trained(settings, final_states, tmp_path_factory):
   """The folder of a run of four steps, evaluated, and its final state."""
   workdir = tmp_path_factory.mktemp("run")
-  run.train_and_evaluate(settings(), str(workdir))
+  train_and_evaluate(settings(), str(workdir))
   return workdir, jax.device_get(final_states[-1])
 
 
@@ -86,7 +90,7 @@ def test_evaluating_again_gives_the_same_report(trained, settings, capsys):
   workdir, _ = trained
   before = read_strictly(workdir / "metrics.json")
   (workdir / "metrics.json").unlink()
-  run.evaluate_run(settings(), str(workdir))
+  evaluate_run(settings(), str(workdir))
   assert read_strictly(workdir / "metrics.json") == before
   printed = capsys.readouterr().out
   assert "ceiling (noiseless importance)" in printed and "4 images" in printed
@@ -113,9 +117,9 @@ def test_another_model_than_was_trained_is_neither_evaluated_nor_used(
   with config.unlocked():
     config.update_from_flattened_dict(change)
   with pytest.raises(ValueError, match=message):
-    run.evaluate_run(config, str(workdir))
+    evaluate_run(config, str(workdir))
   with pytest.raises(ValueError, match=message):
-    run.predict(config, str(workdir), str(panoramas), str(tmp_path / "out"), **PREDICTING)
+    predict(config, workdir, panoramas, tmp_path / "out")
   assert read_strictly(workdir / "metrics.json") == before and not (tmp_path / "out").exists()
 
 
@@ -123,7 +127,7 @@ def test_another_model_does_not_go_on_with_a_run(trained, settings):
   config = settings(STEPS + 1)
   config.model.condition_on_categories = True
   with pytest.raises(ValueError, match="config.model.condition_on_categories is True, but"):
-    run.train_and_evaluate(config, str(trained[0]))
+    train_and_evaluate(config, str(trained[0]))
 
 
 @pytest.mark.parametrize("change", ["category_names", "data.train_split"])
@@ -139,7 +143,7 @@ def test_other_data_do_not_go_on_with_a_run(trained, settings, tmp_path, change)
     (workdir / "config.json").write_text(json.dumps(saved))
   before = (workdir / "config.json").read_bytes()
   with pytest.raises(ValueError, match=f"cannot go on with other data: {change} is .*init_from"):
-    run.train_and_evaluate(config, str(workdir))
+    train_and_evaluate(config, str(workdir))
   assert (workdir / "config.json").read_bytes() == before
 
 
@@ -147,7 +151,7 @@ def test_a_split_that_is_not_there_is_told_before_the_training(settings, tmp_pat
   config = settings()
   config.data.test_split = "tset"
   with pytest.raises(ValueError, match="tset"):
-    run.train_and_evaluate(config, str(tmp_path / "run"))
+    train_and_evaluate(config, str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
 
 
@@ -157,8 +161,8 @@ def test_default_thresholds_are_reported_and_may_be_set(
   workdir = tmp_path / "run"
   shutil.copytree(trained[0], workdir)
   (workdir / f"checkpoints/{STEPS}/decision.json").unlink()
-  limits = PREDICTING | {"limits": {"confidence_threshold": 0.9999, "yaw_augmentation": 1}}
-  run.predict(settings(), str(workdir), str(panoramas), str(tmp_path / "none"), **limits)
+  thresholds = dict(confidence_threshold=0.9999, yaw_augmentation=1)
+  predict(settings(), workdir, panoramas, tmp_path / "none", **thresholds)
   assert "never evaluated: what is an object is decided by default" in capsys.readouterr().out
   assert len(read_rank_file(tmp_path / "none/ranks/good.json").ranks) == 0
 
@@ -166,7 +170,7 @@ def test_default_thresholds_are_reported_and_may_be_set(
 def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
   trained, settings, final_states, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
+  monkeypatch.setattr(cli_train, "evaluate_run", lambda config, workdir: None)
   build = train_run.build_training_batches
 
   class Interrupting:
@@ -187,21 +191,21 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_identical(
   with monkeypatch.context() as patch:
     patch.setattr(train_run, "build_training_batches", lambda config: Interrupting(build(config)))
     with pytest.raises(SystemExit) as stopped:
-      run.train_and_evaluate(settings(), str(tmp_path))
+      train_and_evaluate(settings(), str(tmp_path))
   assert stopped.value.code == 128 + signal.SIGTERM
   assert rows(tmp_path)[-1]["step"] == 2
 
-  run.train_and_evaluate(settings(), str(tmp_path))
+  train_and_evaluate(settings(), str(tmp_path))
   resumed, uninterrupted = jax.device_get(final_states[-1]), trained[1]
   assert int(resumed.step) == STEPS
   jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
 
 
 def test_more_steps_continue_the_run(settings, final_states, trained, tmp_path, monkeypatch):
-  monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
+  monkeypatch.setattr(cli_train, "evaluate_run", lambda config, workdir: None)
   workdir = tmp_path / "run"
   shutil.copytree(trained[0], workdir)
-  run.train_and_evaluate(settings(STEPS + 1), str(workdir))
+  train_and_evaluate(settings(STEPS + 1), str(workdir))
   assert int(final_states[-1].step) == STEPS + 1
   assert [row["step"] for row in rows(workdir)] == [2, STEPS, STEPS + 1]
 
@@ -211,17 +215,17 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(
 ):
   started = {}
   monkeypatch.setattr(train_run, "train", lambda **arguments: started.update(arguments))
-  monkeypatch.setattr(run, "evaluate_run", lambda config, workdir: None)
+  monkeypatch.setattr(cli_train, "evaluate_run", lambda config, workdir: None)
   config = settings()
   config.init_from = str(trained[0])
-  run.train_and_evaluate(config, str(tmp_path))
+  train_and_evaluate(config, str(tmp_path))
   averaged = trained[1].ema_params
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(started["state"].params), averaged)
   count = len(jax.tree.leaves(averaged))
   assert capsys.readouterr().out == f"{count} parameters of {trained[0]}\n"
 
   (tmp_path / "checkpoints/1").mkdir(parents=True)  # a run that goes on has its own parameters
-  run.train_and_evaluate(config, str(tmp_path))
+  train_and_evaluate(config, str(tmp_path))
   assert not capsys.readouterr().out
 
 
@@ -273,7 +277,7 @@ def test_too_few_categories_for_the_data_are_refused(settings, tmp_path):
   config = settings()
   config.model.num_categories = 11
   with pytest.raises(ValueError, match="has 12 categories: set config.model.num_categories"):
-    run.train_and_evaluate(config, str(tmp_path))
+    train_and_evaluate(config, str(tmp_path))
 
 
 @pytest.fixture
@@ -286,67 +290,75 @@ def panoramas(tmp_path):
 
 
 def test_the_command_line_ranks_panoramas_and_reports_failures(
-  trained, run_command, call_command, panoramas, tmp_path
+  trained, run_command, run_here, panoramas, tmp_path, monkeypatch
 ):
   workdir, output = trained[0], tmp_path / "out"
-  flags = ["--mode=predict", f"--workdir={workdir}", f"--input={panoramas}", f"--output={output}"]
-  result = run_command("-m", "foir360_jax.main", *flags)  # by the limits that evaluation chose
+  command = [f"--workdir={workdir}", f"--input={panoramas}", f"--output={output}"]
+  result = run_command("-m", "foir360_jax.main", "--mode=predict", *command)
   assert result.returncode == 1, result.stderr
   lines = result.stdout.splitlines()
-  assert len(lines) == 2 and lines[0].startswith("skipped ") and lines[1].startswith("good.png: ")
+  assert len(lines) == 4 and not result.stderr
+  assert sorted(lines[1:3])[0].startswith("bad: ")
+  assert sorted(lines[1:3])[1].startswith("good.png: ")
+  assert lines[3].startswith("1 of 2 panoramas ranked, 0 done before, 1 bad; ")
   ranked = read_rank_file(output / "ranks/good.json")
   assert ranked.image == "good.png" and ranked.masks.shape[1:] == (72, 144)
   assert (output / "overlays/good.png").is_file()
 
-  again = call_command(*flags)
-  assert again.returncode == 2
-  assert again.stderr.startswith("error: ") and "--overwrite" in again.stderr
-  assert "Traceback" not in again.stderr
-
   before = (output / "ranks/good.json").stat().st_mtime_ns
-  going_on = call_command(*flags, "--skip_done")
-  assert going_on.returncode == 1  # the broken one
-  first, skipped = going_on.stdout.splitlines()
-  assert first == f"1 of 2 are done already in {output}" and skipped.startswith("skipped ")
+  for skip in ([], ["--skip_done"]):  # the flag of earlier versions says nothing new
+    going_on = run_here("predict", *command, *skip)
+    assert going_on.returncode == 1  # the broken one
+    assert "0 of 2 panoramas ranked, 1 done before, 1 bad" in going_on.stdout
   assert (output / "ranks/good.json").stat().st_mtime_ns == before
 
+  other = run_here("predict", *command, "--confidence_threshold=0.9")
+  assert other.returncode == 2 and other.stderr.count("\n") == 1
+  assert "settings.json: model.confidence_threshold was 0." in other.stderr
+  assert run_here("predict", *command, "--overwrite").returncode == 1
+  assert (output / "ranks/good.json").stat().st_mtime_ns > before
 
-@pytest.mark.parametrize(
-  "flags, message",
-  [
-    (["--mode=predict"], "--mode=predict needs --workdir, --input, --output"),
-    (["--mode=train"], "--mode=train needs --workdir, --config"),
-    (["--mode=fly"], "train|evaluate|predict"),
-    (
-      [*TINY, "--mode=evaluate", "--output=x"],
-      "--output is for --mode=predict and weak_labels",
-    ),
-    (
-      [*FOLDERS, "--mode=weak_labels", "--yaw_augmentation=2"],
-      "--yaw_augmentation is for --mode=predict; leave it out",
-    ),
-    (["--mode=predict", "--confidence_threshold=2"], "confidence_threshold=2"),
-    (["--mode=predict", "--yaw_augmentation=0"], "yaw_augmentation=0"),
-    (
-      [*TINY, *FOLDERS, "--mode=predict", "--rank_masks", "--stop_margin=0"],
-      "--stop_margin says nothing to --rank_masks",
-    ),
-    ([*TINY, *FOLDERS, "--mode=predict", "--skip_done", "--overwrite"], "contradict each other"),
-    (["--config=configs/tiny.py", "--config.model.witdhs=3", "--workdir=x"], "witdhs"),
-  ],
-)
-def test_wrong_flags_are_explained(call_command, flags, message):
-  result = call_command(*flags)
-  assert result.returncode != 0
-  assert message in result.stdout + result.stderr
+  monkeypatch.setenv("HOME", str(tmp_path))
+  shutil.copytree(workdir, tmp_path / "run")
+  home = ["--workdir=~/run", "--input=~/in/good.png", "--output=~/out"]
+  assert "0 of 1 panoramas ranked, 1 done before" in run_here("predict", *home).stdout
+  assert Ranker.load("~/run").height == 48
+  assert not (pathlib.Path.cwd() / "~").exists()
 
 
-def test_missing_data_are_explained_in_one_line(call_command, tmp_path):
-  result = call_command(
-    "--config=configs/tiny.py",
-    f"--config.data.data_dir={tmp_path}",
-    f"--workdir={tmp_path / 'run'}",
-  )
-  assert result.returncode == 2
-  assert "write it with: python datasets/prepare.py --dataset=synthetic360" in result.stderr
-  assert "Traceback" not in result.stderr
+def test_paths_of_a_configuration_may_begin_with_a_tilde(
+  settings, trained, prepared, tmp_path, monkeypatch
+):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "data").symlink_to(prepared)
+  (tmp_path / "run").symlink_to(trained[0])
+  monkeypatch.setattr(train_run, "train", lambda **arguments: None)
+  monkeypatch.setattr(cli_train, "evaluate_run", lambda config, workdir: None)
+  config = settings()
+  config.data.data_dir, config.init_from = "~/data", "~/run"
+  train_and_evaluate(config, "~/new")
+  config.model.encoder, config.encoder_weights = "sphere_efficientnet_lite0", "~/weights.pth"
+  config.model.mask_stride, config.init_from = 4, ""
+  with pytest.raises(ValueError, match=f"{tmp_path}/weights.pth"):
+    train_and_evaluate(config, "~/new")
+
+
+def test_bars_are_told_of_training_and_evaluation(settings, tmp_path, monkeypatch):
+  shown = {}
+
+  @contextlib.contextmanager
+  def record(title):
+    yield lambda *now: shown.setdefault(title, []).append(now)
+
+  for module in (cli_train, cli_evaluate):
+    monkeypatch.setattr(module, "progress_bar", record)
+  train_and_evaluate(settings(2), tmp_path)
+  assert shown["training"] == [(0.5, 1.0), (1.0, 1.0)]
+  assert shown["evaluating"] == [(2, 8), (4, 8), (6, 8), (8, 8)]
+
+
+def test_missing_data_are_explained_in_one_line(run_here, tmp_path):
+  data = f"--config.data.data_dir={tmp_path}"
+  result = run_here("--config=configs/tiny.py", data, f"--workdir={tmp_path / 'run'}")
+  assert result.returncode == 2 and result.stderr.count("\n") == 1
+  assert "write it with: foir360 prepare --dataset=synthetic360" in result.stderr

@@ -441,14 +441,13 @@ def test_a_folder_is_ranked_picture_by_picture_and_bad_ones_get_a_line(
   tiny_ranker, pictures, tmp_path
 ):
   lines, output = [], tmp_path / "out"
-  assert predict_folder(tiny_ranker, pictures, output, say=lines.append) == 2
-  assert len(lines) == 3
-  broken, flat, good = lines  # by name
-  assert broken.startswith("skipped ") and "broken.png" in broken
-  assert flat.startswith("skipped ") and "flat.jpg: 150 x 60 pixels is not 2:1" in flat
+  assert len(predict_folder(tiny_ranker, pictures, output, say=lines.append).bad) == 2
+  broken, flat, good = sorted(lines[1:-1])
+  assert broken.startswith("bad: ") and "broken.png" in broken
+  assert flat.startswith("bad: ") and "flat.jpg: 150 x 60 pixels is not 2:1" in flat
   assert good.startswith("good.png: ") and "objects ->" in good
   written = sorted(str(f.relative_to(output)) for f in output.rglob("*") if f.is_file())
-  assert written == ["overlays/good.png", "ranks/good.json"]
+  assert written == [".lock", "overlays/good.png", "ranks/good.json", "settings.json"]
 
   ranks = read_strictly(output / "ranks/good.json")
   jsonschema.validate(ranks, RANK_FILE_SCHEMA)
@@ -463,16 +462,41 @@ def test_results_are_only_replaced_when_asked(tiny_ranker, pictures, tmp_path):
   old = output / "ranks/broken.json"  # even one that this run might not write
   old.parent.mkdir(parents=True)
   old.write_text("old")
-  with pytest.raises(ValueError, match="broken.json exists .1 such files.; give .*--overwrite"):
+  with pytest.raises(ValueError, match="nobody knows the settings of its 1 results .*--overwrite"):
     predict_folder(tiny_ranker, pictures, output, say=say)
-  assert [file.name for file in output.rglob("*") if file.is_file()] == ["broken.json"]
-  assert predict_folder(tiny_ranker, pictures / "good.png", output, say=say) == 0
+  assert sorted(file.name for file in output.rglob("*.*")) == [".lock", "broken.json"]
+  # That of another picture stays, and nobody knows its settings.
+  one = pictures / "good.png"
+  assert predict_folder(tiny_ranker, one, output, overwrite=True, say=say).ranked == 1
   before = (output / "ranks/good.json").read_text()
-  with pytest.raises(ValueError, match="good.json exists"):
-    predict_folder(tiny_ranker, pictures / "good.png", output, say=say)
-  assert predict_folder(tiny_ranker, pictures, output, overwrite=True, say=say) == 2
-  assert (output / "ranks/good.json").read_text() == before
   assert old.read_text() == "old"
+  with pytest.raises(ValueError, match="nobody knows the settings of its 2 results"):
+    predict_folder(tiny_ranker, one, output, say=say)
+  assert len(predict_folder(tiny_ranker, pictures, output, overwrite=True, say=say).bad) == 2
+  assert (output / "ranks/good.json").read_text() == before and not old.exists()
+  assert predict_folder(tiny_ranker, pictures, output, say=say).done_before == 1
+
+
+def test_results_of_other_parameters_or_thresholds_are_refused(
+  tiny_model, tiny_ranker, pictures, tmp_path
+):
+  output, one, say = tmp_path / "out", pictures / "good.png", lambda line: None
+  predict_folder(tiny_ranker, one, output, say=say)
+  decision = tiny_ranker.decision._replace(stop_margin=-1.5)
+  with pytest.raises(ValueError, match="settings.json: model.stop_margin was .*, now it is -1.5"):
+    predict_folder(Ranker(tiny_model, height=48, decision=decision), one, output, say=say)
+  graphdef, state = nnx.split(tiny_model)
+  other = nnx.merge(graphdef, jax.tree.map(lambda x: x * 1.001, state))
+  ranker = Ranker(other, height=48, decision=tiny_ranker.decision)
+  with pytest.raises(ValueError, match="settings.json: model.parameters_sha256 was "):
+    predict_folder(ranker, one, output, say=say)
+  assert predict_folder(ranker, one, output, overwrite=True, say=say).ranked == 1
+
+
+def test_thresholds_are_no_settings_of_masks_that_are_provided(tiny_model):
+  first, second = (Ranker(tiny_model, height=48, decision=Decision(x)) for x in (0.1, 0.2))
+  assert first.settings(rank_masks=True) == second.settings(rank_masks=True)
+  assert first.settings() != second.settings()
 
 
 def test_a_folder_without_pictures_is_refused(tiny_ranker, tmp_path):

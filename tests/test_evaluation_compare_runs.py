@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from foir360_jax.evaluation.compare_runs import compare, main, table
+from foir360_jax.cli.command import main
+from foir360_jax.evaluation.compare_runs import compare, table
 from foir360_jax.metrics import Score, paired_bootstrap_interval
 
 REPORT = {
@@ -88,7 +89,7 @@ def test_means_deviations_gap_and_baselines_are_those_of_the_files(drawn):
 def test_the_command_prints_the_table_and_writes_the_figures(drawn, tmp_path, capsys):
   folders, _, _ = drawn
   a, b = (list(map(str, folders[name])) for name in "ab")
-  assert main(["--a", *a, "--b", *b, f"--out={tmp_path / 'new/c.json'}"]) == 0
+  assert main(["compare-runs", "--a", *a, "--b", *b, f"--out={tmp_path / 'new/c.json'}"]) == 0
   printed = capsys.readouterr().out
   report = compare(folders["a"], folders["b"])
   assert printed.strip() == table(report)
@@ -98,7 +99,7 @@ def test_the_command_prints_the_table_and_writes_the_figures(drawn, tmp_path, ca
 
 def test_one_run_each_has_no_deviation(drawn, tmp_path, capsys):
   folders, _, _ = drawn
-  command = ["--a", str(folders["a"][0]), "--b", str(folders["b"][0])]
+  command = ["compare-runs", "--a", str(folders["a"][0]), "--b", str(folders["b"][0])]
   assert main([*command, f"--out={tmp_path / 'c.json'}"]) == 0
   assert json.loads((tmp_path / "c.json").read_text())["a"]["deviation"] is None
   printed = capsys.readouterr().out.splitlines()
@@ -122,7 +123,7 @@ def test_runs_evaluated_on_other_data_are_refused(tmp_path, capsys, changes, rea
   baselines = {"area": np.linspace(0, 1, 4)}
   a = write_run(tmp_path / "a", [0.1, 0.2, 0.3, 0.4], baselines)
   b = write_run(tmp_path / "b", [0.1, 0.2, 0.3, 0.4], baselines, **changes)
-  assert main(["--a", str(a), "--b", str(b)]) == 2
+  assert main(["compare-runs", "--a", str(a), "--b", str(b)]) == 2
   error = capsys.readouterr().err
   assert reason in error and error.count("\n") == 1 and str(b) in error
 

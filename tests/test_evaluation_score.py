@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.evaluation.score import command as score
+from foir360_jax.cli.command import main
 from foir360_jax.evaluation.score import folders as folder_scores
+from foir360_jax.evaluation.score import report as score
 from foir360_jax.evaluation.score.folders import Source
 from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import average_precision, crop_masks, mask_iou, match_masks, score_image
@@ -76,7 +77,7 @@ def report_of(gt, pred, **kwargs):
 
 def run(capsys, *arguments):
   """Exit code, table and error lines of the command, run in this process."""
-  code = score.main([*map(str, arguments), "--workers=1", "--resamples=20"])
+  code = main(["score", *map(str, arguments), "--workers=1", "--resamples=20"])
   captured = capsys.readouterr()
   return code, captured.out, captured.err.splitlines()
 
@@ -447,18 +448,18 @@ def test_any_field_of_coco_can_be_the_order(pairs, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("flag", "words"),
   [
-    ("--iou_threshold=1.5", "give a number in (0, 1]"),
-    ("--iou_threshold=nan", "give a number in (0, 1]"),
-    ("--workers=0", "give 1 or more"),
+    ("--iou_threshold=1.5", "give a number, from 0 to 1"),
+    ("--iou_threshold=0", "give a number in (0, 1]"),
+    ("--iou_threshold=nan", "give a number, from 0 to 1"),
+    ("--workers=0", "--workers=0: give a whole number, 1 or more"),
     ("--out=report.txt", "ends in .json"),
     ("--gt_format=pascal", "pascal"),
   ],
 )
 def test_wrong_flags_are_named(flag, words, capsys):
-  with pytest.raises(SystemExit) as stop:
-    score.main(["gt", "pred", flag])
-  assert stop.value.code == 2
-  assert words in capsys.readouterr().err
+  assert main(["score", "gt", "pred", flag]) == 2
+  error = capsys.readouterr().err
+  assert words in error and error.count("\n") == 1
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):

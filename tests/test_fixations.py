@@ -160,12 +160,12 @@ def test_both_layouts_give_what_was_put_into_them(tmp_path, config, layout):
     np.testing.assert_allclose(example["box_duration_ms"], np.array([k[1] for k in keys]))
 
 
-def test_what_was_prepared_opens_in_a_process_without_the_builder(tmp_path, run_command):
+def test_what_was_prepared_opens_in_a_process_without_the_builder(tmp_path, run_here, run_command):
   folder = tmp_path / "in"
   folder.mkdir()
   content = random_content(2, IDS)
-  result = run_command(
-    "datasets/prepare.py",
+  result = run_here(
+    "prepare",
     "--dataset=fixations/crowd",
     f"--manual_dir={write_repository(folder, content)}",
     f"--data_dir={tmp_path / 'out'}",
@@ -186,8 +186,8 @@ def test_what_was_prepared_opens_in_a_process_without_the_builder(tmp_path, run_
     if split_list.split_by_hash("crowd", i) == "train"
   }
   assert expected and set(result.stdout.splitlines()) == expected
-  result = run_command(  # what is complete needs no source any more
-    "datasets/prepare.py", "--dataset=fixations/crowd", f"--data_dir={tmp_path / 'out'}"
+  result = run_here(  # what is complete needs no source any more
+    "prepare", "--dataset=fixations/crowd", f"--data_dir={tmp_path / 'out'}"
   )
   assert result.returncode == 0, result.stderr
 
@@ -295,7 +295,7 @@ def test_a_fixation_within_a_pixel_of_the_picture_is_no_error(tmp_path):
   assert len(examples) == len(IDS) and not problems
 
 
-def test_all_reasons_of_all_records_are_listed_and_nothing_is_written(tmp_path, run_command):
+def test_all_reasons_of_all_records_are_listed_and_nothing_is_written(tmp_path, run_here):
   folder = tmp_path / "in"
   folder.mkdir()
   content = random_content(6, IDS)
@@ -304,13 +304,13 @@ def test_all_reasons_of_all_records_are_listed_and_nothing_is_written(tmp_path, 
   content["013"][1][0][:1, 0] = np.nan
   write_repository(folder, content)
   (folder / "data/stimuli/099.jpg").write_bytes(content["001"][0])
-  result = run_command(
-    "datasets/prepare.py",
+  result = run_here(
+    "prepare",
     "--dataset=fixations",
     f"--manual_dir={folder}",
     f"--data_dir={tmp_path / 'out'}",
   )
-  assert result.returncode == 1 and "Traceback" not in result.stderr
+  assert result.returncode == 2 and "Traceback" not in result.stderr
   message = result.stderr[result.stderr.index("error: ") :].splitlines()
   assert message[0].startswith("error: 3 of 6 pictures cannot be used")
   assert "negative duration" in message[1] and "outside" in message[1] and "001.jpg" in message[1]
@@ -442,11 +442,9 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--manual_dir=not/there",)])
-def test_prepare_says_what_to_download_where_the_folder_is_missing(run_command, tmp_path, flags):
-  result = run_command(
-    "datasets/prepare.py", "--dataset=fixations/osie", f"--data_dir={tmp_path}", *flags
-  )
-  assert result.returncode == 1 and "Traceback" not in result.stderr
+def test_prepare_says_what_to_download_where_the_folder_is_missing(run_here, tmp_path, flags):
+  result = run_here("prepare", "--dataset=fixations/osie", f"--data_dir={tmp_path}", *flags)
+  assert result.returncode == 2 and "Traceback" not in result.stderr
   assert "needs --manual_dir=FOLDER" in result.stderr
   assert "predicting-human-gaze-beyond-pixels" in result.stderr
 

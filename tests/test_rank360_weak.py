@@ -33,7 +33,7 @@ def write_ranks(folder, output, rng):
       confidence=rng.random(len(scene.objects)),
     )
     ranked[scene.id].save_json(output / f"ranks/{scene.id}.json")
-  (output / "weak_labels.json").write_text(json.dumps(SETTINGS))
+  (output / "settings.json").write_text(json.dumps(SETTINGS))
   return ranked
 
 
@@ -117,7 +117,10 @@ def test_confidence_is_one_where_the_ranks_do_not_tell(folder, ranked, tmp_path)
 
 
 def test_weak_ranks_are_not_built_as_those_of_people(folder, ranked, tmp_path):
-  with pytest.raises(ValueError, match="out: holds weak labels; build them as rank360/weak"):
+  with pytest.raises(ValueError, match="out: holds ranks of no person; build them as rank360/weak"):
+    build(folder, tmp_path / "data", config="human", ranks_dir=tmp_path / "out")
+  (tmp_path / "out/settings.json").rename(tmp_path / "out/weak_labels.json")  # as it once was
+  with pytest.raises(ValueError, match="out: holds ranks of no person; build"):
     build(folder, tmp_path / "data", config="human", ranks_dir=tmp_path / "out")
   (tmp_path / "out/weak_labels.json").unlink()  # people may rank into another folder, too
   builder = build(folder, tmp_path / "data", config="human", ranks_dir=tmp_path / "out")
@@ -141,7 +144,7 @@ def make_unreadable(path):
 @pytest.mark.parametrize(
   "damage, reason",
   [
-    (drop, "dummy_1.json: missing; rank dummy_1 by --mode=weak_labels"),
+    (drop, "dummy_1.json: missing; rank dummy_1 by foir360 weak-labels"),
     (forget_an_object, "dummy_1.json: has no rank for objects"),
     (make_unreadable, "dummy_1.json: not JSON"),
   ],
@@ -184,7 +187,7 @@ def test_ranks_of_another_size_or_of_other_masks_are_found(folder, ranked, tmp_p
 
 
 def test_a_folder_without_rank_files_is_refused(folder, tmp_path):
-  with pytest.raises(SceneError, match="ranks: holds no rank file; give what --mode=weak_labels"):
+  with pytest.raises(SceneError, match="ranks: holds no rank file; give what foir360 weak-labels"):
     review_folder(folder, ranks_dir=tmp_path)
 
 

@@ -309,23 +309,23 @@ def test_the_fields_of_an_example_agree_with_its_masks_and_labels(prepared):
   [
     ("--dataset=imagenet", "imagenet: no such data set; known are: synthetic360"),
     ("--dataset=synthetic360/1x2", "no such configuration; known are: 64x128, 128x256, 64x128_rep"),
-    ("synthetic360", "unexpected argument 'synthetic360'; write --dataset=NAME/CONFIG"),
+    ("synthetic360", "unexpected argument 'synthetic360'; flags are written --name=value"),
   ],
 )
-def test_prepare_refuses_what_it_does_not_know_in_one_line(run_command, tmp_path, flag, message):
-  result = run_command("datasets/prepare.py", flag, f"--data_dir={tmp_path}")
-  assert result.returncode == 1
+def test_prepare_refuses_what_it_does_not_know_in_one_line(run_here, tmp_path, flag, message):
+  result = run_here("prepare", flag, f"--data_dir={tmp_path}")
+  assert result.returncode == 2
   assert message in result.stderr and "Traceback" not in result.stderr
   assert not list(tmp_path.iterdir())
 
 
 def test_prepare_keeps_what_is_there_and_prints_the_difficulty_and_a_picture(
-  run_command, prepared, tmp_path
+  run_here, prepared, tmp_path
 ):
   folder = prepared / "synthetic360/tests/1.1.0"
   before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-  result = run_command(
-    "datasets/prepare.py",
+  result = run_here(
+    "prepare",
     "--dataset=synthetic360/tests",
     f"--data_dir={prepared}",
     "--difficulty",
@@ -424,12 +424,10 @@ def test_repeats_change_nothing_but_the_importance(unseen):
 
 
 def test_a_configuration_with_repeats_is_prepared_and_its_difficulty_shows_what_they_cost(
-  run_command, tmp_path
+  run_here, tmp_path
 ):
   name = "synthetic360/tests_repeats"
-  result = run_command(
-    "datasets/prepare.py", f"--dataset={name}", f"--data_dir={tmp_path}", "--difficulty"
-  )
+  result = run_here("prepare", f"--dataset={name}", f"--data_dir={tmp_path}", "--difficulty")
   assert result.returncode == 0, result.stderr
   source, blind = open_source(name, str(tmp_path), "test"), []
   assert len(source) == 4

@@ -11,7 +11,9 @@ import optax
 import pytest
 from flax import nnx
 
-from foir360_jax.cli import run
+from foir360_jax.cli.benchmark import benchmark
+from foir360_jax.cli.evaluate import evaluate_run
+from foir360_jax.cli.train import train_and_evaluate
 from foir360_jax.config import fixation_config
 from foir360_jax.inference import Ranker
 from foir360_jax.metrics import Score
@@ -401,12 +403,12 @@ def folded(build_settings, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(run_fixation, "example_batches", watch_batches)
     patch.setattr(run_fixation, "saliency_maps", watch_maps)
-    run.train_and_evaluate(of_folds(build_settings()), str(workdir))
+    train_and_evaluate(of_folds(build_settings()), str(workdir))
   return workdir, trained_on, measured_by
 
 
 def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
-  run.train_and_evaluate(settings, str(tmp_path))
+  train_and_evaluate(settings, str(tmp_path))
   report = json.loads((tmp_path / "metrics.json").read_text())
   assert report["split"] == "tune" and report["size"] == [48, 64]
   assert [block["pictures"] for block in report["results"].values()] == [2, 2, 4]
@@ -416,16 +418,16 @@ def test_a_run_trains_measures_and_leaves_its_files(settings, tmp_path, capsys):
   trained = load_readout(file_of_run(tmp_path))
   assert trained.bias.shape == (8,) and trained.enlargement == settings.model.enlargement
   settings.evaluate.split = "test"
-  run.evaluate_run(settings, str(tmp_path))
+  evaluate_run(settings, str(tmp_path))
   report = json.loads((tmp_path / "metrics.json").read_text())
   assert report["split"] == "test" and report["results"]["together"]["pictures"] == 2
   settings.data.names, settings.data.degrees = ("fixations/osie",), (0.03,)
   with pytest.raises(ValueError, match="no centre bias for 1 data sets; set config.data.names"):
-    run.evaluate_run(settings, str(tmp_path))
+    evaluate_run(settings, str(tmp_path))
   with pytest.raises(ValueError, match="a run of the task fixation, which ranks nothing"):
     Ranker.load(tmp_path)
-  with pytest.raises(ValueError, match="measures the task ranking, not fixation"):
-    run.benchmark(settings, str(tmp_path))
+  with pytest.raises(ValueError, match="for a --config of the task ranking, not fixation"):
+    benchmark(settings, str(tmp_path))
 
 
 def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_it(
@@ -456,15 +458,15 @@ def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_i
     np.testing.assert_array_equal(bias, readouts[1 + fold_of(image_id, 2)]["bias"])
 
   settings.evaluate.split = "test"
-  run.evaluate_run(settings, str(workdir))
+  evaluate_run(settings, str(workdir))
   assert json.loads((workdir / "metrics.json").read_text())["folds"] == 1
 
   settings.data.folds = 3
   with pytest.raises(ValueError, match=r"folds 2, not 3; give --config.data.folds=2"):
-    run.evaluate_run(settings, str(workdir))
+    evaluate_run(settings, str(workdir))
   settings.data.folds, settings.data.train_split = 0, "train"
   with pytest.raises(ValueError, match=r"with config.data.train_split train\+tune, not train;"):
-    run.evaluate_run(settings, str(workdir))
+    evaluate_run(settings, str(workdir))
 
 
 def test_a_run_does_not_go_on_with_other_settings(settings, folded, tmp_path):
@@ -473,7 +475,7 @@ def test_a_run_does_not_go_on_with_other_settings(settings, folded, tmp_path):
   files = {path: path.read_bytes() for path in workdir.rglob("*.safetensors")}
   assert len(files) == 3
   settings.model.sharpness = 2.0  # applied to what is trained: may be chosen later
-  run.train_and_evaluate(settings, str(workdir))
+  train_and_evaluate(settings, str(workdir))
   assert all(path.read_bytes() != content for path, content in files.items())
   files = {path: path.read_bytes() for path in files}
   changes = {"data.train_split": "train[:50%]", "data.folds": 3, "model.channels": (9,), "seed": 7}
@@ -481,7 +483,7 @@ def test_a_run_does_not_go_on_with_other_settings(settings, folded, tmp_path):
     changed = settings.copy_and_resolve_references()
     changed.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=rf"cannot go on .* config.{field} is .* give another"):
-      run.train_and_evaluate(changed, str(workdir))
+      train_and_evaluate(changed, str(workdir))
   assert {path: path.read_bytes() for path in files} == files
 
 
@@ -493,13 +495,13 @@ def test_pictures_that_were_trained_on_are_not_measured_without_folds(
 ):
   settings.data.train_split, settings.evaluate.split = train_split, split
   with pytest.raises(ValueError, match=r"is part of .*train_split .* or set config.data.folds"):
-    run.train_and_evaluate(settings, str(tmp_path))
+    train_and_evaluate(settings, str(tmp_path))
   assert not list(tmp_path.iterdir())
 
 
 def test_an_untrained_folder_is_told(settings, tmp_path):
   with pytest.raises(ValueError, match="fixation_readout.safetensors: no weights of a readout"):
-    run.evaluate_run(settings, str(tmp_path))
+    evaluate_run(settings, str(tmp_path))
 
 
 def test_the_bias_of_a_place_is_a_parabola_of_its_data_set():

@@ -5,10 +5,17 @@ import signal
 import numpy as np
 import pytest
 
-from foir360_jax.cli import run
+from foir360_jax.cli import weak_labels as module
+from foir360_jax.cli.benchmark import benchmark
 from foir360_jax.cli.check import validate
+from foir360_jax.cli.command import main
+from foir360_jax.cli.commands import COMMANDS, SALIENCY
+from foir360_jax.cli.evaluate import evaluate_run
+from foir360_jax.cli.train import train_and_evaluate
+from foir360_jax.cli.weak_labels import weak_labels
 from foir360_jax.config import base_config, weak_labels_config
 from foir360_jax.data import open_source
+from foir360_jax.saliency.build import NAMES
 from foir360_jax.scenes import open_scenes, read_rank_file
 from foir360_jax.weak_labels.program import Strategy
 from rank360.dummy_scenes import write_dummy_data
@@ -38,7 +45,7 @@ def test_a_value_that_cannot_work_is_refused_by_name(field, value, message, tmp_
   config = weak_labels_config()
   config[field] = value
   with pytest.raises(ValueError, match=message):
-    run.weak_labels(config, str(tmp_path), str(tmp_path), saliency=None, overwrite=False)
+    weak_labels(config, str(tmp_path), str(tmp_path))
 
 
 def test_misspelt_fields_are_refused():
@@ -46,15 +53,13 @@ def test_misspelt_fields_are_refused():
     weak_labels_config().colector = "borda"
 
 
-def test_configurations_of_other_tasks_are_refused_by_each_mode(tmp_path):
+def test_configurations_of_other_tasks_are_refused_by_each_command(tmp_path):
   workdir = str(tmp_path)
-  with pytest.raises(ValueError, match="needs --config=configs/weak_labels.py or none"):
-    run.weak_labels(base_config(), workdir, workdir, saliency=None, overwrite=False)
-  for entry_point in (run.train_and_evaluate, run.evaluate_run):
-    with pytest.raises(ValueError, match="this --mode is not for a config of the task weak_labels"):
+  with pytest.raises(ValueError, match="for a --config of the task weak_labels, not"):
+    weak_labels(base_config(), workdir, workdir)
+  for entry_point in (train_and_evaluate, evaluate_run, benchmark):
+    with pytest.raises(ValueError, match="not weak_labels; give one .* or foir360 weak-labels"):
       entry_point(weak_labels_config(), workdir)
-  with pytest.raises(ValueError, match="not weak_labels"):
-    run.benchmark(weak_labels_config(), workdir)
   assert not list(tmp_path.iterdir())
 
 
@@ -63,51 +68,52 @@ def stopping(*_, **__):
 
 
 def test_ctrl_c_is_an_exit_code_and_no_traceback(tmp_path, monkeypatch):
-  monkeypatch.setattr(run, "WeakRanker", lambda *_, **__: None)
-  monkeypatch.setattr(run, "label_folder", stopping)
-  with pytest.raises(SystemExit) as stopped:
-    run.weak_labels(None, str(tmp_path), "out", saliency="spectral", overwrite=False)
-  assert stopped.value.code == 128 + signal.SIGINT
+  monkeypatch.setattr(module, "WeakRanker", lambda *_, **__: None)
+  monkeypatch.setattr(module, "label_folder", stopping)
+  command = ["weak-labels", f"--input={tmp_path}", "--output=out", "--saliency=spectral"]
+  assert main(command) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(
   "flags, message",
   [
-    (["--mode=weak_labels"], "--mode=weak_labels needs --input, --output"),
+    (["--mode=weak_labels"], "weak-labels needs --input, --output"),
     (["--workdir=x", "--config=configs/tiny.py", "--saliency=spectral"], "leave it out"),
-    (["--mode=weak_labels", "--input=x", "--output=y", "--saliency=deep"], "learned|spectral"),
+    (["--mode=weak_labels", "--input=x", "--output=y", "--saliency=deep"], "learned, spectral"),
   ],
 )
-def test_wrong_flags_are_explained(call_command, flags, message):
-  result = call_command(*flags)
-  assert result.returncode != 0
-  assert message in result.stdout + result.stderr
+def test_wrong_flags_are_explained(capsys, flags, message):
+  assert main(flags) == 2
+  assert message in capsys.readouterr().err
 
 
-def test_panoramas_with_masks_become_a_weakly_labelled_data_set(
-  run_command, call_command, tmp_path
-):
+def test_the_command_knows_all_kinds_of_saliency():
+  assert SALIENCY == NAMES and COMMANDS["weak-labels"].find("saliency").parse("learned")
+
+
+def test_panoramas_with_masks_become_a_weakly_labelled_data_set(run_command, run_here, tmp_path):
   write_dummy_data(tmp_path / "scenes", height=64)
   (tmp_path / "scenes/images/dummy_3.png").write_bytes(b"")
   folders = [f"--input={tmp_path / 'scenes'}", f"--output={tmp_path / 'out'}"]
   command = ["--mode=weak_labels", "--saliency=spectral", *folders]
   config = ["--config=configs/weak_labels.py", "--config.batch_size=2", "--config.max_erased=1"]
-  labelled = call_command(*command, *config, "--config.max_erased_whole=1")
+  config += ["--config.max_erased_whole=1"]
+  labelled = run_command("-m", "foir360_jax.main", *command, *config)
   assert labelled.returncode == 1, labelled.stderr
   lines = labelled.stdout.splitlines()
-  assert lines[-2].startswith("4 of 5 panoramas ranked, 0 done before, 1 bad; ")
-  assert lines[-1].startswith("bad: ") and "dummy_3.png: the file is empty" in lines[-1]
+  assert lines[-1].startswith("4 of 5 panoramas ranked, 0 done before, 1 bad; ")
+  (bad,) = (line for line in lines if line.startswith("bad: "))
+  assert "dummy_3.png: the file is empty" in bad
 
-  other = call_command(*command)
-  assert other.returncode == 2 and "Traceback" not in other.stderr
-  assert "weak_labels.json: strategy.max_erased was 1, now it is 8" in other.stderr
+  other = run_here(*command)
+  assert other.returncode == 2
+  assert "settings.json: strategy.max_erased was 1, now it is 8" in other.stderr
 
   flags = ["--dataset=rank360/weak", f"--manual_dir={tmp_path / 'scenes'}"]
   flags += [f"--ranks_dir={tmp_path / 'out'}", f"--data_dir={tmp_path / 'data'}"]
-  checked = run_command("datasets/prepare.py", *flags, "--check")
-  assert checked.returncode == 1 and "5 records, 4 good, 1 bad" in checked.stdout, checked.stderr
-  prepared = run_command("datasets/prepare.py", *flags, "--skip_bad")
-  assert prepared.returncode == 0, prepared.stderr
+  checked = run_here("prepare", *flags, "--check")
+  assert checked.returncode == 1 and "5 records, 4 good, 1 bad" in checked.stdout
+  assert run_here("prepare", *flags, "--skip_bad").returncode == 0
   ids = set()
   for split in ("train", "test"):
     for example in open_source("rank360/weak", str(tmp_path / "data"), split):

@@ -14,7 +14,7 @@ import pytest
 
 from foir360_jax.files import read_panorama, save_image
 from foir360_jax.files.id_map_file import encode_id_map
-from foir360_jax.inference import weak_labels as module
+from foir360_jax.inference import folder_runner, weak_labels
 from foir360_jax.inference.output_folder import SETTINGS_FILE
 from foir360_jax.inference.weak_labels import label_folder
 from foir360_jax.saliency import SpectralResidual
@@ -97,6 +97,10 @@ def scenes(tmp_path):
     count, height = (3, 11)[index % 4 == 0], (32, 40)[index % 3 == 0]
     write_scene(tmp_path / "scenes", f"s{index}", rng, height=height, num_objects=count)
   return tmp_path / "scenes"
+
+
+def files_of(output):
+  return [f for f in output.rglob("*") if f.is_file() and f.name not in (".lock", SETTINGS_FILE)]
 
 
 def label(ranker, scenes, output, **options):
@@ -220,8 +224,7 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(scenes, tmp_path):
   lines = []
   with pytest.raises(KeyboardInterrupt):
     label(StubRanker(before=interrupt), scenes, tmp_path / "out", say=lines.append, overlays=True)
-  files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
-  assert not [file for file in files if file.suffix not in (".json", ".png")]
+  assert not [file for file in files_of(tmp_path / "out") if file.suffix not in (".json", ".png")]
   done = results(tmp_path / "out")
   assert len(done) < 10
   assert lines[-1] == f"stopped; {len(done)} are done, and the same command goes on"
@@ -247,14 +250,13 @@ def test_a_write_that_fails_ends_the_run_and_leaves_no_half_file(
   monkeypatch.setattr("os.replace", fail)
   with pytest.raises(OSError, match="disk full"):
     label(StubRanker(), scenes, tmp_path / "out", overlays=True)
-  files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
-  assert len(files) == fails_at
+  assert len(files_of(tmp_path / "out")) == fails_at - 1  # and the settings
   for scene_id in results(tmp_path / "out"):
     assert len(read_rank_file(tmp_path / f"out/ranks/{scene_id}.json")) in (3, 11)
     assert (tmp_path / f"out/overlays/{scene_id}.png").is_file()
 
 
-def test_bad_panoramas_are_listed_at_the_end_and_the_others_go_through(scenes, tmp_path):
+def test_bad_panoramas_get_a_line_as_they_are_met_and_the_others_go_through(scenes, tmp_path):
   rng = np.random.default_rng(0)
   images, instances = scenes / "images", scenes / "instances"
   for index in range(6):
@@ -271,7 +273,9 @@ def test_bad_panoramas_are_listed_at_the_end_and_the_others_go_through(scenes, t
 
   summary, lines = label(StubRanker(), scenes, tmp_path / "out")
   assert summary.ranked == 10 and len(results(tmp_path / "out")) == 10
-  assert lines[-7:] == [f"bad: {line}" for line in summary.bad]
+  told = [line for line in lines if line.startswith("bad: ")]
+  assert sorted(told) == [f"bad: {line}" for line in summary.bad]
+  assert lines[-1].startswith("10 of 17 panoramas ranked, 0 done before, 7 bad; ")
   reasons = {
     "images/x0": "missing; add it",
     "images/x1.png": "not complete|cut off",
@@ -356,7 +360,7 @@ def test_weights_and_the_name_of_the_saliency_are_settings(scenes, tmp_path):
   label(StubRanker(saliency=Weighted(1.0)), scenes, tmp_path / "out")
   same, _ = label(StubRanker(saliency=Weighted(1.0)), scenes, tmp_path / "out")
   assert same.done_before == 10
-  with pytest.raises(ValueError, match="weak_labels.json: saliency_sha256 was '.*--overwrite"):
+  with pytest.raises(ValueError, match="settings.json: saliency_sha256 was '.*--overwrite"):
     label(StubRanker(saliency=Weighted(1.001)), scenes, tmp_path / "out")
   with pytest.raises(ValueError, match="saliency was 'Weighted', now it is 'stub_saliency'"):
     label(StubRanker(), scenes, tmp_path / "out")
@@ -406,22 +410,100 @@ def test_redoing_one_folder_leaves_results_of_another_with_equal_settings(scenes
   assert summary.ranked == 1 and len(results(tmp_path / "out")) == 11
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_ranks_that_the_command_did_not_write_are_never_overwritten(scenes, tmp_path, overwrite):
+def test_ranks_of_unknown_origin_are_not_overwritten_unasked(scenes, tmp_path):
   write_dummy_data(tmp_path / "human")
   before = results(tmp_path / "human")
-  with pytest.raises(ValueError, match="5 rank files are not of weak labels .*another --output"):
-    label(StubRanker(), scenes, tmp_path / "human", overwrite=overwrite)
+  with pytest.raises(ValueError, match="nobody knows the settings of its 5 results .*--overwrite"):
+    label(StubRanker(), scenes, tmp_path / "human")
+  assert results(tmp_path / "human") == before
+  assert not (tmp_path / "human" / SETTINGS_FILE).exists()
+
+
+def test_overwriting_replaces_of_unknown_ranks_those_of_the_given_panoramas_alone(scenes, tmp_path):
+  write_dummy_data(tmp_path / "human")
+  before = results(tmp_path / "human")
+  (tmp_path / "human/ranks/s3.json").write_text("old")
+  (tmp_path / "human/overlays").mkdir()
+  (tmp_path / "human/overlays/s3.png").write_text("old")
+  summary, _ = label(StubRanker(), scenes, tmp_path / "human", overwrite=True)
+  assert summary.ranked == 10 and not (tmp_path / "human/overlays/s3.png").exists()
+  after = results(tmp_path / "human")
+  assert {name: after[name] for name in before} == before and after["s3"] != b"old"
+  # Nobody knows what the others were made with, so the folder cannot say what all were.
+  assert not (tmp_path / "human" / SETTINGS_FILE).exists()
+  with pytest.raises(ValueError, match="nobody knows the settings of its 15 results"):
+    label(StubRanker(), scenes, tmp_path / "human")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_folder_of_the_panoramas_is_no_place_for_results(scenes, overwrite):
   with pytest.raises(ValueError, match="is the folder of the panoramas"):
     label(StubRanker(), scenes, scenes / "images" / "..", overwrite=overwrite)
-  assert results(tmp_path / "human") == before
-  assert not (tmp_path / "human" / SETTINGS_FILE).exists() and not (scenes / "ranks").exists()
+  assert not (scenes / "ranks").exists()
+
+
+def test_a_folder_that_an_earlier_version_began_is_gone_on_with(scenes, tmp_path):
+  out = tmp_path / "out"
+  label(StubRanker(), scenes, out)
+  settings = json.loads((out / SETTINGS_FILE).read_text())
+  del settings["command"]
+  (out / SETTINGS_FILE).unlink()
+  (out / "weak_labels.json").write_text(json.dumps(settings))
+  (out / "ranks/s1.json").unlink()
+  with pytest.raises(ValueError, match="weak_labels.json: strategy.fill was 'pull_push', now"):
+    label(StubRanker(fill="mean"), scenes, out)
+  summary, _ = label(StubRanker(), scenes, out)
+  assert (summary.ranked, summary.done_before) == (1, 9)
+  assert (out / SETTINGS_FILE).is_file() and not (out / "weak_labels.json").exists()
+
+
+def test_the_output_is_locked_while_it_is_written(scenes, tmp_path):
+  messages = []
+
+  def write_there_too(calls):
+    if calls == 1:
+      with pytest.raises(ValueError) as error:
+        label(StubRanker(), scenes, tmp_path / "out")
+      messages.append(str(error.value))
+
+  summary, _ = label(StubRanker(before=write_there_too), scenes, tmp_path / "out")
+  assert summary.ranked == 10 and "out is being written by process" in messages[0]
+
+
+def test_a_batch_that_the_device_has_no_memory_for_is_left_out(scenes, tmp_path):
+  ranker = StubRanker()
+  rank = ranker.rank
+
+  def fill_up(batch):
+    if batch.panorama.shape[1] == 40:
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    return rank(batch)
+
+  ranker.rank = fill_up
+  summary, lines = label(ranker, scenes, tmp_path / "out")
+  assert summary.ranked == 6 and len(summary.bad) == 4
+  assert all("little memory for its batch; lower config.batch_size" in line for line in summary.bad)
+
+
+def test_a_bar_is_told_what_is_finished_and_then_no_line_repeats_it(scenes, tmp_path, monkeypatch):
+  monkeypatch.setattr(folder_runner, "_SAY_EVERY_S", 0.0)
+  (scenes / "images/s0.png").write_bytes(b"")
+  shown = []
+  _, lines = label(StubRanker(), scenes, tmp_path / "out", show=lambda *now: shown.append(now))
+  assert shown == [(number, 10) for number in range(1, 11)]
+  assert not [line for line in lines if " / 10" in line]
+
+
+def test_the_home_folder_may_be_meant_by_a_tilde(scenes, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  summary, _ = label(StubRanker(), "~/scenes", "~/out")
+  assert summary.ranked == 10 and len(results(tmp_path / "out")) == 10
 
 
 def test_settings_that_cannot_be_read_are_named(scenes, tmp_path):
   label(StubRanker(), scenes, tmp_path / "out")
   (tmp_path / "out" / SETTINGS_FILE).write_text("{")
-  with pytest.raises(ValueError, match="weak_labels.json: does not say the settings any more"):
+  with pytest.raises(ValueError, match="settings.json: does not say the settings any more"):
     label(StubRanker(), scenes, tmp_path / "out")
   summary, _ = label(StubRanker(), scenes, tmp_path / "out", overwrite=True)
   assert summary.ranked == 10
@@ -437,7 +519,7 @@ def test_folders_without_scenes_are_refused(tmp_path):
 
 
 def test_progress_tells_counts_speed_and_what_is_left(scenes, tmp_path, monkeypatch):
-  monkeypatch.setattr(module, "_SAY_EVERY_S", 0.0)
+  monkeypatch.setattr(folder_runner, "_SAY_EVERY_S", 0.0)
   (scenes / "images/s0.png").write_bytes(b"")
   _, lines = label(StubRanker(), scenes, tmp_path / "out")
   progress = [line for line in lines if " / " in line]
@@ -447,12 +529,9 @@ def test_progress_tells_counts_speed_and_what_is_left(scenes, tmp_path, monkeypa
     assert re.fullmatch(rf"{number} / 10, [\d.e+]+ images/s, \d+ s left", line)
 
 
-def test_few_scenes_wait_for_others_of_their_shape_however_many_shapes_there_are(
-  scenes, monkeypatch
-):
+def test_few_scenes_wait_for_others_of_their_shape_however_many_shapes_there_are():
   rng = np.random.default_rng(3)
   shapes = [(int(height), 8) for height in rng.integers(0, 40, 200)]
-  monkeypatch.setattr(module, "_shape", lambda item: item)
   taken, yielded = 0, 0
 
   def arriving():
@@ -462,7 +541,7 @@ def test_few_scenes_wait_for_others_of_their_shape_however_many_shapes_there_are
       yield shape
 
   seen = []
-  for batch in module._batches(arriving(), 4):
+  for batch in folder_runner._batches(arriving(), lambda item: item, 4):
     yielded += len(batch)
     assert taken - yielded <= 4 * 4
     assert len(set(batch)) == 1 and len(batch) <= 4
@@ -480,15 +559,15 @@ def test_writing_does_not_fall_far_behind(scenes, tmp_path, monkeypatch):
   def check(calls):
     assert calls - len(written) <= 1 + 2  # one on the device, two being written
 
-  monkeypatch.setattr(module, "write_result", write_slowly)
+  monkeypatch.setattr(weak_labels, "write_result", write_slowly)
   label(StubRanker(before=check), scenes, tmp_path / "out", batch_size=1)
   assert len(written) == 10
 
 
 def test_reading_goes_ahead_but_not_far():
   begun = []
-  with module.ThreadPoolExecutor(2) as pool:
-    read = module._read_ahead(pool, lambda x: begun.append(x) or x, map(str, range(50)), 4)
+  with folder_runner.ThreadPoolExecutor(2) as pool:
+    read = folder_runner._read_ahead(pool, lambda x: begun.append(x) or x, map(str, range(50)), 4)
     assert next(read) == "0"
     assert len(begun) <= 5
     assert [*read] == [str(number) for number in range(1, 50)]

@@ -16,7 +16,8 @@ from rank360.checks import ERROR, NOTE
 from rank360.columns import decode
 from rank360.review import Record, review_folder
 
-WEAK_SETTINGS = "weak_labels.json"  # beside ranks that were made without annotators: how
+# Beside ranks that a command made: how. The second is what weak labels wrote up to version 0.1.
+RANK_SETTINGS = ("settings.json", "weak_labels.json")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -61,7 +62,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       review_folder, format=format, split_dir=split_dir, join_seam=join_seam, ranks_dir=ranks_dir
     )
     self._skip_bad = skip_bad
-    self._settings_file = ranks_dir and pathlib.Path(ranks_dir) / WEAK_SETTINGS
+    self._ranks_dir = ranks_dir and pathlib.Path(ranks_dir)
 
   def _info(self) -> tfds.core.DatasetInfo:
     per_object = functools.partial(tfds.features.Tensor, shape=(None,))
@@ -116,11 +117,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _weak_settings(self) -> dict | None:
     """What weak labels were made with; None where the ranks do not say that they are weak."""
-    file = self._settings_file
-    if not file or not file.is_file():
+    files = [self._ranks_dir / name for name in RANK_SETTINGS] if self._ranks_dir else []
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
       return None
     if self.builder_config.name != "weak":
-      raise ValueError(f"{file.parent}: holds weak labels; build them as rank360/weak")
+      raise ValueError(f"{file.parent}: holds ranks of no person; build them as rank360/weak")
     return read_json(file, ValueError)
 
   def _generate_examples(self, records, category_names):

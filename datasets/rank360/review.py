@@ -113,7 +113,7 @@ def review_folder(
   splits, wrong = assign_splits(folder.ids, lists)
   ranks = None if ranks_dir is None else pathlib.Path(ranks_dir) / "ranks"
   if ranks is not None and not any(ranks.glob("*.json")):
-    raise SceneError(f"{ranks}: holds no rank file; give what --mode=weak_labels wrote")
+    raise SceneError(f"{ranks}: holds no rank file; give what foir360 weak-labels wrote")
 
   def read(scene_id: str) -> Record:
     scene, findings = None, []
@@ -140,7 +140,7 @@ def review_folder(
 def _with_other_ranks(scene: Scene, folder: pathlib.Path) -> Scene:
   file = folder / f"{scene.id}.json"
   if not file.is_file():
-    raise SceneError(f"{file}: missing; rank {scene.id} by --mode=weak_labels, or leave it out")
+    raise SceneError(f"{file}: missing; rank {scene.id} by foir360 weak-labels, or leave it out")
   return with_ranks_of(scene, file)
 
 

@@ -1,6 +1,6 @@
 """How hard synthetic360 is: the ceiling of its labels, and what simple rankers reach.
 
-`python datasets/prepare.py --dataset=synthetic360/64x128 --data_dir=data --difficulty` prints the
+`foir360 prepare --dataset=synthetic360/64x128 --data_dir=data --difficulty` prints the
 table. Linear fits are made on the validation split and measured on the test split.
 """
 

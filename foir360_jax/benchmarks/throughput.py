@@ -1,4 +1,4 @@
-"""The throughput table of a configuration: what the command line's `--mode=benchmark` prints."""
+"""The throughput table of a configuration: what `foir360 benchmark` prints."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Validates a configuration of any task."""
+"""The check of a configuration, whatever its task, and of the command that it was given to."""
 
 from ml_collections import ConfigDict
 
@@ -6,6 +6,8 @@ from foir360_jax.saliency.fixations.check import validate_fixation
 from foir360_jax.train.check import validate_ranking
 from foir360_jax.train.parallel import MODES
 from foir360_jax.weak_labels.check import validate_weak_labels
+
+_COMMAND_OF = {"weak_labels": "foir360 weak-labels"}
 
 
 def validate(config: ConfigDict) -> None:
@@ -22,3 +24,12 @@ def validate(config: ConfigDict) -> None:
       f"config.train.mode must be one of {', '.join(MODES)}, not {config.train.mode!r}"
     )
   checks[config.task](config)
+
+
+def need_task(config: ConfigDict, command: str, *tasks: str) -> None:
+  """Raises ValueError with one line where a command does not serve the task of a configuration."""
+  if config.task not in tasks:
+    raise ValueError(
+      f"foir360 {command} is for a --config of the task {' or '.join(tasks)}, not {config.task};"
+      f" give one of configs/ that is, or {_COMMAND_OF.get(config.task, 'another command')}"
+    )

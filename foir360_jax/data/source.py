@@ -1,4 +1,4 @@
-"""Opens a data set that `datasets/prepare.py` wrote: random access to its examples, no TensorFlow.
+"""Opens a data set that `foir360 prepare` wrote: random access to its examples, no TensorFlow.
 
 The first step of the input pipeline: source -> transforms -> augment -> loader. What lies on disk
 is the contract with the write side; no builder code is needed to read it.
@@ -80,7 +80,7 @@ def open_source(name: str, data_dir: str, split: str) -> PreparedSource:
 
   Args:
     name: TFDS name and, for builders that have one, the config: "synthetic360/64x128".
-    data_dir: the folder that was given to `datasets/prepare.py`.
+    data_dir: the folder that was given to `foir360 prepare`.
     split: a split or a part of one, in the notation of TFDS: "train", "test[:50%]", "train[100:]".
 
   Returns:
@@ -91,7 +91,7 @@ def open_source(name: str, data_dir: str, split: str) -> PreparedSource:
   """
   parent = tfds.core.Path(data_dir).expanduser() / name
   cure = (
-    f"write it with: python datasets/prepare.py --dataset={name} --data_dir={data_dir}"
+    f"write it with: foir360 prepare --dataset={name} --data_dir={data_dir}"
     " (and --manual_dir=FOLDER, if it is made from files of yours)"
   )
   folder = _newest_version(parent)

@@ -1,6 +1,6 @@
 """Compares two ways to train, each with several seeds: the command `foir360 compare-runs`.
 
-  python -m foir360_jax.evaluation.compare_runs --a runs/weak/* --b runs/human/* --out=FILE.json
+  foir360 compare-runs --a runs/weak/* --b runs/human/* --out=FILE.json
 
 Reads what evaluation wrote into the runs' folders (`metrics.json`, `per_image.jsonl`) and prints
 the mean of each way with its deviation over the runs, the gap a - b, and what simple baselines
@@ -8,7 +8,6 @@ reach. The gap's interval is a paired bootstrap over pictures, of scores average
 runs: so it tells of other pictures, and the deviation of other seeds.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -18,8 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foir360_jax.evaluation.baselines import TITLES
-from foir360_jax.files import write_atomically
-from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
@@ -40,43 +37,6 @@ class Run(NamedTuple):
   folder: pathlib.Path
   report: dict[str, Any]
   rows: list[dict[str, Any]]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns the exit code: 0, or 2 where the runs cannot be compared."""
-  parser = argparse.ArgumentParser(
-    prog="python -m foir360_jax.evaluation.compare_runs",
-    description="Compares two ways to train by evaluated runs, several seeds of each.",
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  for name in ("a", "b"):
-    add(
-      f"--{name}",
-      required=True,
-      nargs="+",
-      type=pathlib.Path,
-      metavar="RUN",
-      help=f"Folders (--workdir) of the runs of way {name}.",
-    )
-  add(
-    "--key",
-    default="ground_truth_masks/model",
-    metavar="PART/RANKER",
-    help="Which score to compare.",
-  )
-  add("--out", type=pathlib.Path, metavar="FILE.json", help="Where to write the figures, too.")
-  flags = parser.parse_args(argv)
-  try:
-    report = compare(flags.a, flags.b, key=flags.key)
-    print(table(report))
-    if flags.out:
-      text = json.dumps(without_nan(report), indent=2, allow_nan=False)
-      write_atomically(flags.out, (text + "\n").encode())
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  return 0
 
 
 def compare(
@@ -158,7 +118,7 @@ def read_run(folder: pathlib.Path) -> Run:
   for name in ("metrics.json", "per_image.jsonl"):
     file = folder / name
     if not file.is_file():
-      raise ValueError(f"{file}: missing; evaluate the run by --mode=evaluate")
+      raise ValueError(f"{file}: missing; evaluate the run by foir360 evaluate")
     try:
       lines = file.read_text().splitlines()
       lines = ["\n".join(lines)] if file.suffix == ".json" else lines
@@ -244,5 +204,8 @@ def _mean(scores: Sequence[Score]) -> float:
   return ScoreAccumulator().add(*scores).summary()["mean"]
 
 
-if __name__ == "__main__":
-  sys.exit(main())
+if __name__ == "__main__":  # alias of `foir360 compare-runs`; gone in the next release
+  from foir360_jax.cli.command import start
+
+  sys.argv.insert(1, "compare-runs")
+  start()

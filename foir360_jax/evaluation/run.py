@@ -1,11 +1,15 @@
 """Evaluates a run of PanoRank: loads its newest checkpoint, writes table and report."""
 
+import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from foir360_jax.batch import Batch
 from foir360_jax.data import build_evaluation_batches, open_source
 from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.report import table, write_report
@@ -17,8 +21,19 @@ from foir360_jax.train.run import check_same_model
 from foir360_jax.train.settings import load_settings
 
 
-def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
-  """Evaluates the newest checkpoint: a table, and the files of `write_report`."""
+def evaluate_ranking(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  *,
+  show: Callable[[float, float], None] | None = None,
+) -> None:
+  """Evaluates the newest checkpoint: a table, and the files of `write_report`.
+
+  Args:
+    config: the run's.
+    workdir: the run.
+    show: takes the number of pictures that are measured, and of all, validation included.
+  """
   folder = pathlib.Path(workdir)
   check_same_model(config, folder)
   checkpoint = newest_checkpoint(folder / "checkpoints")  # a training may go on meanwhile
@@ -28,10 +43,15 @@ def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
   source = open_source(config.data.name, config.data.data_dir, config.data.test_split)
   # In the order of their numbers in the model.
   trained_names = tuple((load_settings(folder) or {}).get("category_names", source.category_names))
+  splits = config.data.validation_split, config.data.test_split
+  validation, test = (build_evaluation_batches(config, split) for split in splits)
+  if show:
+    tuning = open_source(config.data.name, config.data.data_dir, config.data.validation_split)
+    validation, test = _shown([validation, test], len(tuning) + len(source), show)
   report, results = evaluate(
     model,
-    build_evaluation_batches(config, config.data.validation_split),
-    build_evaluation_batches(config, config.data.test_split),
+    validation,
+    test,
     categories=_numbers(source.category_names, trained_names),
     thresholds=config.evaluate.confidence_thresholds,
     stop_margins=config.evaluate.stop_margins,
@@ -73,6 +93,22 @@ def evaluate_ranking(config: ConfigDict, workdir: str) -> None:
     sheet_images=config.evaluate.sheet_images,
   )
   print(f"wrote metrics.json, per_image.jsonl and evaluation.png into {folder}")
+
+
+def _shown(
+  parts: Sequence[Iterable[Batch]], total: int, show: Callable[[float, float], None]
+) -> Iterator[Iterator[Batch]]:
+  """The same batches; `show` is told of each when the next one is asked for."""
+  done = 0
+
+  def batches(part: Iterable[Batch]) -> Iterator[Batch]:
+    nonlocal done
+    for batch in part:
+      yield batch
+      done += int(np.count_nonzero(batch["example_where"]))
+      show(done, total)
+
+  return map(batches, parts)
 
 
 def _numbers(names: tuple[str, ...], trained: tuple[str, ...]) -> list[int] | None:

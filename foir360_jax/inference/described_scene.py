@@ -1,6 +1,7 @@
-"""One panorama on the host: read and described, or refused in one line; and its results written.
+"""One panorama on the host for weak labels: read and described, and its results written.
 
-Below `folder`, whose threads do this while the device works. Axes as in `rank`.
+Below `weak_labels`; the threads of `folder_runner` do this while the device works. Axes as in
+`weak_labels.rank`.
 """
 
 import dataclasses
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from foir360_jax import scenes
-from foir360_jax.files import PanoramaError, read_panorama
+from foir360_jax.files import read_panorama
 from foir360_jax.scenes import RankedObjects, SceneError
+from foir360_jax.scenes.scene import naming
 from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
 from foir360_jax.weak_labels.rank import OBJECT_COUNTS, describe_scene, ranked_objects
 
@@ -26,21 +28,29 @@ class ReadyScene:
   panorama: np.ndarray
   described: DescribedScene | None
 
+  @property
+  def id(self) -> str:
+    """The name of its results."""
+    return self.scene.id
 
-def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene | str:
-  """Reads and describes a scene, or returns the line that says what is wrong with it."""
-  where = f"{folder.path}: {scene_id}"
-  try:
-    scene = folder.read(scene_id)
-    where = scene.image_file or where
-    check_scene(scene, where)
-    panorama = read_panorama(scene.image_file)
+  @property
+  def title(self) -> str:
+    """By which a line names it."""
+    return str(self.scene.image_file)
+
+
+def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene:
+  """Reads and describes a scene.
+
+  Raises:
+    ValueError: it cannot be ranked; one line says why.
+  """
+  scene = folder.read(scene_id)
+  check_scene(scene, scene.image_file or f"{folder.path}: {scene_id}")
+  panorama = read_panorama(scene.image_file)
+  with naming(scene.image_file):
     described = describe_scene(panorama, scene.masks()) if scene.objects else None
-    return ReadyScene(scene, panorama, described)
-  except (SceneError, PanoramaError) as error:  # these name the file themselves
-    return one_line(error)
-  except (ValueError, OSError, MemoryError) as error:
-    return one_line(f"{where}: {type(error).__name__}: {error}")
+  return ReadyScene(scene, panorama, described)
 
 
 def check_scene(scene: scenes.Scene, where: Any) -> None:
@@ -66,10 +76,10 @@ def write_result(
   item: ReadyScene,
   result: WeakRanks | None,
   index: int,
-  files: tuple[pathlib.Path, pathlib.Path],
+  files: tuple[pathlib.Path, ...],
   overlays: bool,
 ) -> None:
-  """Writes one panorama's overlay, then its rank file."""
+  """Writes one panorama's overlay, then its rank file, the first of `files`."""
   scene, masks = item.scene, item.scene.masks()
   names = dict(
     categories=[entry.category for entry in scene.objects],
@@ -84,8 +94,3 @@ def write_result(
   if overlays:
     ranked.save_overlay(overlay)
   ranked.save_json(rank_file)
-
-
-def one_line(text: Any) -> str:
-  """Returns a message without line breaks."""
-  return " ".join(str(text).split())

@@ -1,92 +1,96 @@
-"""What a folder of weak labels says of itself: a later run goes on, and never mixes settings.
+"""What a folder of results says of itself: a later run goes on, and never mixes settings.
 
-`weak_labels.json` beside `ranks/` holds everything on which the ranks depend.
+`settings.json` beside the results holds everything on which they depend. A result counts as done
+when its last file is there, so that one is written last.
 """
 
-import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import jax
-import numpy as np
+from typing import Any, NamedTuple
 
 from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import read_json
-from foir360_jax.saliency import LearnedSaliency
-from foir360_jax.weak_labels.rank import WeakRanker
 
-SETTINGS_FILE = "weak_labels.json"
-_SPEED_ONLY = ("views_at_once",)  # of the strategy: these change no rank
+SETTINGS_FILE = "settings.json"
+_EARLIER_FILE = "weak_labels.json"
+"""What weak labels called it, up to version 0.1; it did not name the command."""
 
 
-def settings_of(ranker: WeakRanker) -> dict[str, Any]:
-  """Returns all that the ranks of a ranker depend on, as JSON values.
+class ResultFiles(NamedTuple):
+  """Where the results of a panorama are.
 
-  The saliency is its name, with its parameters where it has some, and the SHA-256 of its weights.
-
-  Raises:
-    ValueError: a saliency without a name of its own, which cannot be told from another.
+  Attributes:
+    last: folder and suffix of the file that is written last and tells that the panorama is done.
+    others: those of the files that are written before it.
   """
-  saliency = ranker.saliency
-  name = getattr(saliency, "__name__", type(saliency).__name__)
-  if name in ("<lambda>", "partial"):
-    raise ValueError(
-      f"the saliency is a {name}, which cannot be told from another; give a function with a name,"
-      " or a dataclass, whose parameters are kept with the results"
+
+  last: tuple[str, str] = ("ranks", ".json")
+  others: tuple[tuple[str, str], ...] = (("overlays", ".png"),)
+
+  def done(self, output: pathlib.Path) -> set[str]:
+    """Returns the ids that have a result."""
+    folder, suffix = self.last
+    return {path.name.removesuffix(suffix) for path in (output / folder).glob(f"*{suffix}")}
+
+  def of(self, output: pathlib.Path, scene_id: str) -> tuple[pathlib.Path, ...]:
+    """Returns the files of a panorama, the last one first."""
+    return tuple(
+      output / folder / f"{scene_id}{suffix}" for folder, suffix in (self.last, *self.others)
     )
-  if dataclasses.is_dataclass(saliency):
-    name = repr(saliency)
-  elif isinstance(saliency, LearnedSaliency):
-    name += f"(enlargement={saliency.readout.enlargement:.6g}, enlarges={saliency.enlarges})"
-  weights = [x for x in jax.tree.leaves(saliency) if isinstance(x, jax.Array | np.ndarray)]
-  digest = hashlib.sha256()
-  for array in map(np.asarray, weights):
-    digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
-  strategy = {k: v for k, v in ranker.strategy._asdict().items() if k not in _SPEED_ONLY}
-  settings = {
-    "saliency": name,
-    "saliency_sha256": digest.hexdigest(),
-    "strategy": strategy,
-    "object_score": ranker.object_score.to_json(),
-    "version": _version(),
-  }
-  return json.loads(json.dumps(settings))
+
+
+RANKED = ResultFiles()
+"""`ranks/ID.json`, written after `overlays/ID.png`."""
+
+
+def package_version() -> str:
+  """Returns the version of this package: a setting, since each may rank otherwise."""
+  try:
+    return importlib.metadata.version("foir360_jax")
+  except importlib.metadata.PackageNotFoundError:  # run from its folder, not installed
+    return "unknown"
 
 
 def claim_output(
-  output: pathlib.Path, settings: Mapping[str, Any], ids: Iterable[str], *, overwrite: bool
+  output: pathlib.Path,
+  settings: Mapping[str, Any],
+  ids: Iterable[str],
+  *,
+  overwrite: bool,
+  files: ResultFiles = RANKED,
 ) -> set[str]:
   """Makes a folder ready for results of these settings.
 
   Args:
-    output: the folder; made if need be.
-    settings: of this run.
+    output: the folder.
+    settings: of this run, JSON values.
     ids: of the panoramas of this run.
     overwrite: remove the results that these panoramas have already; all results, if they are of
-      other settings.
+      other settings that the folder knows. Where nobody knows them, the results of other panoramas
+      stay, and the folder says nothing of its settings.
+    files: where the results are.
 
   Returns:
     The ids that have a result already.
 
   Raises:
-    ValueError: there are results of other settings and `overwrite` is False, or results that
-      nobody knows the settings of; nothing is changed then.
+    ValueError: there are results of other or unknown settings and `overwrite` is False; no result
+      is changed then.
   """
-  file = output / SETTINGS_FILE
-  if output.exists() and not output.is_dir():
-    raise ValueError(f"{output} is a file; give a folder as --output")
-  there = {path.stem for path in (output / "ranks").glob("*.json")}
+  settings = json.loads(json.dumps(settings))
+  there = files.done(output)
   done = there.intersection(ids)
-  if there and not file.is_file():
+  file, old = _old_settings(output)
+  where = output / files.last[0]
+  if there and file is None and not overwrite:
     raise ValueError(
-      f"{output / 'ranks'}: its {len(there)} rank files are not of weak labels ({SETTINGS_FILE} is"
-      " not beside it), and are never overwritten; give another --output"
+      f"{where}: nobody knows the settings of its {len(there)} results ({SETTINGS_FILE} is not"
+      " beside it); give another --output, or --overwrite to replace those of the panoramas that"
+      " are given"
     )
-  difference = _first_difference(file, settings) if there else ""
+  difference = _first_difference(old, settings) if there and file else ""
   if difference and not overwrite:
     raise ValueError(
       f"{file}: {difference}; results of both must not mix: give another --output, or --overwrite"
@@ -94,35 +98,37 @@ def claim_output(
     )
   if overwrite:  # stopped in the midst of it, what is left still is of the settings in the file
     for scene_id in there if difference else done:
-      rank_file, overlay = result_files(output, scene_id)
-      rank_file.unlink()
-      overlay.unlink(missing_ok=True)
+      for path in files.of(output, scene_id):
+        path.unlink(missing_ok=True)
     done = set()
-  write_atomically(file, (json.dumps(settings, indent=2) + "\n").encode())
+  if file is None and files.done(output):  # of unknown settings, and not of these panoramas
+    return done
+  write_atomically(output / SETTINGS_FILE, (json.dumps(settings, indent=2) + "\n").encode())
+  (output / _EARLIER_FILE).unlink(missing_ok=True)
   return done
 
 
-def result_files(output: pathlib.Path, scene_id: str) -> tuple[pathlib.Path, pathlib.Path]:
-  """Returns the rank file and the overlay of a panorama."""
-  return output / "ranks" / f"{scene_id}.json", output / "overlays" / f"{scene_id}.png"
+def _old_settings(output: pathlib.Path) -> tuple[pathlib.Path | None, Any]:
+  """The file in which a folder has its settings and what it says; (None, None) without one."""
+  for name in (SETTINGS_FILE, _EARLIER_FILE):
+    file = output / name
+    if not file.is_file():
+      continue
+    try:
+      settings = read_json(file, ValueError)
+    except ValueError:
+      settings = None
+    if name == _EARLIER_FILE and isinstance(settings, dict):
+      settings = {"command": "weak-labels"} | settings
+    return file, settings
+  return None, None
 
 
-def _version() -> str:
-  try:
-    return importlib.metadata.version("foir360_jax")
-  except importlib.metadata.PackageNotFoundError:  # run from its folder, not installed
-    return "unknown"
-
-
-def _first_difference(file: pathlib.Path, settings: Mapping[str, Any]) -> str:
-  """Says which setting in the file is another, or "" where none is."""
-  try:
-    old = read_json(file, ValueError)
-  except ValueError:
-    old = None
+def _first_difference(old: Any, new: Mapping[str, Any]) -> str:
+  """Says which of the settings is another, or "" where none is."""
   if not isinstance(old, dict):
     return "does not say the settings any more"
-  old, new = _flat(old), _flat(settings)
+  old, new = _flat(old), _flat(new)
   for name in [*new, *old]:
     if old.get(name) != new.get(name):
       return f"{name} was {old.get(name)!r:.80}, now it is {new.get(name)!r:.80}"

@@ -1,5 +1,6 @@
 """A trained model as one function: panorama in, ranked objects out."""
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ class Ranker:
     """Loads the newest checkpoint of a run (the `--workdir` of its training).
 
     Args:
-      folder: holds `config.json` and `checkpoints/`.
+      folder: holds `config.json` and `checkpoints/`; `~` is the user's folder.
       confidence_threshold: in place of the one that evaluation chose on the validation split and
         put into the checkpoint (see `Decision`), which None takes; as for the next two.
       stop_margin: of the recurrent module, chosen together with it; `decision.NEVER` for no stop.
@@ -90,7 +91,7 @@ class Ranker:
     Raises:
       ValueError: no run there, or its checkpoint does not fit its configuration.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
     config, file = load_settings(folder), settings_file(folder)
     if config is None:
       raise ValueError(
@@ -201,6 +202,24 @@ class Ranker:
     return RankedObjects.from_masks(
       panorama, masks, order.importance[0, : len(masks)], categories, ids=ids, image=image
     )
+
+  def settings(self, *, rank_masks: bool = False) -> dict[str, Any]:
+    """All that a ranking depends on beside the panorama, as JSON values.
+
+    Args:
+      rank_masks: whether it is of `rank_masks`, on which thresholds have no say.
+    """
+    digest = hashlib.sha256()
+    for path, array in jax.tree.leaves_with_path(jax.device_get(self._state)):
+      digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+      digest.update(np.ascontiguousarray(array).tobytes())
+    decision = {"yaw_augmentation": self.decision.yaw_augmentation}
+    if not rank_masks:
+      decision |= {
+        "confidence_threshold": self.decision.confidence_threshold,
+        "stop_margin": self.decision.stop_margin,
+      }
+    return {"parameters_sha256": digest.hexdigest(), "height": self.height} | decision
 
   def unknown_names(self, categories: Sequence[str]) -> set[str]:
     """The names of provided masks that a model conditioned on categories does not know."""

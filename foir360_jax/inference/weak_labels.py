@@ -1,60 +1,30 @@
 """Weak labels for a folder of panoramas with masks: `ranks/ID.json` and `overlays/ID.png` for each.
 
-Threads read ahead and write behind, so that the device waits for neither; scenes of one size and
-one padded number of objects go through one compiled program, `batch_size` at a time. At no time are
-more than a few batches in memory. Axes as in `rank`.
+`folder_runner` goes over the folder; here is what it does to each panorama: scenes of one size and
+one padded number of objects go through one compiled program, `batch_size` at a time. Axes as in
+`weak_labels.rank`.
 """
 
-import collections
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from foir360_jax.inference.described_scene import ReadyScene, one_line, read_scene, write_result
-from foir360_jax.inference.output_folder import claim_output, result_files, settings_of
+from foir360_jax.inference.described_scene import ReadyScene, read_scene, write_result
+from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_folder
+from foir360_jax.inference.output_folder import package_version
+from foir360_jax.saliency import LearnedSaliency
 from foir360_jax.scenes import SceneError, open_scenes
 from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
 from foir360_jax.weak_labels.rank import WeakRanker
 
-_WAITING_BATCHES = 4  # scenes that wait for others of their shape, in batches
-_SAY_EVERY_S = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """What became of a folder.
-
-  Attributes:
-    total: panoramas in it.
-    ranked: panoramas that this run ranked.
-    done_before: panoramas that had a result already.
-    bad: a line for each panorama that cannot be ranked: the file, why, and what to do.
-    seconds: wall time without compilation.
-    compile_s: wall time of compilation.
-  """
-
-  total: int
-  ranked: int
-  done_before: int
-  bad: tuple[str, ...]
-  seconds: float
-  compile_s: float
-
-  def line(self) -> str:
-    """Returns the counts and the speed in one line."""
-    rate = self.ranked / max(self.seconds, 1e-9)
-    speed = f"; {rate:.3g} images/s without {self.compile_s:.1f} s of compilation"
-    return (
-      f"{self.ranked} of {self.total} panoramas ranked, {self.done_before} done before,"
-      f" {len(self.bad)} bad{speed if self.ranked else ''}"
-    )
+_SPEED_ONLY = ("views_at_once",)  # of the strategy: these change no rank
 
 
 def label_folder(
@@ -66,203 +36,116 @@ def label_folder(
   overwrite: bool = False,
   overlays: bool = True,
   say: Callable[[str], None] = print,
+  show: Show | None = None,
 ) -> Summary:
-  """Ranks the objects of every panorama of a folder.
+  """Ranks the objects of every panorama of a folder, as `run_folder` says.
 
-  A panorama is done when its rank file is there, which is written last: a run that was stopped goes
-  on by the same call. That is the only test: whoever changes a panorama or its masks removes its
-  rank file (`rank360 --ranks_dir` refuses ranks of other masks than the folder has). Ranks that the
-  folder itself has are checked with the rest of it, and not used. A panorama without objects gets a
+  Ranks that the folder itself has are checked with the rest of it, and not used; `rank360
+  --ranks_dir` refuses ranks of other masks than the folder has. A panorama without objects gets a
   rank file without objects.
 
   Args:
     ranker: the method.
     input_path: a folder of any format of `scenes.open_scenes` that has masks.
-    output: folder for `ranks/`, `overlays/` and the settings, see `output_folder`.
+    output: see `run_folder`.
     batch_size: panoramas that go through the program together; it changes the speed only.
-    overwrite: do again what is done.
+    overwrite: see `run_folder`.
     overlays: draw overlays; results from before get none.
-    say: takes lines on the progress, and one for each bad panorama.
+    say: see `run_folder`.
+    show: see there.
 
   Raises:
-    ValueError: the folder cannot be opened, `output` holds something else or is the same folder.
+    ValueError: the folder cannot be opened, or as `run_folder`.
     OSError: a result cannot be written.
-    KeyboardInterrupt: on Ctrl-C; what is finished stays, and nothing is half-written.
+    KeyboardInterrupt: on Ctrl-C.
   """
   if batch_size < 1:
     raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-  folder = open_scenes(input_path, check_pictures=False)  # every picture is decoded anyway
-  if not len(folder):
-    raise SceneError(f"{folder.path}: holds no picture; give the folder with images and instances")
-  output = pathlib.Path(output)
-  if output.resolve() == folder.path.resolve():
-    raise ValueError(
-      f"{output} is the folder of the panoramas, whose ranks are those given by people; give"
-      " another --output"
-    )
-  done = claim_output(output, settings_of(ranker), folder.ids, overwrite=overwrite)
-  remaining = [scene_id for scene_id in folder.ids if scene_id not in done]
-  say(f"{folder.path}: {len(folder)} panoramas, {len(done)} done before")
-  run = _Run(ranker, output, batch_size, overlays, say, len(remaining))
-  threads = len(os.sched_getaffinity(0))
-  pool = ThreadPoolExecutor(threads)
-  try:
-    read = _read_ahead(pool, lambda scene_id: read_scene(folder, scene_id), remaining, 2 * threads)
-    for scenes in _batches(run.keep_good(read), batch_size):
-      run.rank(pool, scenes)
-    run.finish(pool)
-  except KeyboardInterrupt:
-    pool.shutdown(cancel_futures=True)
-    run.collect_finished()
-    say(f"stopped; {run.ranked + len(done)} are done, and the same command goes on")
-    raise
-  finally:
-    pool.shutdown(cancel_futures=True)  # waits for files that are being written
-  summary = run.summary(len(folder), len(done))
-  say(f"{summary.line()} -> {output}")
-  for line in summary.bad:
-    say(f"bad: {line}")
-  return summary
+  work = _WeakLabels(ranker, input_path, batch_size, overlays)
+  return run_folder(work, output, overwrite=overwrite, say=say, show=show)
 
 
-class _Run:
-  """The state of one run: what is on the device, what is being written, and the counts."""
+class _WeakLabels(FolderWork):
+  returns_early = True
+  too_large = (
+    "the device has too little memory for its batch; lower config.batch_size or"
+    " config.views_at_once"
+  )
 
-  def __init__(self, ranker, output, batch_size, overlays, say, remaining):
-    self._ranker, self._output, self._batch_size = ranker, output, batch_size
-    self._overlays, self._say, self._remaining = overlays, say, remaining
-    self._on_device: tuple[list[ReadyScene], WeakRanks] | None = None
-    self._writing: collections.deque[Future] = collections.deque()
-    self._shapes = set()
-    self._start = self._said = time.monotonic()
-    self.compile_s = 0.0
-    self.ranked = 0
-    self.bad: list[str] = []
+  def __init__(self, ranker, input_path, batch_size, overlays):
+    path = pathlib.Path(input_path).expanduser()
+    self._folder = open_scenes(path, check_pictures=False)  # every picture is decoded anyway
+    if not len(self._folder):
+      raise SceneError(f"{path}: holds no picture; give the folder with images and instances")
+    self._ranker, self._overlays = ranker, overlays
+    self.source, self.ids = self._folder.path, self._folder.ids
+    self.settings = settings_of(ranker)
+    self.batch_size = batch_size
 
-  def keep_good(self, read: Iterable[ReadyScene | str]) -> Iterator[ReadyScene]:
-    """Keeps the lines on bad panoramas, and passes the good ones on."""
-    for item in read:
-      if isinstance(item, str):
-        self.bad.append(item)
-        self._tell()
-      else:
-        yield item
+  def read(self, scene_id: str) -> ReadyScene:
+    return read_scene(self._folder, scene_id)
 
-  def rank(self, pool: ThreadPoolExecutor, scenes: list[ReadyScene]) -> None:
-    """Starts the device on a batch, and hands the results of the one before to the writers."""
-    if scenes[0].described is None:
-      self._write(pool, scenes, None)
-      return
-    try:
-      result = self._launch(scenes)
-    except ValueError as error:  # a size that the method cannot work at
-      self.bad += [one_line(f"{item.scene.image_file}: {error}") for item in scenes]
-      return
-    for item in scenes:
-      item.described = None
-    before, self._on_device = self._on_device, (scenes, result)
-    if before:
-      self._write(pool, before[0], jax.device_get(before[1]))
+  def shape(self, item: ReadyScene) -> tuple[int, int]:
+    """Height and padded number of objects."""
+    return item.scene.height, 0 if item.described is None else len(item.described.where)
 
-  def finish(self, pool: ThreadPoolExecutor) -> None:
-    """Waits for everything that was begun."""
-    if self._on_device:
-      scenes, result = self._on_device
-      self._write(pool, scenes, jax.device_get(result))
-    self._wait(0)
+  def compiling(self, shape: tuple[int, int]) -> str:
+    height, count = shape
+    pixels = f"{2 * height} x {height} pixels"
+    return f"compiles for {pixels} and up to {count} objects ..." if count else ""
 
-  def collect_finished(self) -> None:
-    """Counts what was written, after the writers have stopped."""
-    self.ranked += sum(not f.cancelled() and not f.exception() for f in self._writing)
-    self._writing.clear()
-
-  def summary(self, total: int, done_before: int) -> Summary:
-    """Returns what became of the folder."""
-    seconds = time.monotonic() - self._start - self.compile_s
-    bad = tuple(sorted(self.bad))
-    return Summary(total, self.ranked, done_before, bad, seconds, self.compile_s)
-
-  def _launch(self, scenes: list[ReadyScene]) -> WeakRanks:
-    described = [item.described for item in scenes]
+  def rank(self, items: list[ReadyScene]) -> tuple[WeakRanks | None, int]:
+    described = [item.described for item in items]
+    if described[0] is None:
+      return None, len(items)
     # No objects: the padding of a batch has nothing to compute.
     empty = DescribedScene(described[0].panorama, *(np.zeros_like(x) for x in described[0][1:]))
-    described += [empty] * (self._batch_size - len(scenes))
-    batch = jax.tree.map(lambda *x: np.stack(x), *described)
-    shape = _shape(scenes[0])
-    if shape in self._shapes:
-      return self._ranker.rank(batch)
-    height, count = shape
-    self._say(f"compiles for {2 * height} x {height} pixels and up to {count} objects ...")
-    start = time.monotonic()
-    result = self._ranker.rank(batch)  # returns when it is compiled; the device goes on
-    self.compile_s += time.monotonic() - start
-    self._shapes.add(shape)
-    return result
+    padding = [empty] * (self.batch_size - len(items))
+    result = self._ranker.rank(jax.tree.map(lambda *x: np.stack(x), *described, *padding))
+    for item in items:
+      item.described = None
+    return result, len(items)
 
-  def _write(self, pool: ThreadPoolExecutor, scenes: list[ReadyScene], result: Any) -> None:
-    for index, item in enumerate(scenes):
-      files = result_files(self._output, item.scene.id)
-      self._writing.append(pool.submit(write_result, item, result, index, files, self._overlays))
-    self._wait(2 * self._batch_size)
+  def fetch(self, started: tuple[WeakRanks | None, int]) -> Sequence[Any]:
+    result, count = started
+    result = jax.device_get(result)
+    return [(result, index) for index in range(count)]
 
-  def _wait(self, at_most: int) -> None:
-    """Waits until no more than so many panoramas are being written."""
-    while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
-      self._writing[0].result()
-      self._writing.popleft()
-      self.ranked += 1
-      self._tell()
-
-  def _tell(self) -> None:
-    now = time.monotonic()
-    if now - self._said < _SAY_EVERY_S:
-      return
-    self._said = now
-    rate = self.ranked / max(now - self._start - self.compile_s, 1e-9)
-    finished = self.ranked + len(self.bad)
-    line = f"{finished} / {self._remaining}, {rate:.3g} images/s"
-    if self.ranked:
-      line += f", {_duration((self._remaining - finished) / rate)} left"
-    self._say(line)
+  def write(self, item: ReadyScene, result: Any, files: tuple[pathlib.Path, ...]) -> str:
+    write_result(item, *result, files, self._overlays)
+    return ""
 
 
-def _read_ahead(
-  pool: ThreadPoolExecutor, read: Callable[[str], Any], ids: Iterable[str], ahead: int
-) -> Iterator[Any]:
-  """Yields `read(id)` of each id in turn, while threads read the next ones."""
-  futures = collections.deque()
-  for scene_id in ids:
-    futures.append(pool.submit(read, scene_id))
-    if len(futures) > ahead:
-      yield futures.popleft().result()
-  while futures:
-    yield futures.popleft().result()
+def settings_of(ranker: WeakRanker) -> dict[str, Any]:
+  """Returns all that the ranks of a ranker depend on, as JSON values.
 
+  The saliency is its name, with its parameters where it has some, and the SHA-256 of its weights.
 
-def _batches(scenes: Iterable[ReadyScene], batch_size: int) -> Iterator[list[ReadyScene]]:
-  """Groups scenes by shape; a batch is not full at the end, or where too many scenes wait."""
-  groups = collections.defaultdict(list)
-  for item in scenes:
-    group = groups[_shape(item)]
-    group.append(item)
-    if len(group) == batch_size:
-      yield groups.pop(_shape(item))
-    elif sum(map(len, groups.values())) >= _WAITING_BATCHES * batch_size:
-      yield groups.pop(max(groups, key=lambda shape: len(groups[shape])))
-  yield from groups.values()
-
-
-def _shape(item: ReadyScene) -> tuple[int, int]:
-  """Height and padded number of objects."""
-  return item.scene.height, 0 if item.described is None else len(item.described.where)
-
-
-def _duration(seconds: float) -> str:
-  """Returns a time in words.
-
-  >>> _duration(7), _duration(150), _duration(9000)
-  ('7 s', '2.5 min', '2.5 h')
+  Raises:
+    ValueError: a saliency without a name of its own, which cannot be told from another.
   """
-  if seconds < 60:
-    return f"{seconds:.0f} s"
-  return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+  saliency = ranker.saliency
+  name = getattr(saliency, "__name__", type(saliency).__name__)
+  if name in ("<lambda>", "partial"):
+    raise ValueError(
+      f"the saliency is a {name}, which cannot be told from another; give a function with a name,"
+      " or a dataclass, whose parameters are kept with the results"
+    )
+  if dataclasses.is_dataclass(saliency):
+    name = repr(saliency)
+  elif isinstance(saliency, LearnedSaliency):
+    name += f"(enlargement={saliency.readout.enlargement:.6g}, enlarges={saliency.enlarges})"
+  weights = [x for x in jax.tree.leaves(saliency) if isinstance(x, jax.Array | np.ndarray)]
+  digest = hashlib.sha256()
+  for array in map(np.asarray, weights):
+    digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+  strategy = {k: v for k, v in ranker.strategy._asdict().items() if k not in _SPEED_ONLY}
+  settings = {
+    "command": "weak-labels",
+    "saliency": name,
+    "saliency_sha256": digest.hexdigest(),
+    "strategy": strategy,
+    "object_score": ranker.object_score.to_json(),
+    "version": package_version(),
+  }
+  return json.loads(json.dumps(settings))

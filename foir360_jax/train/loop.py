@@ -58,6 +58,7 @@ def train(
   ema_decay: float,
   batch_size: int,
   config: Mapping[str, Any] | None = None,
+  show: Callable[[float, float], None] | None = None,
 ) -> TrainState:
   """Trains until `steps` are made or `minutes` are over, from the newest checkpoint on, if any.
 
@@ -80,6 +81,8 @@ def train(
     ema_decay: highest decay of the parameters' average.
     batch_size: examples in a step over all devices and processes, for the throughput.
     config: what the run was started with, JSON values; written to `config.json`.
+    show: takes the part of the run that is over, and 1, after each step; called by the first
+      process alone, and waited for.
 
   Returns:
     The state at the end, on the devices of the mode.
@@ -96,6 +99,7 @@ def train(
       raise ValueError(f"config.train.{name} must be at least 1, not {value}")
   workdir = pathlib.Path(workdir).absolute()
   mesh = make_mesh()
+  show = show if jax.process_index() == 0 else None
   one_step = functools.partial(train_step, graphdef, optimizer, objective, weights, ema_decay)
   compiled_step = CompiledStep(compile_step(one_step, mode, mesh), _say)
   state = put_state(state, mode, mesh)
@@ -145,6 +149,8 @@ def train(
         [time.monotonic() - start - compiled_step.compile_s, received[0] if received else 0]
       )
       progress = progress_at(step, elapsed_s)
+      if show:
+        show(min(progress, 1.0), 1.0)
       done = progress >= 1 or signum > 0
       log_now = done or step % log_every == 0
       save_now = done or step % checkpoint_every == 0

@@ -1,7 +1,8 @@
 """Trains PanoRank, from a configuration to a run."""
 
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flax import nnx
 from ml_collections import ConfigDict
@@ -19,8 +20,13 @@ from foir360_jax.train.state import create_state
 _OF_TRAINING = ("remat", "drop_path")  # fields of the model that it may be given anew
 
 
-def train_ranking(config: ConfigDict, workdir: str) -> None:
-  """Trains (or resumes) the run in `workdir`."""
+def train_ranking(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  *,
+  show: Callable[[float, float], None] | None = None,
+) -> None:
+  """Trains (or resumes) the run in `workdir`; `show` as of `train`."""
   data = config.data
   for split in (data.validation_split, data.test_split):  # rather now than after the training
     open_source(data.name, data.data_dir, split)
@@ -50,6 +56,7 @@ def train_ranking(config: ConfigDict, workdir: str) -> None:
     workdir=workdir,
     batch_size=data.batch_size,
     config=config.to_dict() | {"category_names": list(source.category_names)},
+    show=show,
     **config.train,
   )
 
@@ -60,7 +67,7 @@ def _initialise(model: PanoRank, config: ConfigDict) -> None:
     report = load_encoder_weights(model.encoder, config.encoder_weights)
     print(f"encoder, {config.encoder_weights}: {report}", flush=True)
   if config.init_from:
-    copied, new = start_from(pathlib.Path(config.init_from) / "checkpoints", model)
+    copied, new = start_from(pathlib.Path(config.init_from).expanduser() / "checkpoints", model)
     kept = f"; new are {', '.join(new)}" if new else ""
     print(f"{len(copied)} parameters of {config.init_from}{kept}", flush=True)
 

@@ -1,8 +1,9 @@
-"""`python -m foir360_jax.evaluation.score`: an alias of `foir360 score`."""
+"""`python -m foir360_jax.evaluation.score`: alias of `foir360 score`; gone in the next release."""
 
 import sys
 
-from foir360_jax.evaluation.score.command import main
-
 if __name__ == "__main__":
-  sys.exit(main())
+  from foir360_jax.cli.command import start
+
+  sys.argv.insert(1, "score")
+  start()

@@ -1,6 +1,6 @@
 """Scores two folders of ranked objects, picture by picture, in parallel and in bounded memory.
 
-Between `scenes`, which reads the folders, and the command in `score`, which reports. A process
+Between `scenes`, which reads the folders, and `report`. A process
 holds the lists of the folders and the masks of one picture, cut to their boxes. Axes: masks [H, W].
 """
 

@@ -1,5 +1,6 @@
 """Loads public weights into the encoder of a model before training."""
 
+import os
 import pathlib
 
 from flax import nnx
@@ -21,6 +22,7 @@ def load_encoder_weights(encoder: Encoder, source: str) -> Report:
   Args:
     encoder: `EfficientNetLite0`, `ResNet50`, or `PanoSwin`, which takes a Swin transformer's.
     source: `PACKAGE`, which has EfficientNet-Lite0, or a file; see `read_tensors` of what kind.
+      `~` is the user's folder.
 
   Returns:
     What became of each parameter.
@@ -28,7 +30,7 @@ def load_encoder_weights(encoder: Encoder, source: str) -> Report:
   Raises:
     ValueError: there are none for this encoder, or the file is not of it.
   """
-  name = type(encoder).__name__
+  name, source = type(encoder).__name__, os.path.expanduser(source)
   if not isinstance(encoder, EfficientNetLite0 | ResNet50 | PanoSwin):
     raise ValueError(f"there are no public weights for {name}: leave them out")
   if source == PACKAGE and not isinstance(encoder, EfficientNetLite0):

@@ -65,7 +65,7 @@ def read_fixations(
 
   Args:
     name: "fixations/crowd" or "fixations/osie".
-    data_dir: the folder that was given to `datasets/prepare.py`.
+    data_dir: the folder that was given to `foir360 prepare`.
     split: "train", "tune", "test" or a part: "train[:50%]".
     size: (height, width) of the result.
     degree: one degree of visual angle as a share of the picture's width.

@@ -1,7 +1,10 @@
 """The task "fixation": trains the readout of human fixations, and evaluates it."""
 
+import itertools
 import json
+import os
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -44,12 +47,17 @@ _BIAS = "centre_bias.coefficients"
 _MAY_CHANGE = ("data.data_dir", "model.sharpness")  # where the data lie; what is applied at the end
 
 
-def train_fixation(config: ConfigDict, workdir: str) -> None:
+def train_fixation(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  *,
+  show: Callable[[float, float], None] | None = None,
+) -> None:
   """Trains (or resumes) the readout in `workdir` and writes its weights there.
 
   With `config.data.folds`, then likewise one without the pictures of each fold, in
   `workdir/without_N`, in as many epochs. Their appearance is that of the first: what is known of
-  the features without anyone's fixations is shared.
+  the features without anyone's fixations is shared. `show` is as of `train`, once a readout.
 
   Raises:
     ValueError: the run in `workdir` was trained with other settings.
@@ -65,12 +73,12 @@ def train_fixation(config: ConfigDict, workdir: str) -> None:
   readout = FixationReadout(config.model.channels, enlargement, rngs=nnx.Rngs(config.seed))
   set_statistics(readout, examples, size)
   model = BiasedReadout(readout, len(data.names))
-  _train_one(config, model, examples, None, file_of_run(workdir))
+  _train_one(config, model, examples, None, file_of_run(workdir), show)
   names = [picture.image_id for part in pictures for picture in part]
   for fold in range(data.folds):
     kept = np.array([fold_of(name, data.folds) != fold for name in names])
     rows = np.flatnonzero(np.repeat(kept, len(data.windows)))
-    _train_one(config, model, examples, rows, file_of_run(workdir, fold))
+    _train_one(config, model, examples, rows, file_of_run(workdir, fold), show)
 
 
 def _train_one(
@@ -79,6 +87,7 @@ def _train_one(
   examples: Examples,
   rows: np.ndarray | None,
   path: pathlib.Path,
+  show: Callable[[float, float], None] | None,
 ) -> None:
   """Trains a copy of `model` on some rows of the examples, None: all, and writes it to `path`."""
   data = config.data
@@ -98,6 +107,7 @@ def _train_one(
     workdir=path.parent,
     batch_size=data.batch_size,
     config=config.to_dict(),
+    show=show,
     **schedule,
   )
   if jax.process_index() == 0:  # the first process writes for all
@@ -108,10 +118,16 @@ def _train_one(
     save_readout(path, trained.readout, metadata, {_BIAS: coefficients})
 
 
-def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
+def evaluate_fixation(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  *,
+  show: Callable[[float, float], None] | None = None,
+) -> None:
   """Measures the readout in `workdir`: a table, `metrics.json` and `evaluation.png`.
 
   Pictures that it has been trained on are measured by those of the run that never saw them.
+  `show` takes the number of pictures that are measured, and of all.
   """
   _check_trained_on(file_of_run(workdir), config)
   folder, split = pathlib.Path(workdir), config.evaluate.split
@@ -126,6 +142,7 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
   training, measured = _read(config, config.data.train_split, size), _read(config, split, size)
   scores: dict[str, list[dict[str, dict[str, Score]]]] = {}
   rows = []
+  done, total = itertools.count(1), sum(map(len, measured))
   for number, name in enumerate(config.data.names):
     scores[name] = []
     for fold, model, bias in readers:
@@ -144,6 +161,8 @@ def evaluate_fixation(config: ConfigDict, workdir: str) -> None:
       )
       for picture, picture_maps in zip(pictures, maps, strict=True):
         scores[name].append(score_maps(picture_maps, picture))
+        if show:
+          show(next(done), total)
         if len(scores[name]) <= config.evaluate.sheet_pictures:
           nss = scores[name][-1]["learned"]["nss"].value
           rows.append(FixationRow(picture, picture_maps, f"{picture.image_id}  NSS {nss:.2f}"))
@@ -208,7 +227,7 @@ def _metadata(config: ConfigDict) -> dict[str, str]:
   names = config.data.names
   return {
     "what": "readout of human fixations on EfficientNet-Lite0 (ImageNet), by foir360_jax",
-    "command": "python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation"
+    "command": "foir360 train --config=configs/fixation.py --workdir=runs/fixation"
     f" --config.data.train_split={config.data.train_split}"
     f" --config.data.folds={config.data.folds}",
     "data": f"{', '.join(names)}: part {config.data.train_split}",

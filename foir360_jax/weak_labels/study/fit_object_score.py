@@ -16,10 +16,10 @@ four fifths of the pictures and judged on the last, and on the panoramas by whic
 chosen. The fifths are not those folds: the readouts that measured all others would then have
 learned from the very pictures of the last, and corrections fitted to them go the other way.
 
-  python datasets/prepare.py --dataset=fixations/crowd --manual_dir=CROWD --data_dir=data
-  python datasets/prepare.py --dataset=fixations/osie --manual_dir=OSIE --data_dir=data
-  python datasets/prepare.py --dataset=synthetic360/128x256 --data_dir=data
-  python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation \
+  foir360 prepare --dataset=fixations/crowd --manual_dir=CROWD --data_dir=data
+  foir360 prepare --dataset=fixations/osie --manual_dir=OSIE --data_dir=data
+  foir360 prepare --dataset=synthetic360/128x256 --data_dir=data
+  foir360 train --config=configs/fixation.py --workdir=runs/fixation \
     --config.data.train_split=train+tune --config.data.folds=3
   python -m foir360_jax.weak_labels.study.fit_object_score --data_dir=data --readouts=runs/fixation
 """

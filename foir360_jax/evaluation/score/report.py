@@ -1,22 +1,16 @@
-"""Scores the predictions of any system: `python -m foir360_jax.evaluation.score GT PRED`.
+"""The report of `foir360 score GT PRED`: any system's predictions against the truth.
 
 GT and PRED are folders of ranked objects in any format of `scenes.FORMATS`; pictures are matched
-by id. Prints a table, with `--out=FILE.json` also writes the same with the scores of each picture.
-What the figures mean is in docs/metrics.md.
+by id. What the figures mean is in docs/metrics.md.
 """
 
-import argparse
-import concurrent.futures.process
 import json
-import pathlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from foir360_jax.evaluation.score.folders import ScoredImage, Source, score_scenes
-from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import without_nan
 from foir360_jax.metrics import (
   Score,
@@ -25,54 +19,10 @@ from foir360_jax.metrics import (
   bootstrap_average_precision,
   bootstrap_interval,
 )
-from foir360_jax.scenes import FORMATS, SceneError, SceneFolder
+from foir360_jax.scenes import SceneError, SceneFolder
 
 _NAMED = 10  # ids that a message names; the JSON names all
 _COUNTS = ("images_used", "images_skipped", "images_undefined", "images_counted_zero")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command.
-
-  Returns:
-    The exit code: 0; 1 where pictures could not be scored, unless `--skip_bad` and others could;
-    2 where it did not come to that, or the report could not be written.
-  """
-  parser = _parser()
-  flags = parser.parse_args(argv)
-  if flags.out and not flags.out.name.endswith(".json"):
-    parser.error(f"--out={flags.out}: the report is JSON; give a name that ends in .json")
-  truth = Source(flags.gt, flags.gt_format, flags.gt_rank_field)
-  predictions = Source(flags.pred, flags.pred_format, flags.pred_rank_field)
-  try:
-    report = score_folders(
-      truth,
-      predictions,
-      split=flags.split,
-      count_missing=flags.missing == "empty",
-      workers=flags.workers,
-      weighted=flags.weighted,
-      iou_thresholds=flags.iou_threshold,
-      num_resamples=flags.resamples,
-    )
-  except concurrent.futures.process.BrokenProcessPool:
-    print(
-      "error: a process was ended, probably for want of memory; try --workers=1", file=sys.stderr
-    )
-    return 2
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  for bad in report["bad"]:
-    print(f"not scored: {bad['reason']}", file=sys.stderr)
-  print(table(report))
-  if flags.out:
-    try:
-      write_atomically(flags.out, to_json(report))
-    except OSError as error:
-      print(f"error: --out={flags.out}: cannot be written ({error.strerror})", file=sys.stderr)
-      return 2
-  return 1 if report["bad"] and not (flags.skip_bad and report["images_scored"]) else 0
 
 
 def score_folders(
@@ -85,6 +35,7 @@ def score_folders(
   weighted: bool = False,
   iou_thresholds: Sequence[float] = (),
   num_resamples: int = 1000,
+  show: Callable[[float, float], None] | None = None,
 ) -> dict[str, Any]:
   """Scores all pictures of a folder of truth and sums them up.
 
@@ -97,6 +48,7 @@ def score_folders(
     weighted: see `PairScorer`.
     iou_thresholds: see `PairScorer`.
     num_resamples: data sets drawn for the bootstrap intervals.
+    show: takes the number of pictures that are scored, and of all; see `cli.progress`.
 
   Returns:
     The report, plain values but for NaN; see docs/metrics.md.
@@ -127,6 +79,8 @@ def score_folders(
       images.append(result)
     else:
       bad.append({"id": scene_id, "reason": result})
+    if show:
+      show(len(images) + len(bad), len(ids))
   return {
     "truth": {"path": truth.path, "format": true_scenes.format, "split": split},
     "predictions": {"path": predictions.path, "format": predicted_scenes.format},
@@ -179,54 +133,6 @@ def to_json(report: Mapping[str, Any]) -> bytes:
   return f'{head[:-2]},\n  "per_image": [\n{rows}\n]}}\n'.encode()
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m foir360_jax.evaluation.score",
-    description="Scores predicted masks and ranks against true ones: see docs/metrics.md.",
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add("gt", metavar="GT", help="Folder with the true objects (of JSON formats also the file).")
-  add("pred", metavar="PRED", help="Folder with the predictions, as --mode=predict writes, or any.")
-  for name, whose in (("gt", "GT"), ("pred", "PRED")):
-    add(f"--{name}_format", choices=tuple(FORMATS), help=f"Format of {whose}; else recognised.")
-    add(
-      f"--{name}_rank_field",
-      metavar="[-]NAME",
-      help=f"{whose} in COCO: the field that orders the objects, lower first; -NAME: higher first.",
-    )
-  add("--split", help="Score only this split of GT.")
-  add("--missing", choices=("error", "empty"), default="error", help="Ids that PRED lacks.")
-  add("--skip_bad", action="store_true", help="Exit with 0 although files could not be scored.")
-  add("--weighted", action="store_true", help="Also weight pixels by solid angle (2:1 only).")
-  add(
-    "--iou_threshold",
-    type=_overlap,
-    action="append",
-    default=[],
-    metavar="IOU",
-    help="Also compute SA-SOR and recall at this overlap; may be repeated.",
-  )
-  add("--workers", type=_positive, default=2, help="Processes (2).")
-  add("--resamples", type=_positive, default=1000, help="Data sets drawn for an interval (1000).")
-  add("--out", type=pathlib.Path, metavar="FILE.json", help="Where to write the report.")
-  return parser
-
-
-def _overlap(text: str) -> float:
-  value = float(text)
-  if not 0 < value <= 1:
-    raise argparse.ArgumentTypeError(f"{text} is no overlap; give a number in (0, 1]")
-  return value
-
-
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f"{text} is too few; give 1 or more")
-  return value
-
-
 def _ids(scenes: SceneFolder, split: str | None) -> tuple[str, ...]:
   if split is not None and split not in scenes.splits:
     known = ", ".join(scenes.splits) or "none"
@@ -277,7 +183,3 @@ def _cell(value: float, interval: Sequence[float]) -> str:
 def _named(ids: Sequence[str]) -> str:
   more = len(ids) - _NAMED
   return ", ".join(ids[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-if __name__ == "__main__":
-  sys.exit(main())

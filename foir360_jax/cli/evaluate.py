@@ -1,0 +1,29 @@
+"""`foir360 evaluate`: a trained run measured; a table, and its files."""
+
+import os
+import pathlib
+import types
+
+from ml_collections import ConfigDict
+
+from foir360_jax.cli.check import need_task, validate
+from foir360_jax.cli.compiled import keep_compiled_programs
+from foir360_jax.cli.progress import progress_bar
+from foir360_jax.evaluation.run import evaluate_ranking
+from foir360_jax.saliency.fixations.run import evaluate_fixation
+
+
+def run(flags: types.SimpleNamespace) -> int:
+  """Runs the command; returns its exit code."""
+  evaluate_run(flags.config, flags.workdir)
+  return 0
+
+
+def evaluate_run(config: ConfigDict, workdir: str | os.PathLike) -> None:
+  """Evaluates the run in `workdir`: a table, and its files."""
+  validate(config)
+  need_task(config, "evaluate", "ranking", "fixation")
+  keep_compiled_programs()
+  evaluate = evaluate_fixation if config.task == "fixation" else evaluate_ranking
+  with progress_bar("evaluating") as show:
+    evaluate(config, pathlib.Path(workdir).expanduser(), show=show)
