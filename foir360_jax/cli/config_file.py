@@ -4,10 +4,10 @@ ml_collections checks the types. It reads flags of absl, here of a set of its ow
 of this process's command line or of an earlier call takes part.
 """
 
-import importlib.util
 import os
 import pathlib
 import re
+import types
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 
@@ -50,10 +50,10 @@ def _read(file: str) -> ConfigDict:
   path = pathlib.Path(os.path.expanduser(name))
   if not path.is_file():
     raise UsageError(f"--config={file}: no such file; give one of configs/, as configs/tiny.py")
-  spec = importlib.util.spec_from_loader("config", SourceFileLoader("config", str(path)))
-  module = importlib.util.module_from_spec(spec)
+  loader = SourceFileLoader("config", str(path))
+  module = types.ModuleType("config")
   try:
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
   except (SyntaxError, UnicodeDecodeError) as error:
     line = f"line {error.lineno} of it" if isinstance(error, SyntaxError) else "it"
     raise UsageError(f"--config={file}: {line} is no Python; give one of configs/") from None

@@ -205,7 +205,7 @@ class _Append(argparse.Action):
 
 
 def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
-  options = {"dest": flag.means or flag.name}
+  options: dict[str, Any] = {"dest": flag.means or flag.name}
   if not flag.value:
     parser.add_argument(f"--{flag.name}", action="store_const", const=True, **options)
     parser.add_argument(f"--no-{flag.name}", action="store_const", const=False, **options)

@@ -148,11 +148,13 @@ def _check_comparable(runs: Sequence[Run], key: str) -> None:
     if run.folder.resolve() in seen:
       raise ValueError(f"{run.folder}: is named twice; give each run once")
     seen.add(run.folder.resolve())
-    same = {name: (run.report.get(name), first.report.get(name)) for name in _SAME}
+    same: dict[str, tuple[Any, Any]] = {
+      name: (run.report.get(name), first.report.get(name)) for name in _SAME
+    }
     same["iou_threshold"] = _iou_threshold(run), _iou_threshold(first)
     if part == "predicted_masks":
       same["chosen_by"] = run.report.get("chosen_by"), first.report.get("chosen_by")
-    same["pictures"] = [[row["index"] for row in one.rows] for one in (run, first)]
+    same["pictures"] = [row["index"] for row in run.rows], [row["index"] for row in first.rows]
     for name, (own, other) in same.items():
       if own != other:
         values = "others" if name == "pictures" else f"{own!r}, not {other!r} as"

@@ -79,11 +79,10 @@ def choose(
   """
   curves = [[score(level, margin) for level in range(len(thresholds))] for margin in stop_margins]
   table = np.array(curves, float)
-  row, level = (
-    (0, 0) if np.isnan(table).all() else np.unravel_index(np.nanargmax(table), table.shape)
-  )
+  best = 0 if np.isnan(table).all() else int(np.nanargmax(table))
+  row, level = divmod(best, table.shape[1])
   named = {
     f"{margin:g}": dict(zip(map(str, thresholds), curve, strict=True))
     for margin, curve in zip(stop_margins, curves, strict=True)
   }
-  return int(level), float(stop_margins[row]), named
+  return level, float(stop_margins[row]), named

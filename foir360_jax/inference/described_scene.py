@@ -46,15 +46,15 @@ def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene:
     ValueError: it cannot be ranked; one line says why.
   """
   scene = folder.read(scene_id)
-  check_scene(scene, scene.image_file or f"{folder.path}: {scene_id}")
-  panorama = read_panorama(scene.image_file)
-  with naming(scene.image_file):
+  picture = check_scene(scene, scene.image_file or f"{folder.path}: {scene_id}")
+  panorama = read_panorama(picture)
+  with naming(picture):
     described = describe_scene(panorama, scene.masks()) if scene.objects else None
   return ReadyScene(scene, panorama, described)
 
 
-def check_scene(scene: scenes.Scene, where: Any) -> None:
-  """Raises SceneError for what masks and a picture alone do not show."""
+def check_scene(scene: scenes.Scene, where: Any) -> pathlib.Path:
+  """Returns the file of the picture; SceneError for what masks and a picture alone do not show."""
   if scene.image_file is None:
     raise SceneError(f"{where}: there is no picture; put it where the layout has it")
   if scene.width != 2 * scene.height:
@@ -70,6 +70,7 @@ def check_scene(scene: scenes.Scene, where: Any) -> None:
   wrong = [item.id for item in scene.objects if not 1 <= item.id <= _MAX_ID]
   if wrong:
     raise SceneError(f"{where}: object ids {wrong} are not in 1 ... {_MAX_ID}; number them anew")
+  return scene.image_file
 
 
 def write_result(
@@ -81,10 +82,10 @@ def write_result(
 ) -> None:
   """Writes one panorama's overlay, then its rank file, the first of `files`."""
   scene, masks = item.scene, item.scene.masks()
-  names = dict(
+  names: dict[str, Any] = dict(
     categories=[entry.category for entry in scene.objects],
     ids=[entry.id for entry in scene.objects],
-    image=scene.image_file.name,
+    image=scene.image_file.name if scene.image_file else "",
   )
   if result is None:
     ranked = RankedObjects.from_masks(item.panorama, masks, [], **names)

@@ -65,7 +65,7 @@ class FolderWork:
     """What items must have in common to be ranked together."""
     return None
 
-  def compiling(self, shape: Hashable) -> str:
+  def compiling(self, shape: Any) -> str:
     """Returns a line for the first batch of a shape, or ""."""
     return ""
 
@@ -322,7 +322,7 @@ def _read_ahead(
   pool: ThreadPoolExecutor, read: Callable[[str], Any], ids: Iterable[str], ahead: int
 ) -> Iterator[Any]:
   """Yields `read(id)` of each id in turn, while threads read the next ones."""
-  futures = collections.deque()
+  futures: collections.deque[Future] = collections.deque()
   for scene_id in ids:
     futures.append(pool.submit(read, scene_id))
     if len(futures) > ahead:
@@ -335,7 +335,7 @@ def _batches(
   items: Iterable[Any], shape_of: Callable[[Any], Hashable], batch_size: int
 ) -> Iterator[list[Any]]:
   """Groups items by shape; a batch is not full at the end, or where too many items wait."""
-  groups = collections.defaultdict(list)
+  groups: collections.defaultdict[Hashable, list[Any]] = collections.defaultdict(list)
   for item in items:
     group = groups[shape_of(item)]
     group.append(item)

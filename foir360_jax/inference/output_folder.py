@@ -137,7 +137,7 @@ def _first_difference(old: Any, new: Mapping[str, Any]) -> str:
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """Returns {"strategy.fill": value}."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for name, value in settings.items():
     if isinstance(value, Mapping):
       flat |= _flat(value, f"{prefix}{name}.")

@@ -179,15 +179,17 @@ class _ProvidedMasks(_Ranking):
     return [self._rank(item) for item in items]
 
   def _rank(self, item: _Panorama) -> RankedObjects:
-    objects = item.scene.objects
+    scene = item.scene
+    assert scene is not None and scene.image_file is not None  # `read` refuses others
+    objects = scene.objects
     categories = [entry.category for entry in objects]
     self.unknown.update(self._ranker.unknown_names(categories))
     return self._ranker.rank_masks(
       item.pixels,
-      _stretched(item.scene.masks(), item.pixels.shape[1]),  # not before: they take the memory
+      _stretched(scene.masks(), item.pixels.shape[1]),  # not before: they take the memory
       categories=categories,
       ids=[entry.id for entry in objects],
-      image=item.scene.image_file.name,
+      image=scene.image_file.name,
     )
 
 

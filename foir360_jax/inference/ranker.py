@@ -105,7 +105,7 @@ class Ranker:
     model = restore_model(
       checkpoint.parent, nnx.eval_shape(lambda: build_model(config)), step=int(checkpoint.name)
     )
-    given = dict(
+    given: dict[str, Any] = dict(
       confidence_threshold=confidence_threshold,
       stop_margin=stop_margin,
       yaw_augmentation=yaw_augmentation,
@@ -213,7 +213,7 @@ class Ranker:
     for path, array in jax.tree.leaves_with_path(jax.device_get(self._state)):
       digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
       digest.update(np.ascontiguousarray(array).tobytes())
-    decision = {"yaw_augmentation": self.decision.yaw_augmentation}
+    decision: dict[str, float] = {"yaw_augmentation": self.decision.yaw_augmentation}
     if not rank_masks:
       decision |= {
         "confidence_threshold": self.decision.confidence_threshold,

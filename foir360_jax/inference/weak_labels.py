@@ -112,7 +112,8 @@ class _WeakLabels(FolderWork):
     return [(result, index) for index in range(count)]
 
   def write(self, item: ReadyScene, result: Any, files: tuple[pathlib.Path, ...]) -> str:
-    write_result(item, *result, files, self._overlays)
+    ranks, index = result
+    write_result(item, ranks, index, files, self._overlays)
     return ""
 
 

@@ -53,7 +53,7 @@ def train_ranking(
     objective=objective,
     weights=weights,
     batches=build_training_batches(config),
-    workdir=workdir,
+    workdir=pathlib.Path(workdir),
     batch_size=data.batch_size,
     config=config.to_dict() | {"category_names": list(source.category_names)},
     show=show,
