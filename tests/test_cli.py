@@ -18,6 +18,8 @@ from foir360_jax.cli.command import main
 from foir360_jax.cli.commands import COMMANDS, DATA_SETS, FORMATS, MODES
 from foir360_jax.cli.config_file import load_config
 from foir360_jax.cli.flags import UsageError, help_text, parse_flags
+from foir360_jax.models.encoders import EfficientNetLite0
+from foir360_jax.models.pretrained import encoder as pretrained_encoder
 from foir360_jax.scenes import FORMATS as SCENE_FORMATS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -195,6 +197,17 @@ def test_paths_on_the_command_line_may_begin_with_a_tilde(monkeypatch, tmp_path)
   assert parse("score", "g", "p", "--out=~/r.json").out == tmp_path / "r.json"
   (tmp_path / "mine.py").write_text((ROOT / "configs/tiny.py").read_text())
   assert load_config("~/mine.py", []).task == "ranking"
+
+
+def test_a_file_of_weights_may_begin_with_a_tilde(monkeypatch, tmp_path):
+  def refuse(path):
+    raise ValueError(f"no weights in {path}")
+
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.setattr(pretrained_encoder, "load_efficientnet_lite0", refuse)
+  encoder = object.__new__(EfficientNetLite0)
+  with pytest.raises(ValueError, match=f"no weights in {tmp_path}/weights"):
+    pretrained_encoder.load_encoder_weights(encoder, "~/weights")
 
 
 def test_the_table_of_flags_knows_what_the_parts_know():
