@@ -171,18 +171,18 @@ def test_a_part_that_is_not_there_is_refused_and_nothing_written(
 
 
 def test_the_command_prepares_what_is_missing_and_overwrites_nothing(
-  run_command, prepared, tmp_path
+  call_prepare, prepared, tmp_path
 ):
-  command = ["datasets/prepare.py", "--dataset=synthetic360/tests", "--export_split=test[:2]"]
+  command = ["--dataset=synthetic360/tests", "--export_split=test[:2]"]
   there = [*command, f"--data_dir={prepared}", f"--export={tmp_path / 'out'}"]
-  result = run_command(*there)
+  result = call_prepare(*there)
   assert result.returncode == 0, result.stderr
   assert "there already, kept" in result.stdout
   assert "2 panoramas (test 2)" in result.stdout
   files = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
   # Refused before the data set is written.
   for folder in (tmp_path / "out", tmp_path):
-    again = run_command(*command, f"--data_dir={tmp_path / 'data'}", f"--export={folder}")
+    again = call_prepare(*command, f"--data_dir={tmp_path / 'data'}", f"--export={folder}")
     assert again.returncode == 1 and "Traceback" not in again.stderr
     assert f"error: {folder}: exists already; export to a new folder" in again.stderr
   assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")} == files
@@ -198,7 +198,7 @@ def test_the_command_prepares_what_is_missing_and_overwrites_nothing(
     (["--dataset=rank360", "--check", "--export=x"], "--export reads ArrayRecord"),
   ],
 )
-def test_flags_that_do_not_fit_an_export_are_refused(run_command, tmp_path, flags, message):
-  result = run_command("datasets/prepare.py", f"--data_dir={tmp_path}", *flags)
+def test_flags_that_do_not_fit_an_export_are_refused(call_prepare, tmp_path, flags, message):
+  result = call_prepare(f"--data_dir={tmp_path}", *flags)
   assert result.returncode == 1 and message in result.stderr
   assert not list(tmp_path.iterdir())

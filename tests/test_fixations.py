@@ -295,7 +295,7 @@ def test_a_fixation_within_a_pixel_of_the_picture_is_no_error(tmp_path):
   assert len(examples) == len(IDS) and not problems
 
 
-def test_all_reasons_of_all_records_are_listed_and_nothing_is_written(tmp_path, run_command):
+def test_all_reasons_of_all_records_are_listed_and_nothing_is_written(tmp_path, call_prepare):
   folder = tmp_path / "in"
   folder.mkdir()
   content = random_content(6, IDS)
@@ -304,8 +304,7 @@ def test_all_reasons_of_all_records_are_listed_and_nothing_is_written(tmp_path, 
   content["013"][1][0][:1, 0] = np.nan
   write_repository(folder, content)
   (folder / "data/stimuli/099.jpg").write_bytes(content["001"][0])
-  result = run_command(
-    "datasets/prepare.py",
+  result = call_prepare(
     "--dataset=fixations",
     f"--manual_dir={folder}",
     f"--data_dir={tmp_path / 'out'}",
@@ -442,10 +441,8 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--manual_dir=not/there",)])
-def test_prepare_says_what_to_download_where_the_folder_is_missing(run_command, tmp_path, flags):
-  result = run_command(
-    "datasets/prepare.py", "--dataset=fixations/osie", f"--data_dir={tmp_path}", *flags
-  )
+def test_prepare_says_what_to_download_where_the_folder_is_missing(call_prepare, tmp_path, flags):
+  result = call_prepare("--dataset=fixations/osie", f"--data_dir={tmp_path}", *flags)
   assert result.returncode == 1 and "Traceback" not in result.stderr
   assert "needs --manual_dir=FOLDER" in result.stderr
   assert "predicting-human-gaze-beyond-pixels" in result.stderr

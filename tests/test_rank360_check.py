@@ -292,25 +292,25 @@ def test_bars_and_points_lie_where_their_values_are():
   assert points == {("52.0", "184.0"), ("408.0", "14.0")}
 
 
-def test_prepare_checks_skips_bad_records_and_keeps_what_is_there(folder, tmp_path, run_command):
-  flags = ["datasets/prepare.py", "--dataset=rank360", f"--manual_dir={folder}"]
+def test_prepare_checks_skips_bad_records_and_keeps_what_is_there(folder, tmp_path, call_prepare):
+  flags = ["--dataset=rank360", f"--manual_dir={folder}"]
   flags.append(f"--data_dir={tmp_path / 'data'}")
   truncate(folder)
-  checked = run_command(*flags, "--check", f"--output={tmp_path / 'out'}")
+  checked = call_prepare(*flags, "--check", f"--output={tmp_path / 'out'}")
   assert checked.returncode == 1 and "4 good, 1 bad" in checked.stdout, checked.stderr
   assert (tmp_path / "out/report.html").is_file() and not (tmp_path / "data").exists()
-  built = run_command(*flags, "--skip_bad")
+  built = call_prepare(*flags, "--skip_bad")
   assert built.returncode == 0, built.stderr
   assert "left out as bad: 1 records: dummy_1" in built.stdout
-  again = run_command(*flags, "--skip_bad")
+  again = call_prepare(*flags, "--skip_bad")
   assert "there already, kept" in again.stdout
   assert "--manual_dir and --skip_bad had no effect: the data set is there" in again.stderr
 
 
-def test_prepare_stops_at_bad_records_without_a_traceback(folder, tmp_path, run_command):
+def test_prepare_stops_at_bad_records_without_a_traceback(folder, tmp_path, call_prepare):
   truncate(folder)
   flags = [f"--manual_dir={folder}", f"--data_dir={tmp_path / 'data'}"]
-  stopped = run_command("datasets/prepare.py", "--dataset=rank360", *flags)
+  stopped = call_prepare("--dataset=rank360", *flags)
   assert stopped.returncode == 1 and "1 of 5 records cannot be used" in stopped.stderr
   assert "Traceback" not in stopped.stderr
 
@@ -331,7 +331,7 @@ def test_prepare_stops_at_bad_records_without_a_traceback(folder, tmp_path, run_
     ),
   ],
 )
-def test_prepare_refuses_what_does_not_go_together(run_command, tmp_path, flags, message):
-  result = run_command("datasets/prepare.py", *flags, f"--data_dir={tmp_path / 'data'}")
+def test_prepare_refuses_what_does_not_go_together(call_prepare, tmp_path, flags, message):
+  result = call_prepare(*flags, f"--data_dir={tmp_path / 'data'}")
   assert result.returncode == 1
   assert message in result.stderr and "Traceback" not in result.stderr

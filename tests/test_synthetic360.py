@@ -311,8 +311,8 @@ def test_the_fields_of_an_example_agree_with_its_masks_and_labels(prepared):
     ("synthetic360", "unexpected argument 'synthetic360'; write --dataset=NAME/CONFIG"),
   ],
 )
-def test_prepare_refuses_what_it_does_not_know_in_one_line(run_command, tmp_path, flag, message):
-  result = run_command("datasets/prepare.py", flag, f"--data_dir={tmp_path}")
+def test_prepare_refuses_what_it_does_not_know_in_one_line(call_prepare, tmp_path, flag, message):
+  result = call_prepare(flag, f"--data_dir={tmp_path}")
   assert result.returncode == 1
   assert message in result.stderr and "Traceback" not in result.stderr
   assert not list(tmp_path.iterdir())
@@ -423,12 +423,10 @@ def test_repeats_change_nothing_but_the_importance(unseen):
 
 
 def test_a_configuration_with_repeats_is_prepared_and_its_difficulty_shows_what_they_cost(
-  run_command, tmp_path
+  call_prepare, tmp_path
 ):
   name = "synthetic360/tests_repeats"
-  result = run_command(
-    "datasets/prepare.py", f"--dataset={name}", f"--data_dir={tmp_path}", "--difficulty"
-  )
+  result = call_prepare(f"--dataset={name}", f"--data_dir={tmp_path}", "--difficulty")
   assert result.returncode == 0, result.stderr
   source, blind = open_source(name, str(tmp_path), "test"), []
   assert len(source) == 4
