@@ -1,12 +1,22 @@
 """The commands: what they print, what they write, and that opponents may be missing."""
 
+import contextlib
 import json
 import sys
 
 import numpy as np
 import pytest
 
-from foir360_jax.benchmarks import encoders, gpu, losses, race, sphere_conv, train_step, weak_labels
+from foir360_jax.benchmarks import (
+  encoders,
+  gpu,
+  losses,
+  race,
+  sphere_conv,
+  timing,
+  train_step,
+  weak_labels,
+)
 from foir360_jax.benchmarks.cases import Case, exact_results, relative_error
 from foir360_jax.benchmarks.gpu_model import MODEL, SMALL_MODEL
 from foir360_jax.cli.benchmark import benchmark
@@ -14,6 +24,12 @@ from foir360_jax.config import base_config
 from foir360_jax.weak_labels.program import DEFAULT_STRATEGY
 
 TORCH = ("torch SphereNet", "torch conv")
+
+
+@pytest.fixture(autouse=True)
+def programs_are_kept(monkeypatch):
+  """A benchmark compiles from scratch; test_benchmarks.py asserts it once, that is enough."""
+  monkeypatch.setattr(timing, "_no_persistent_cache", contextlib.nullcontext)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +171,9 @@ def test_the_gpu_models_have_the_fields_of_the_configuration():
       assert model[section].keys() <= config[section].keys()
 
 
-def test_the_gpu_script_runs_small_and_appends_every_figure(tmp_path, capsys):
+def test_the_gpu_script_runs_small_and_appends_every_figure(tmp_path, monkeypatch, capsys):
+  two = {name: losses.OURS[name] for name in ("softmax", "approx_ndcg")}  # all: the race of losses
+  monkeypatch.setattr(losses, "OURS", two)
   out = tmp_path / "gpu.json"
   out.write_text('{"benchmark": "earlier"}\n')
   gpu.main(["--small", f"--out={out}"])
@@ -257,9 +275,8 @@ def test_a_race_without_contestants_is_refused():
     sphere_conv.main(["--only=sphere_conv:two_sided", "--shapes=conv3-1x8x16x4"])
 
 
-@pytest.mark.slow
-def test_the_weak_labels_are_timed_step_by_step_and_race_the_plain_method():
-  report = weak_labels.time_method(
+def time_the_weak_labels():
+  return weak_labels.time_method(
     "spectral",
     DEFAULT_STRATEGY._replace(max_erased=1, max_erased_whole=1, fill="mean"),
     height=32,
@@ -268,8 +285,23 @@ def test_the_weak_labels_are_timed_step_by_step_and_race_the_plain_method():
     rounds=1,
     plain=True,
   )
+
+
+def test_the_weak_labels_are_timed_step_by_step_and_race_the_plain_method(monkeypatch):
+  monkeypatch.setattr(weak_labels, "_race_plainly", lambda *_: (60.0, 0.25))
+  report = time_the_weak_labels()
   assert sum(row["share"] for row in report["steps"]) == pytest.approx(1)
   assert [row["method"] for row in report["race"]] == ["compiled", "plainly"]
+  compiled, plainly = report["race"]
+  assert plainly["best_per_s"] == pytest.approx(1 / 60) and plainly["times_plain"] == 1
+  assert compiled["times_plain"] == pytest.approx(60 * compiled["best_per_s"])
+  assert report["largest_difference"] == 0.25
+
+
+@pytest.mark.slow  # the tests of the local ranks compare with the plain method, too
+def test_the_plain_method_of_the_race_finds_what_the_compiled_one_finds():
+  report = time_the_weak_labels()
+  assert report["race"][1]["times_plain"] == 1
   assert report["largest_difference"] < 1e-2
 
 

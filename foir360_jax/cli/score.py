@@ -5,8 +5,8 @@ import sys
 import types
 
 from foir360_jax.cli.progress import progress_bar
-from foir360_jax.evaluation.score import Source, score_folders
-from foir360_jax.evaluation.score.report import table, to_json
+from foir360_jax.evaluation.score import Source
+from foir360_jax.evaluation.score.report import score_folders, table, to_json
 from foir360_jax.files import write_atomically
 
 
