@@ -40,6 +40,10 @@ def settings(make_tiny_config, prepared):
 
   def build(steps=STEPS):
     config = make_tiny_config()
+    # What is asked here is how the parts are joined, so they may be as few as they can.
+    config.model.blocks, config.model.sphere_from_stride = (0, 0, 0, 0), 32
+    config.model.pixel_layers = config.model.decoder_layers = 0
+    config.model.surround = False
     config.data.data_dir = str(prepared)
     config.train.steps = steps
     config.train.log_every = 2

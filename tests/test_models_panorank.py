@@ -219,9 +219,11 @@ def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, seen
 
 
 @pytest.fixture(scope="module")
-def encode(tiny_model):
-  """A function `(image, yaw_augmentation) -> Scene`, compiled."""
-  graphdef, state = nnx.split(tiny_model)
+def encode(make_tiny_config, draw_parameters):
+  """A function `(image, yaw_augmentation) -> Scene`, compiled; with planar kernels, as turns are the same."""
+  config = make_tiny_config()
+  config.model.blocks, config.model.sphere_from_stride = (0, 0, 0, 0), 32
+  graphdef, state = nnx.split(draw_parameters(lambda: build_model(config)))
   run = jax.jit(
     lambda state, image, yaw_augmentation: nnx.merge(graphdef, state).encode(
       image, yaw_augmentation=yaw_augmentation
