@@ -9,7 +9,6 @@ from foir360_jax.cli.flags import Command, Flag, number, one_of, path, switch
 
 SALIENCY = ("learned", "spectral")
 FORMATS = ("scenes", "assr", "irsr", "seqrank", "coco", "rank_map")
-DATA_SETS = ("synthetic360", "rank360", "fixations")
 
 _SMALL = "synthetic360/64x128"
 _KEY = "ground_truth_masks/model"
