@@ -220,7 +220,7 @@ def test_a_pick_that_is_not_preferred_to_stopping_ends_the_list(tiny_model, seen
 
 @pytest.fixture(scope="module")
 def encode(make_tiny_config, draw_parameters):
-  """A function `(image, yaw_augmentation) -> Scene`, compiled; with planar kernels, as turns are the same."""
+  """A compiled function `(image, yaw_augmentation) -> EncodedScene`; kernels are planar."""
   config = make_tiny_config()
   config.model.blocks, config.model.sphere_from_stride = (0, 0, 0, 0), 32
   graphdef, state = nnx.split(draw_parameters(lambda: build_model(config)))
