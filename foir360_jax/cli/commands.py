@@ -126,7 +126,7 @@ The same command goes on where it was stopped; bad pictures get a line each, and
 
 _WEAK_LABELS = Command(
   "weak-labels",
-  "rank given masks without annotators and without training",
+  "rank provided masks without annotators and without training",
   """\
 In: a folder of panoramas with masks, of any format. Out: OUT/ranks/ID.json and OUT/overlays/ID.png;
 `foir360 prepare --dataset=rank360/weak --ranks_dir=OUT` makes a data set of them. The same command
