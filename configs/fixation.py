@@ -1,8 +1,8 @@
 """The readout of human fixations behind the learned saliency, on crowd and osie.
 
-python datasets/prepare.py --dataset=fixations/crowd --manual_dir=FOLDER --data_dir=data
-python datasets/prepare.py --dataset=fixations/osie --manual_dir=FOLDER --data_dir=data
-python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation_tune
+foir360 prepare --dataset=fixations/crowd --manual_dir=FOLDER --data_dir=data
+foir360 prepare --dataset=fixations/osie --manual_dir=FOLDER --data_dir=data
+foir360 train --config=configs/fixation.py --workdir=runs/fixation_tune
 
 Needs the extra `pretrained`. Trains on the part `train` and reports on `tune`, by which the
 settings were chosen: 234 pictures, without the centre bias (as the readout is used) and with it,
@@ -14,10 +14,10 @@ trained on both parts, together with three readouts that each did without a thir
 (see `weak_labels.study.fit_object_score`); each picture is reported by the one that has not seen
 it:
 
-python -m foir360_jax.main --config=configs/fixation.py --workdir=runs/fixation \
+foir360 train --config=configs/fixation.py --workdir=runs/fixation \
   --config.data.train_split=train+tune --config.data.folds=3
 
-`--mode=evaluate --config.evaluate.split=test` (and these flags) opens `test`, which was done once
+`foir360 evaluate --config.evaluate.split=test` (and these flags) opens `test`, which was done once
 for this readout: NSS 2.73, CC 0.784, AUC-Judd 0.896, on crowd alone 2.03, 0.764, 0.862
 (docs/results.md).
 """

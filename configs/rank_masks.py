@@ -1,7 +1,7 @@
 """PanoRank that ranks provided masks, without detection: the ranking part of configs/tiny.py.
 
-python datasets/prepare.py --dataset=synthetic360/64x128_repeats --data_dir=data
-python -m foir360_jax.main --config=configs/rank_masks.py --workdir=runs/rank_masks
+foir360 prepare --dataset=synthetic360/64x128_repeats --data_dir=data
+foir360 train --config=configs/rank_masks.py --workdir=runs/rank_masks
 
 The scores in parallel and the recurrent module are trained together here; by
 --config.loss.recurrent=0 or --config.loss.rank_ground_truth=0 one of them alone.

@@ -1,4 +1,4 @@
-"""`python datasets/prepare.py`: alias of `foir360 prepare`; gone in the next release."""
+"""`python datasets/prepare.py`: the same as `foir360 prepare`."""
 
 import sys
 
