@@ -84,6 +84,7 @@ def _next_key(stream: nnx.RngStream) -> jax.Array:
   That asks a traced count for its sharding, and JAX goes through all that was traced before it says
   that there is none: most of the time to trace the initialization of a model.
   """
+  stream.count._check_can_update()
   key = jax.random.fold_in(stream.key[...], stream.count[...])
   stream.count.set_value(stream.count.get_value() + 1)
   return key

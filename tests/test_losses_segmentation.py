@@ -15,11 +15,17 @@ PIXEL_WEIGHTS = np.repeat(np.cos(LATITUDE), WIDTH).astype(np.float32)
 MASK_LOSSES = [losses.dice_loss, losses.mask_cross_entropy]
 
 
+def jitted(loss_fn):
+  """One program a shape, where each operation would be one of its own."""
+  return jax.jit(loss_fn, static_argnames="reduce_fn")
+
+
 def weighted(loss_fn):
-  return lambda *args, **kwargs: loss_fn(*args, pixel_weights=PIXEL_WEIGHTS, **kwargs)
+  return functools.partial(loss_fn, pixel_weights=PIXEL_WEIGHTS)
 
 
-ALL_LOSSES = [weighted(loss_fn) for loss_fn in MASK_LOSSES] + [losses.focal_heatmap_loss]
+ALL_LOSSES = [jitted(weighted(loss_fn)) for loss_fn in MASK_LOSSES]
+ALL_LOSSES.append(jitted(losses.focal_heatmap_loss))
 every_loss = pytest.mark.parametrize("loss_fn", ALL_LOSSES, ids=["dice", "entropy", "focal"])
 
 
@@ -58,7 +64,7 @@ def entropy_reference(logits, targets):
 def test_mask_loss_equals_its_formula_written_out(loss_fn, reference):
   logits, targets, where = random_masks(0, 2, 3)
   expected = reference(logits, targets)
-  kwargs = {"where": where, "pixel_weights": PIXEL_WEIGHTS}
+  loss_fn, kwargs = jitted(loss_fn), {"where": where, "pixel_weights": PIXEL_WEIGHTS}
   each = loss_fn(logits, targets, **kwargs, reduce_fn=None)
   np.testing.assert_allclose(each, np.where(where, expected, 0), 2e-5)
   np.testing.assert_allclose(loss_fn(logits, targets, **kwargs), expected[where].mean(), 2e-5)
@@ -141,10 +147,10 @@ def test_leading_axes_are_batch_axes(loss_fn):
 @every_loss
 def test_bfloat16_logits_are_summed_in_float32(loss_fn):
   logits, targets, _ = random_masks(8, 6)
-  logits = jnp.asarray(logits, jnp.bfloat16)
+  logits = logits.astype(jnp.bfloat16)
   value = loss_fn(logits, targets > 0)
   assert value.dtype == jnp.float32
-  np.testing.assert_array_equal(value, loss_fn(logits.astype(jnp.float32), targets))
+  np.testing.assert_array_equal(value, loss_fn(logits.astype(np.float32), targets))
 
 
 @every_loss
