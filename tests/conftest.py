@@ -29,6 +29,8 @@ from fixations.split_list import split_by_hash
 from foir360_jax.cli.command import main
 from foir360_jax.config import base_config
 from foir360_jax.models import build_model
+from foir360_jax.models.encoders import build_encoder
+from foir360_jax.models.encoders.build import SMALL
 from foir360_jax.sphere import pixel_directions
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -331,3 +333,15 @@ def shared() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip(f"no shared data at {folder} (set FOIR360_SHARED)")
   return folder
+
+
+@pytest.fixture(scope="session")
+def planar_model(tiny_model, draw_parameters):
+  """`tiny_model` with a planar encoder of fewer blocks: half of the operations of a step.
+
+  For what does not depend on the encoder.
+  """
+  model = nnx.clone(tiny_model)
+  sizes = dict(widths=model.encoder.widths, blocks=(0, 0, 0, 0), sphere_from_stride=32)
+  model.encoder = draw_parameters(lambda: build_encoder(SMALL, **sizes, rngs=nnx.Rngs(0)))
+  return model

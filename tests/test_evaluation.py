@@ -296,8 +296,8 @@ def read_strictly(path):
 
 
 @pytest.fixture(scope="module")
-def tiny_ranker(tiny_model):
-  return Ranker(tiny_model, height=48, category_names=("disc", "box"), decision=Decision(0.3))
+def tiny_ranker(planar_model):
+  return Ranker(planar_model, height=48, category_names=("disc", "box"), decision=Decision(0.3))
 
 
 def like(ranker, **changes):
@@ -308,12 +308,12 @@ def like(ranker, **changes):
 
 
 @pytest.fixture(scope="module")
-def real(tiny_model, draw_batch):
+def real(planar_model, draw_batch):
   """A report of the untrained model, its results and the batches behind them."""
   rng = np.random.default_rng(5)
   batches = [draw_batch(rng, counts) for counts in ((6, 4), (1, 0), (5, 2))]
   batches[2]["example_where"][1] = False
-  return *evaluate(tiny_model, batches, batches, **OPTIONS), batches
+  return *evaluate(planar_model, batches, batches, **OPTIONS), batches
 
 
 def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_masks(real):
@@ -544,7 +544,7 @@ def test_a_folder_that_is_no_run_is_refused_by_the_ranker(tmp_path, tiny_config)
 
 
 def test_provided_masks_are_ranked_whatever_their_size_and_number(
-  tiny_model, tiny_ranker, draw_batch
+  planar_model, tiny_ranker, draw_batch
 ):
   batch = draw_batch(np.random.default_rng(12), (5,))
   panorama = cv2.resize(batch["image"][0], (192, 96), interpolation=cv2.INTER_NEAREST)
@@ -554,8 +554,8 @@ def test_provided_masks_are_ranked_whatever_their_size_and_number(
   assert ranked.masks.shape == (5, 96, 192)
   for mask, number in zip(ranked.masks, ranked.ids, strict=True):
     np.testing.assert_array_equal(mask, masks[[7, 3, 9, 1, 4].index(number)])
-  covered = cell_masks(batch["masks"], tiny_model.pixel_stride)
-  graphdef, state = nnx.split(tiny_model)
+  covered = cell_masks(batch["masks"], planar_model.pixel_stride)
+  graphdef, state = nnx.split(planar_model)
   rank = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).rank(*inputs))
   order = rank(state, batch["image"], covered, batch["where"])
   expected = np.sort(np.asarray(order.importance[0])[batch["where"][0]])[::-1]
@@ -572,7 +572,7 @@ def test_provided_masks_are_ranked_whatever_their_size_and_number(
   assert len(like(tiny_ranker, _rank=rank).rank_masks(panorama, many)) == 20
 
 
-def test_provided_masks_come_to_the_model_as_in_training(tiny_model, tiny_ranker):
+def test_provided_masks_come_to_the_model_as_in_training(planar_model, tiny_ranker):
   """From a picture of another size: the same pixels as the input pipeline makes, tiny ones too."""
   rng = np.random.default_rng()
   masks = np.zeros((4, 110, 220), bool)
@@ -581,7 +581,7 @@ def test_provided_masks_come_to_the_model_as_in_training(tiny_model, tiny_ranker
     row, column = rng.integers(0, [80, 190])
     mask[row : row + 27, column : column + 25] = rng.random((27, 25)) < 0.7
   example = {"image": np.zeros((110, 220, 3), np.uint8), "masks": pack_masks(masks)}
-  expected = cell_masks(resample(example, 48)["masks"][None], tiny_model.pixel_stride)[0]
+  expected = cell_masks(resample(example, 48)["masks"][None], planar_model.pixel_stride)[0]
   seen = []
 
   def rank(state, image, covered, where, told):

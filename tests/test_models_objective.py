@@ -41,9 +41,9 @@ def objective(model, batch):
 
 
 @pytest.fixture(scope="module")
-def start(tiny_model):
+def start(planar_model):
   """The static part of the model, and its state before the first step."""
-  return create_state(tiny_model, OPTIMIZER)
+  return create_state(planar_model, OPTIMIZER)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_garbage_in_the_padding_changes_no_term(terms_of, batch, terms):
   assert_same(terms_of(garbage), terms)
 
 
-def test_more_padding_changes_no_term(tiny_model, batch, terms):
-  graphdef, state = nnx.split(tiny_model)
+def test_more_padding_changes_no_term(planar_model, batch, terms):
+  graphdef, state = nnx.split(planar_model)
   more = {"masks": 255, "where": False, "relevance": 1.0, "category": 2}
   padded = batch | {
     key: np.pad(
@@ -196,9 +196,9 @@ def at_queries(values, queries):
   return values[:, queries] if values.shape[0] == len(COUNTS) else values[:, :, queries]
 
 
-def test_ground_truth_and_predicted_queries_cannot_influence_each_other(tiny_model):
+def test_ground_truth_and_predicted_queries_cannot_influence_each_other(planar_model):
   """In a scene of drawn maps: whatever the encoder makes of a picture, it is the same for both."""
-  graphdef, state = nnx.split(tiny_model)
+  graphdef, state = nnx.split(planar_model)
   rng = np.random.default_rng(4)
   fine, *memories = (
     rng.normal(size=(4, height, 2 * height, 16)).astype(np.float32) for height in (24, 3, 6, 12)
@@ -232,14 +232,14 @@ def test_ground_truth_and_predicted_queries_cannot_influence_each_other(tiny_mod
 
 
 def test_with_weights_on_the_order_of_true_masks_alone_nothing_is_looked_for(
-  tiny_model, batch, terms
+  planar_model, batch, terms
 ):
   config = base_config()
   for term in ("heat", "foreground", "object", "mask_dice", "mask_entropy", "category"):
     config.loss[term] = 0.0
   config.loss.rank_predicted = 0.0
   objective, _ = build_objective(config)
-  graphdef, state = nnx.split(tiny_model)
+  graphdef, state = nnx.split(planar_model)
   inputs = batch | {"progress": np.float32(0)}
   of_order = jax.jit(lambda state: objective(nnx.merge(graphdef, state), inputs))(state)
   assert set(of_order) == {"rank_ground_truth", "recurrent", "rank_category"}
@@ -264,12 +264,12 @@ def test_the_order_teaches_the_scene_and_the_rank_decoder_but_not_the_queries(
 
 
 @pytest.mark.slow
-def test_points_give_nearly_the_terms_of_all_cells(tiny_model, batch, terms):
+def test_points_give_nearly_the_terms_of_all_cells(planar_model, batch, terms):
   config = base_config()
   assert config.loss.points == 0  # so `terms` are of all cells
   config.loss.points = 6000
   objective, _ = build_objective(config)
-  graphdef, state = nnx.split(tiny_model)
+  graphdef, state = nnx.split(planar_model)
   inputs = batch | {"progress": np.float32(0)}
   at_points = jax.jit(lambda state: objective(nnx.merge(graphdef, state), inputs))(state)
   for name in ("mask_dice", "mask_entropy"):
