@@ -32,5 +32,5 @@ if [[ $fresh ]]; then
   trap 'rm -rf "$JAX_COMPILATION_CACHE_DIR"' EXIT
 fi
 # worksteal: each worker starts with half of the tests in their order, so that those of a file share its
-# fixtures; who is done takes from the other. By whole files, one worker waited minutes for the last.
+# fixtures; whoever is done takes from the other, rather than wait for a long file at the end.
 "$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal -m "$chosen" --quiet

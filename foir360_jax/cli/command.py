@@ -128,7 +128,7 @@ From nothing to a ranked panorama:
 
 
 def _set_logging(verbosity: int | None) -> None:
-  """Gives absl, by which Orbax, TFDS and grain log and are set up, what its own `run` would."""
+  """Sets up absl as `app.run` would: Orbax, TFDS and grain log through it and read its flags."""
   from absl import flags, logging
 
   logging.use_absl_handler()

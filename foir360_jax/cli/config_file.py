@@ -72,7 +72,7 @@ def _plain(error: Exception) -> str:
 
 
 def _unknown_field(overrides: Sequence[str], error: Exception) -> str:
-  """Says which of the fields is meant; the message of ml_collections has a part of its name."""
+  """Names the unknown field; the message of ml_collections has a part of its name."""
   text = str(error.args[0]) if error.args else ""
   part = next(iter(re.findall(r"'(\w+)'", text)), "")
   meant = re.search(r'Did you mean "(\w+)"', text)

@@ -18,7 +18,7 @@ _INDENT = 28  # columns of a help text in which the names of the flags stand
 
 
 class UsageError(Exception):
-  """The command line cannot be meant so; one line names the flag and the cure."""
+  """A wrong command line; one line names the flag and the cure."""
 
 
 class Flag(NamedTuple):

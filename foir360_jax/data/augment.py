@@ -24,7 +24,7 @@ _LARGEST = {
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """Which augmentations there are, all off: the fields of `config.data.augment`.
+  """Augmentations, all off by default: the fields of `config.data.augment`.
 
   Labels stay, so switch on what leaves importance as it is. In synthetic360 that is yaw and mirror:
   a rotation changes latitudes, new colours change luminance, and importance depends on both.
@@ -61,7 +61,7 @@ class Augmentation:
 
 
 def augment(example: Example, rng: np.random.Generator, augmentation: Augmentation) -> Example:
-  """Applies what is switched on, at random.
+  """Applies the enabled augmentations at random.
 
   All draws are made in any case: switching one off leaves the others as they were.
 

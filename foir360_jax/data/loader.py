@@ -64,7 +64,7 @@ def training_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.DatasetIterator[HostBatch]:
-  """Shuffled, augmented batches without end; every epoch in a new order and with new seeds.
+  """Yields shuffled, augmented batches without end; each epoch has its own order and seeds.
 
   The iterator's `get_state()` and `set_state(state)` resume at the exact batch, augmentation
   included. A batch may hold the end of one epoch and the start of the next.
@@ -124,7 +124,7 @@ def evaluation_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.IterDataset[HostBatch]:
-  """All examples once, in order and as they are, in batches that all have the same size.
+  """Yields all examples once, in order, in batches of one size.
 
   What fills the last batch has `example_where` False, `index` -1, no objects and a black image. An
   example's `seed` is its index. For the arguments see `training_batches`.
@@ -152,7 +152,7 @@ def _finish(example: Example, index: int, seed: np.uint32) -> Example:
 
 
 def _blank(example: Example) -> Example:
-  """An example of the same shapes that stands for none."""
+  """A blank example of the same shapes, which fills up the last batch."""
   blank = {key: np.zeros_like(value) for key, value in example.items()}
   return blank | {"category": np.full_like(example["category"], -1), "index": np.int32(-1)}
 

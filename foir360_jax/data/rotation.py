@@ -21,7 +21,7 @@ _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(25
 
 
 def roll_columns(example: Example, columns: int) -> Example:
-  """Turns the panorama to the east by whole columns: column c goes to (c + columns) mod W.
+  """Rotates the panorama to the east by whole columns: column c goes to (c + columns) mod W.
 
   >>> masks = np.packbits([[[1, 0, 0, 0, 0, 0, 1, 1]]], axis=-1)
   >>> image = np.zeros((1, 8, 3), np.uint8)
@@ -49,7 +49,7 @@ def flip_longitude(example: Example) -> Example:
 
 
 def rotate(example: Example, rotation: np.ndarray) -> Example:
-  """Turns the panorama: what was seen in direction d is then seen in direction `rotation @ d`.
+  """Rotates the panorama: the content of direction d moves to direction `rotation @ d`.
 
   As `foir360_jax.sphere.rotate_panorama`, rounded: the image is bilinear across the seam and the
   poles, a mask takes the nearest pixel. An object so small that no pixel takes it keeps one, where

@@ -54,7 +54,7 @@ def fit_linear(pictures: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]]) 
 
 
 def with_linear(scores: Scores, coefficients: Mapping[str, np.ndarray]) -> Scores:
-  """The scores and those by the fits."""
+  """Adds the scores of the linear fits."""
   return scores | {
     name: np.stack([scores[measure] for measure in measures], axis=-1) @ coefficients[name]
     for name, measures in LINEAR.items()

@@ -78,7 +78,7 @@ def evaluate(
   yaw_augmentation: int = 1,
   detects: bool = True,
 ) -> tuple[dict[str, Any], list[ImageResult]]:
-  """Chooses the decision on `validation` and measures on `test`.
+  """Tunes the thresholds on `validation` and evaluates on `test`.
 
   Args:
     model: with the parameters to evaluate.
@@ -213,7 +213,7 @@ def _results(
 
 
 def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
-  """The true importance of the object that each candidate covers best; below all if it has none."""
+  """Importance of the object that each candidate overlaps most; below all if it overlaps none."""
   if not len(truth):
     return np.zeros(iou.shape[1])
   # Any overlap will do: under the rule "irsr" false positives at the end of the list would lift all
@@ -222,14 +222,14 @@ def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _kept(result: ImageResult, level: int, decision: Decision) -> np.ndarray:
-  """Which of the candidates `[m]` are objects; `level` is the place of the decision's threshold."""
+  """Bool `[m]`: candidates that pass the thresholds; `level` is the confidence threshold's index."""
   return decision.keeps(result.confidence, result.stop_margin[level])
 
 
 def _scored(
   result: ImageResult, level: int | None, decision: Decision, iou_threshold: float
 ) -> ImageResult:
-  """With the scores; of ground-truth masks alone where `level` is None."""
+  """Adds the scores; of ground-truth masks alone where `level` is None."""
   scores = {
     f"ground_truth_masks/{name}": rank_correlation(result.relevance, values)
     for name, values in result.ground_truth.items()

@@ -22,7 +22,7 @@ PLACES = {
 def recall_by_place(
   pictures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> dict[str, dict[str, Any]]:
-  """Shares of the objects of all pictures that were found, by place.
+  """Recall over the objects of all pictures, by latitude and at the seam.
 
   Args:
     pictures: for each one, of its n true objects, `found [n]` bool, `latitude [n]` of their middles

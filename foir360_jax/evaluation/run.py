@@ -112,5 +112,5 @@ def _shown(
 
 
 def _numbers(names: tuple[str, ...], trained: tuple[str, ...]) -> list[int] | None:
-  """The model's numbers of a data set's categories; None where they have no names."""
+  """Maps a data set's categories to the model's; None where they have no names."""
   return [trained.index(name) if name in trained else -1 for name in names] or None

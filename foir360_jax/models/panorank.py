@@ -69,7 +69,7 @@ class Order(NamedTuple):
   """The order of given objects.
 
   Attributes:
-    importance: `[B, N]` in [0, 1], sigmoid of the scores, dealt out along the REM's picks, so that
+    importance: `[B, N]` in [0, 1], sigmoid of the scores, sorted and assigned in REM order, so that
       it falls with the rank. 0 in the padding.
     stop_margin: `[B, N]`, by how much the REM preferred an object, and each before it, to stopping;
       see `recurrent_ranking.stop_margins`.

@@ -32,7 +32,7 @@ class Queries(NamedTuple):
   Attributes:
     tokens: `[B, Q, C]` after the last layer.
     kernels: `[L + 1, B, Q, D]`, of masks; see `mask_head`.
-    object_logits: `[L + 1, B, Q]`: is there an object that no better query has? Below 0 means "no
+    object_logits: `[L + 1, B, Q]`: objectness logit. Below 0 means "no
       object".
     category_logits: `[L + 1, B, Q, K]`.
   """

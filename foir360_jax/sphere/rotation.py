@@ -8,7 +8,7 @@ from foir360_jax.sphere import grid, resample
 
 
 def rotation_matrix(yaw_rad, pitch_rad, roll_rad):
-  """Returns the matrix [..., 3, 3] that turns by roll, then by pitch, then by yaw.
+  """Returns the matrix [..., 3, 3] that rotates by roll, then by pitch, then by yaw.
 
   It is Rz(yaw) Ry(-pitch) Rx(roll), right-handed, and takes straight ahead (longitude 0, latitude
   0) to longitude `yaw_rad`, latitude `pitch_rad`. So yaw moves content to the east, pitch moves
@@ -34,7 +34,7 @@ def rotation_matrix(yaw_rad, pitch_rad, roll_rad):
 def rotate_panorama(
   panorama: ArrayLike, rotation: np.ndarray | jax.Array, *, method: resample.Method = "bilinear"
 ) -> jax.Array:
-  """Turns a panorama: what was seen in direction d is then seen in direction `rotation @ d`.
+  """Rotates a panorama: the content of direction d moves to direction `rotation @ d`.
 
   Args:
     panorama: [..., H, 2 H, C].

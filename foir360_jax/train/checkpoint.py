@@ -87,7 +87,7 @@ class Checkpoints:
 
 
 def has_checkpoint(folder: str | pathlib.Path) -> bool:
-  """Whether there is a whole checkpoint; what a killed run left half written is none."""
+  """Whether there is a complete checkpoint; one left half-written does not count."""
   folder = pathlib.Path(folder).absolute()
   if not folder.is_dir():
     return False
@@ -141,7 +141,7 @@ def restore_model(
 
 
 def start_from(folder: str | pathlib.Path, model: nnx.Module) -> tuple[list[str], list[str]]:
-  """Gives a model the averaged parameters of another run, as far as they have the same shapes.
+  """Copies the averaged parameters of another run into a model where the shapes agree.
 
   Args:
     folder: the other run's checkpoints.
@@ -200,7 +200,7 @@ def _named(state: TrainState, fields: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _renewed(state: TrainState, fields: tuple[str, ...], named: dict[str, Any]) -> TrainState:
-  """Puts what `_named` gave back into its place."""
+  """The inverse of `_named`: replaces fields of the state."""
   tree = {field: getattr(state, field) for field in fields}
   leaves = [named[name] for name in _named(state, fields)]
   return dataclasses.replace(state, **jax.tree.unflatten(jax.tree.structure(tree), leaves))

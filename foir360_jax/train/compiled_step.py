@@ -12,7 +12,7 @@ from foir360_jax.train.state import TrainState
 
 
 class CompiledStep:
-  """Compiles a step for each shape of batches that comes, and tells what the program takes.
+  """Compiles a step for each shape of batches, and reports what the program needs.
 
   Memory and arithmetic are reported before the program first runs. Its time is reported once, of
   its second run (the first one also sets the device up); that run is waited for, all others are

@@ -9,7 +9,7 @@ _GIB = 2**30
 
 
 class StepCost(NamedTuple):
-  """Of one device.
+  """Memory and arithmetic of a step on one device.
 
   Attributes:
     memory_bytes: what the step needs at once: its arguments, results, and what lies in between.

@@ -114,7 +114,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mode: str, mesh: Mesh) -> dict[st
 
 
 def from_first_process(values: Sequence[float]) -> list[float]:
-  """Returns the first process's values on every process, for what they must decide alike."""
+  """Broadcasts the first process's values to all, for decisions that must agree."""
   if jax.process_count() == 1:
     return list(values)
   with jax.transfer_guard("allow"):

@@ -62,7 +62,7 @@ def train_ranking(
 
 
 def _initialise(model: PanoRank, config: ConfigDict) -> None:
-  """Replaces random parameters by those that the configuration names; says which stay random."""
+  """Loads the pretrained parameters that the configuration names; prints which stay random."""
   if config.encoder_weights:
     report = load_encoder_weights(model.encoder, config.encoder_weights)
     print(f"encoder, {config.encoder_weights}: {report}", flush=True)
@@ -73,7 +73,7 @@ def _initialise(model: PanoRank, config: ConfigDict) -> None:
 
 
 def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Not all that makes a model shows in the shapes of its parameters.
+  """Rejects model fields that differ from the checkpoint's.
 
   Raises:
     ValueError: the run in `workdir` was trained with another model than `config` has.
@@ -100,7 +100,7 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
 def _check_same_data(
   config: ConfigDict, category_names: Sequence[str], workdir: pathlib.Path
 ) -> None:
-  """A run goes on at the example where it stopped, with the categories by the numbers it learnt.
+  """Rejects other data than the run was trained on: it resumes at an example, by category numbers.
 
   Raises:
     ValueError: the run in `workdir` was trained on other data.

@@ -23,7 +23,7 @@ _RENAMED = {
 
 
 class Change(NamedTuple):
-  """A setting that is not what it was when a run was trained."""
+  """A setting that differs from the run's."""
 
   field: str  # "model.widths"
   old: Any  # JSON values, so a tuple is a list here
@@ -63,7 +63,7 @@ def load_settings(workdir: pathlib.Path) -> dict[str, Any] | None:
 def first_change(
   trained: Mapping[str, Any], given: Mapping[str, Any], fields: Iterable[str]
 ) -> Change | None:
-  """The first of some fields that a run was trained with another value of; None: all are the same.
+  """The first of some fields whose value differs from the run's; None: all agree.
 
   A field that the run does not have is newer than the run, and counts as what is given.
 

@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 
 
 class Collected(NamedTuple):
-  """What the views say together, of N objects.
+  """The merged order of N objects.
 
   Attributes:
     strength: [N] higher = more important; 0 in the padding. In the unit of the scores, but for

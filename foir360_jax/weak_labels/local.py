@@ -73,7 +73,7 @@ class History(NamedTuple):
 
 
 class LocalRanks(NamedTuple):
-  """What the views say of the objects that they see.
+  """Local ranks and scores of the objects of each view.
 
   Attributes:
     history: [P, N, F] each.
@@ -143,7 +143,7 @@ def rank_views(
   seen = visibility > 0
 
   def work(pool: _Pool) -> jax.Array:
-    """How often each view must still be computed, [P]."""
+    """Remaining evaluations of each view, [P]."""
     count = seen.sum(-1)
     needed = 2 + jnp.minimum(count - 1, max_erased) if max_erased else 1
     return jnp.where(count > 0, needed, 0) - pool.times

@@ -147,7 +147,7 @@ class ObjectScore(NamedTuple):
     return jnp.concatenate(scores, axis=-2)
 
   def view_weight(self, num_views: int) -> jax.Array:
-    """What each view counts, [V] in (0, 1], the view of the whole scene last."""
+    """Weights of the views, [V] in (0, 1], the view of the whole scene last."""
     is_whole = jnp.arange(num_views) == num_views - 1
     return jnp.minimum(jnp.where(is_whole, self.whole_weight, 1 / self.whole_weight), 1.0)
 

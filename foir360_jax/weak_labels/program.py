@@ -30,7 +30,7 @@ CELL = 4  # pixels of a view's cell along each side
 
 
 class Strategy(NamedTuple):
-  """How the method goes about it; plain values, so that programs are compiled once for each.
+  """Settings of the method; plain values, so that programs are compiled once for each.
 
   Attributes:
     collector: a name of `COLLECTORS`.
@@ -93,7 +93,7 @@ class WeakRanks(NamedTuple):
 def rank_scenes(
   scenes: DescribedScene, *, saliency: Saliency, strategy: Strategy, object_score: ObjectScore
 ) -> WeakRanks:
-  """The program: a batch of scenes, stacked along a leading axis B."""
+  """Ranks a batch of scenes, stacked along a leading axis B; the compiled program."""
   plan = plan_views(scenes.panorama.shape[1])
   scenes = jax.tree.map(jnp.asarray, scenes)
   local = local_ranks(

@@ -49,7 +49,7 @@ def fitted_variant(strategy: Strategy) -> str:
 
 
 class WeakRanker:
-  """Ranks given objects of panoramas without annotators.
+  """Ranks provided masks of panoramas without annotators or training.
 
   Args:
     saliency: a local saliency model or its name, see `saliency.build_saliency`.

@@ -115,7 +115,7 @@ class PairScorer:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredImage:
-  """What is kept of one picture: some kilobytes.
+  """Scores of one picture, without its masks.
 
   Attributes:
     id: its id.
