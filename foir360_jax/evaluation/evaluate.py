@@ -222,7 +222,7 @@ def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _kept(result: ImageResult, level: int, decision: Decision) -> np.ndarray:
-  """Bool `[m]`: candidates that pass the thresholds; `level` is the confidence threshold's index."""
+  """Bool `[m]`: candidates that pass; `level` is the index of the confidence threshold."""
   return decision.keeps(result.confidence, result.stop_margin[level])
 
 
