@@ -163,6 +163,7 @@ def _tiny_config():
   config.data.batch_size = 2
   config.data.num_threads = 0
   config.model.widths = (8, 8, 16, 16)
+  config.model.sphere_from_stride = 16  # kernels on the sphere are there, in a few layers
   config.model.feature_channels = 16
   config.model.mask_channels = 20
   config.model.num_queries = 8

@@ -177,11 +177,11 @@ def test_fields_of_the_configuration_are_set_with_their_types():
     "train",
     *TINY,
     *("--config.train.steps", "5", "--config.model.remat", "--config.data.augment.yaw=false"),
-    *("--no-config.model.surround", "--config.model.widths=(8,8,8,8)", "--config.data.name=a/b"),
+    *("--no-config.model.context", "--config.model.widths=(8,8,8,8)", "--config.data.name=a/b"),
   ).overrides
   config = load_config("configs/tiny.py", overrides)
   assert (config.train.steps, config.model.remat, config.data.augment.yaw) == (5, True, False)
-  assert not config.model.surround and config.model.widths == (8, 8, 8, 8)
+  assert not config.model.context and config.model.widths == (8, 8, 8, 8)
   assert config.data.name == "a/b"
   assert load_config("configs/tiny.py", []).train.steps != 5
   assert load_config(None, []) is None

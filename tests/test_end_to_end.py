@@ -43,7 +43,7 @@ def settings(make_tiny_config, prepared):
     # What is asked here is how the parts are joined, so they may be as few as they can.
     config.model.blocks, config.model.sphere_from_stride = (0, 0, 0, 0), 32
     config.model.pixel_layers = config.model.decoder_layers = 0
-    config.model.surround = False
+    config.model.context = False
     config.data.data_dir = str(prepared)
     config.train.steps = steps
     config.train.log_every = 2
@@ -64,10 +64,24 @@ def final_states():
 
 
 @pytest.fixture(scope="module")
-def trained(settings, final_states, tmp_path_factory):
+def shown():
+  """What the bars of `trained` were told, by their titles."""
+  return {}
+
+
+@pytest.fixture(scope="module")
+def trained(settings, final_states, shown, tmp_path_factory):
   """The folder of a run of four steps, evaluated, and its final state."""
+
+  @contextlib.contextmanager
+  def record(title):
+    yield lambda *now: shown.setdefault(title, []).append(now)
+
   workdir = tmp_path_factory.mktemp("run")
-  train_and_evaluate(settings(), str(workdir))
+  with pytest.MonkeyPatch.context() as patch:
+    for module in (cli_train, cli_evaluate):
+      patch.setattr(module, "progress_bar", record)
+    train_and_evaluate(settings(), str(workdir))
   return workdir, jax.device_get(final_states[-1])
 
 
@@ -343,17 +357,8 @@ def test_paths_of_a_configuration_may_begin_with_a_tilde(
   train_and_evaluate(config, "~/new")
 
 
-def test_bars_are_told_of_training_and_evaluation(settings, tmp_path, monkeypatch):
-  shown = {}
-
-  @contextlib.contextmanager
-  def record(title):
-    yield lambda *now: shown.setdefault(title, []).append(now)
-
-  for module in (cli_train, cli_evaluate):
-    monkeypatch.setattr(module, "progress_bar", record)
-  train_and_evaluate(settings(2), tmp_path)
-  assert shown["training"] == [(0.5, 1.0), (1.0, 1.0)]
+def test_bars_are_told_of_training_and_evaluation(trained, shown):
+  assert shown["training"] == [(step / STEPS, 1.0) for step in range(1, STEPS + 1)]
   assert shown["evaluating"] == [(2, 8), (4, 8), (6, 8), (8, 8)]
 
 

@@ -14,9 +14,8 @@ from flax import nnx
 from foir360_jax.cli.check import validate
 from foir360_jax.data import open_source
 from foir360_jax.data.transforms import resample
-from foir360_jax.evaluation import evaluate
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, with_linear
-from foir360_jax.evaluation.evaluate import CRITERIA
+from foir360_jax.evaluation.evaluate import CRITERIA, evaluate
 from foir360_jax.evaluation.infer import (
   GroundTruthMeasures,
   GroundTruthScores,
@@ -330,7 +329,7 @@ def test_the_report_of_an_untrained_model_counts_pictures_and_measures_true_mask
     masks = unpack_masks(batch["masks"][row], 96)[real_objects]
     # In cells of the horizon, each of (pi / height)^2 sr.
     cells = np.array([solid_angle(mask) for mask in masks]) * (48 / np.pi) ** 2
-    np.testing.assert_allclose(result.given["area"], np.log(cells + 1e-3), rtol=1e-3)
+    np.testing.assert_allclose(result.ground_truth["area"], np.log(cells + 1e-3), rtol=1e-3)
     assert result.iou.shape == (len(masks), 8)
 
 
@@ -478,14 +477,14 @@ def test_results_are_only_replaced_when_asked(tiny_ranker, pictures, tmp_path):
 
 
 def test_results_of_other_parameters_or_thresholds_are_refused(
-  tiny_model, tiny_ranker, pictures, tmp_path
+  planar_model, tiny_ranker, pictures, tmp_path
 ):
   output, one, say = tmp_path / "out", pictures / "good.png", lambda line: None
   predict_folder(tiny_ranker, one, output, say=say)
   decision = tiny_ranker.decision._replace(stop_margin=-1.5)
   with pytest.raises(ValueError, match="settings.json: model.stop_margin was .*, now it is -1.5"):
-    predict_folder(Ranker(tiny_model, height=48, decision=decision), one, output, say=say)
-  graphdef, state = nnx.split(tiny_model)
+    predict_folder(Ranker(planar_model, height=48, decision=decision), one, output, say=say)
+  graphdef, state = nnx.split(planar_model)
   other = nnx.merge(graphdef, jax.tree.map(lambda x: x * 1.001, state))
   ranker = Ranker(other, height=48, decision=tiny_ranker.decision)
   with pytest.raises(ValueError, match="settings.json: model.parameters_sha256 was "):
@@ -646,10 +645,10 @@ def test_a_model_that_ranks_provided_masks_alone_is_asked_for_nothing_else(
   assert "predicted_masks" not in report and "confidence_threshold" not in report
   assert report["ground_truth_masks"]["model"]["mean"] > 0.5
   assert all(key.startswith("ground_truth_masks/") for result in results for key in result.scores)
-  assert "the model finds no objects itself" in table(report)
+  assert "the model does not detect objects" in table(report)
   source = open_source("synthetic360/tests", str(prepared), "test")
   ranker = like(tiny_ranker, category_names=source.category_names, detects=False)
-  with pytest.raises(ValueError, match="learnt to rank given masks alone: use rank_masks"):
+  with pytest.raises(ValueError, match="ranks provided masks only: use rank_masks"):
     ranker(np.zeros((48, 96, 3), np.uint8))
   told, rank_masks = [], ranker.rank_masks
   monkeypatch.setattr(
