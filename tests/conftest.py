@@ -7,6 +7,7 @@ that tests start and the next run.
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import pathlib
@@ -73,6 +74,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers get the environment of wh
     # version of XLA has them no longer, it ignores this.
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PLAIN_EMITTERS}".strip(),
   }
+# Tracing makes millions of objects that stay; to look through them again and again took a tenth of
+# the time.
+gc.freeze()
+gc.set_threshold(200_000, 20, 20)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
