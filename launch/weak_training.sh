@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # PanoRank trained on weak labels, its true ranks hidden, against the same trained on true ranks of the same pictures
-# and masks: three seeds of each, SA-SOR on given masks of the test split of synthetic360. A stopped run goes on by the
+# and masks: three seeds of each, SA-SOR on ground-truth masks of the test split of synthetic360. A stopped run goes on by the
 # same command. Flags: --saliency=spectral (needs no weights), and for a trial --panoramas=12 --steps=3.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,8 +1,8 @@
 """What each part of PanoRank is worth: `python -m foir360_jax.benchmarks.ablate --folder=FOLDER`.
 
 Trains settings that differ in one thing from the first of them, with several seeds each, every run
-for the same time, and prints SA-SOR on given masks: mean and deviation over the seeds, and the
-difference from the first setting. A difference counts as one only where it is larger than both
+for the same time, and prints SA-SOR on ground-truth masks: mean and deviation over the seeds, and
+the difference from the first setting. A difference counts as one only where it is larger than both
 deviations together. (Losses differ in their scale as well; their rows compare both.)
 
 Each run is a command of its own. Finished runs are kept in `ablation.json` and not made again, not

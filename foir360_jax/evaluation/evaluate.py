@@ -1,8 +1,8 @@
 """Evaluates a model on a test split, beside baselines and the ceiling of the labels.
 
-Two questions are kept apart: how well are *given* true masks ranked, and how well do the model's
-*own* masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is chosen (which
-candidates are objects, the fits of the linear baselines) is chosen on the validation split.
+Two questions are kept apart: how well are ground-truth masks ranked, and how well do predicted
+masks and their order agree with the truth (SA-SOR, rule "irsr")? All that is tuned (the detection
+thresholds, the fits of the linear baselines) is tuned on the validation split.
 """
 
 import dataclasses
