@@ -123,7 +123,7 @@ def test_evaluating_again_gives_the_same_report(trained, settings, capsys):
     ),
     ({"model.num_queries": 11}, "config.model.num_queries is 11, but .*config.json says"),
     ({"data.height": 96}, "config.data.height is 96, but .* was trained with 48; give the run's"),
-    (dict.fromkeys(FINDING, 0.0), "differ in whether the model learnt to find objects"),
+    (dict.fromkeys(FINDING, 0.0), "differ in whether the model detects objects"),
   ],
 )
 def test_another_model_than_was_trained_is_neither_evaluated_nor_used(

@@ -112,7 +112,7 @@ The same command goes on where it was stopped; bad pictures get a line each, and
     Flag(
       "yaw_augmentation",
       "N",
-      "the mean over N copies of a picture, each turned further",
+      "the mean over N copies of a picture, each rotated further",
       number(int, 1),
     ),
     Flag("config", "FILE", "not needed; if given, the one that RUN was trained with"),

@@ -63,7 +63,7 @@ def predict(
     overwrite: replace results that are there already.
     confidence_threshold: in place of the one that evaluation tuned, as for the next two.
     stop_margin: see `Decision`.
-    yaw_augmentation: copies of a picture, each turned further, of which the mean is taken.
+    yaw_augmentation: number of rotated copies of a picture to average.
 
   Returns:
     What became of the pictures.

@@ -32,7 +32,7 @@ def predict_folder(
   say: Callable[[str], None] = _say,
   show: Show | None = None,
 ) -> Summary:
-  """Ranks every panorama it finds, as `run_folder` says, and tells one line about each.
+  """Ranks every panorama it finds, as `run_folder` says, and prints one line about each.
 
   Args:
     ranker: the model.

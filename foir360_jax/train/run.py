@@ -92,7 +92,7 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
   if learns_detection(given["loss"]) != learns_detection(given["loss"] | trained["loss"]):
     raise ValueError(
-      f"config.loss and {settings_file(workdir)} differ in whether the model learnt to find"
+      f"config.loss and {settings_file(workdir)} differ in whether the model detects"
       " objects; give the run's own --config and fields"
     )
 
