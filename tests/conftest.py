@@ -29,7 +29,7 @@ from fixations.fixations_dataset_builder import Builder
 from fixations.split_list import split_by_hash
 from foir360_jax.cli.command import main
 from foir360_jax.config import base_config
-from foir360_jax.models import build_model
+from foir360_jax.models import build_model, parameter_keys
 from foir360_jax.models.encoders import build_encoder
 from foir360_jax.models.encoders.build import SMALL
 from foir360_jax.sphere import pixel_directions
@@ -83,21 +83,6 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()  # grain reads them
-
-
-def _next_key(stream: nnx.RngStream) -> jax.Array:
-  """What `RngStream.__call__` does, but for `count[...] += 1`.
-
-  That asks a traced count for its sharding, and JAX goes through all that was traced before it says
-  that there is none: most of the time to trace the initialization of a model.
-  """
-  stream.count._check_can_update()
-  key = jax.random.fold_in(stream.key[...], stream.count[...])
-  stream.count.set_value(stream.count.get_value() + 1)
-  return key
-
-
-nnx.RngStream.__call__ = _next_key
 
 
 @pytest.fixture(scope="session")
@@ -349,5 +334,5 @@ def planar_model(tiny_model, draw_parameters):
   """
   model = nnx.clone(tiny_model)
   sizes = dict(widths=model.encoder.widths, blocks=(0, 0, 0, 0), sphere_from_stride=32)
-  model.encoder = draw_parameters(lambda: build_encoder(SMALL, **sizes, rngs=nnx.Rngs(0)))
+  model.encoder = draw_parameters(lambda: build_encoder(SMALL, **sizes, rngs=parameter_keys(0)))
   return model

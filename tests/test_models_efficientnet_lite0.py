@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import EfficientNetLite0, efficientnet_lite0
 from foir360_jax.models.pretrained import efficientnet_lite0 as loader
 from foir360_jax.models.pretrained import (
@@ -252,7 +253,7 @@ def test_rolling_a_panorama_rolls_the_features(drawn_tensors, sphere_from_stride
 
 def test_a_spherical_block_equals_the_reference_of_the_spherical_convolution(draw_parameters):
   model = draw_parameters(
-    lambda: EfficientNetLite0(padding="sphere", sphere_from_stride=8, rngs=nnx.Rngs(0))
+    lambda: EfficientNetLite0(padding="sphere", sphere_from_stride=8, rngs=parameter_keys(0))
   )
   assert [block.depthwise.spherical for block in model.blocks] == [False] * 4 + [
     stride == 1 for _, stride, _, _ in BLOCKS[4:]
@@ -270,7 +271,7 @@ def test_a_spherical_block_equals_the_reference_of_the_spherical_convolution(dra
 
 
 def test_groups_of_images_give_what_the_batch_gives(draw_parameters, monkeypatch):
-  model = draw_parameters(lambda: EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0)))
+  model = draw_parameters(lambda: EfficientNetLite0(padding="zero", rngs=parameter_keys(0)))
   image = np.random.default_rng(5).uniform(0, 255, (6, 8, 10, 3)).astype(np.float32)
   whole = jax.jit(lambda image: model(image, strides=(2, 8)))(image)
   calls = []
@@ -285,7 +286,7 @@ def test_groups_of_images_give_what_the_batch_gives(draw_parameters, monkeypatch
 
 
 def test_blocks_beyond_the_last_map_are_not_computed(draw_parameters, monkeypatch):
-  model = draw_parameters(lambda: EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0)))
+  model = draw_parameters(lambda: EfficientNetLite0(padding="zero", rngs=parameter_keys(0)))
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
   computed = []
   forward = efficientnet_lite0._InvertedResidual.__call__
@@ -317,11 +318,11 @@ def refusal(call, *arguments, **options):
 
 
 def test_wrong_arguments_of_the_network_are_refused():
-  rngs = nnx.Rngs(0)
+  rngs = parameter_keys(0)
   assert "'zero' or 'sphere'" in refusal(EfficientNetLite0, padding="same", rngs=rngs)
   options = {"padding": "zero", "sphere_from_stride": 8, "rngs": rngs}
   assert "needs padding='sphere'" in refusal(EfficientNetLite0, **options)
-  model = nnx.eval_shape(lambda: EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0)))
+  model = nnx.eval_shape(lambda: EfficientNetLite0(padding="zero", rngs=parameter_keys(0)))
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
   assert "has stages 1 to 7, not 8" in refusal(model.stages, image, (3, 8))
   assert "strides must be of" in refusal(model.stages, image, ())
@@ -343,7 +344,7 @@ def test_wrong_arguments_of_the_network_are_refused():
 )
 def test_a_shape_that_cannot_be_padded_is_refused(shape, strides, sphere_from_stride, message):
   model = nnx.eval_shape(
-    lambda: EfficientNetLite0(sphere_from_stride=sphere_from_stride, rngs=nnx.Rngs(0))
+    lambda: EfficientNetLite0(sphere_from_stride=sphere_from_stride, rngs=parameter_keys(0))
   )
   image = jax.ShapeDtypeStruct(shape, np.float32)
   assert message in refusal(model, image, strides=strides)
@@ -355,7 +356,7 @@ def test_a_shape_that_cannot_be_padded_is_refused(shape, strides, sphere_from_st
 )
 def test_the_fewest_rows_that_are_asked_for_are_enough(height, strides, sphere_from_stride):
   def features(image):
-    model = EfficientNetLite0(sphere_from_stride=sphere_from_stride, rngs=nnx.Rngs(0))
+    model = EfficientNetLite0(sphere_from_stride=sphere_from_stride, rngs=parameter_keys(0))
     return model(image, strides=strides)
 
   image = jax.ShapeDtypeStruct((1, height, 2 * height, 3), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from foir360_jax.models import build_model
+from foir360_jax.models import build_model, parameter_keys
 from foir360_jax.models.encoders import ENCODERS, build_encoder
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.train import build_optimizer
@@ -20,7 +20,7 @@ def build(name, sphere_from_stride=16):
     widths=(8, 8, 16, 16),
     blocks=(0, 1, 1, 1),
     sphere_from_stride=sphere_from_stride,
-    rngs=nnx.Rngs(0),
+    rngs=parameter_keys(0),
   )
 
 

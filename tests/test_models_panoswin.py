@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from scipy.spatial.transform import Rotation
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import PanoSwin, panoswin, windows
 from foir360_jax.models.encoders.stochastic_depth import branch_factors, linear_rates
 from foir360_jax.sphere import pixel_directions
@@ -15,7 +16,7 @@ from foir360_jax.sphere.grid import directions_from_angles
 
 def tiny(**changes):
   options = dict(channels=8, depths=(2, 2, 3, 1), num_heads=(1, 2, 2, 2), window=2)
-  return PanoSwin(**options | changes, rngs=nnx.Rngs(0))
+  return PanoSwin(**options | changes, rngs=parameter_keys(0))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 4])
@@ -99,7 +100,7 @@ def test_positions_move_with_the_window():
 @pytest.mark.parametrize("seed", range(2))
 def test_attention_equals_loops(seed, draw_parameters):
   rng = np.random.default_rng(seed)
-  layer = draw_parameters(lambda: panoswin._WindowAttention(6, 2, 4, rngs=nnx.Rngs(0)))
+  layer = draw_parameters(lambda: panoswin._WindowAttention(6, 2, 4, rngs=parameter_keys(0)))
   tokens, keys = rng.normal(size=(2, 1, 3, 2, 4, 6))
   distance = rng.uniform(size=(3, 4, 4))
   weights = {
@@ -150,7 +151,7 @@ def test_turning_a_panorama_by_whole_windows_turns_the_features(draw_parameters)
 
 
 def test_shapes_and_parameters_are_those_of_the_tiny_swin():
-  model = nnx.eval_shape(lambda: PanoSwin(rngs=nnx.Rngs(0)))
+  model = nnx.eval_shape(lambda: PanoSwin(rngs=parameter_keys(0)))
   assert model.channels == {4: 96, 8: 192, 16: 384, 32: 768}
   image = jax.ShapeDtypeStruct((1, 128, 256, 3), np.float32)
   maps = jax.eval_shape(lambda model, image: model(image), model, image)
@@ -183,7 +184,7 @@ def test_factors_leave_a_branch_out_at_its_rate_and_have_mean_1():
 
 @pytest.mark.parametrize("silent", ["output", "narrow"])
 def test_the_mean_over_seeds_is_what_a_block_gives_with_both_branches(silent, draw_parameters):
-  block = draw_parameters(lambda: panoswin._Block(4, 2, 2, "shifted", rngs=nnx.Rngs(0)))
+  block = draw_parameters(lambda: panoswin._Block(4, 2, 2, "shifted", rngs=parameter_keys(0)))
   # One branch at a time: the second one is not linear in what the first one adds.
   layer = block.attention.output if silent == "output" else block.narrow
   layer.kernel[...] *= 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import ENCODERS, PanoSwin, build_encoder
 from foir360_jax.models.precision import computing_in, dtype_of
 
@@ -18,7 +19,7 @@ def build(name, sphere_from_stride):
     widths=(8, 8, 16, 16),
     blocks=(0, 1, 1, 1),
     sphere_from_stride=sphere_from_stride,
-    rngs=nnx.Rngs(0),
+    rngs=parameter_keys(0),
   )
 
 
@@ -26,7 +27,7 @@ def build_small(name):
   """The map at stride 4 has passed planar and spherical layers, windows of every kind."""
   if name == "panoswin_tiny":
     sizes = dict(channels=16, depths=(3, 1, 1, 1), num_heads=(2,) * 4, window=4)
-    return PanoSwin(**sizes, rngs=nnx.Rngs(0))
+    return PanoSwin(**sizes, rngs=parameter_keys(0))
   return build(name, sphere_from_stride=4)
 
 
@@ -89,7 +90,7 @@ def test_products_are_in_bfloat16_and_statistics_in_float32(name):
 
 
 def test_a_module_is_returned_itself_where_there_is_nothing_to_cast():
-  layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+  layer = nnx.Linear(2, 3, rngs=parameter_keys(0))
   assert computing_in(layer, jnp.float32) is layer
   narrow = computing_in(layer, jnp.bfloat16)
   assert narrow is not layer

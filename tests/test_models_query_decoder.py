@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.cells import flat_directions
 from foir360_jax.models.layers import mean_pool
 from foir360_jax.models.mask_head import MaskHead, mask_logits
@@ -19,11 +20,13 @@ SCALES = (4, 8, 16)
 
 @pytest.fixture(scope="module")
 def head(draw_parameters):
-  return draw_parameters(lambda: MaskHead(CHANNELS, MASK_CHANNELS, rngs=nnx.Rngs(0)))
+  return draw_parameters(lambda: MaskHead(CHANNELS, MASK_CHANNELS, rngs=parameter_keys(0)))
 
 
 def build(num_layers, remat=False):
-  return QueryDecoder(CHANNELS, MASK_CHANNELS, 1, num_layers, 3, remat=remat, rngs=nnx.Rngs(0))
+  return QueryDecoder(
+    CHANNELS, MASK_CHANNELS, 1, num_layers, 3, remat=remat, rngs=parameter_keys(0)
+  )
 
 
 def draw_scene(rng, batch_size=2):
@@ -175,7 +178,7 @@ def test_computing_layers_again_changes_no_gradient(draw_parameters):
 
 
 def test_a_cell_gives_masks_several_pixels_with_features_and_directions_of_their_own():
-  head = MaskHead(6, 20, 2, rngs=nnx.Rngs(3))  # its bias is 0, so a grey picture adds nothing
+  head = MaskHead(6, 20, 2, rngs=parameter_keys(3))  # its bias is 0, so a grey picture adds nothing
   fine = jnp.asarray(np.random.default_rng(9).normal(size=(2, 4, 8, 6)), jnp.float32)
   pixels = head.pixels(fine, grey(fine))
   assert pixels.shape == (2, 8, 16, 25)
@@ -189,7 +192,7 @@ def test_a_cell_gives_masks_several_pixels_with_features_and_directions_of_their
 
 
 def test_a_pixel_is_given_what_the_picture_shows_at_it_across_seam_and_poles(draw_parameters):
-  head = draw_parameters(lambda: MaskHead(6, 20, 2, rngs=nnx.Rngs(4)))
+  head = draw_parameters(lambda: MaskHead(6, 20, 2, rngs=parameter_keys(4)))
   rng = np.random.default_rng(13)
   fine = jnp.asarray(rng.normal(size=(1, 4, 8, 6)), jnp.float32)
   image = rng.random((1, 16, 32, 3))

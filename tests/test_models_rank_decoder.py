@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.cells import flat_directions, pool_cells
 from foir360_jax.models.descriptors import (
   Appearance,
@@ -127,7 +128,9 @@ def far_from(masks, height):
 
 @pytest.mark.parametrize("context", [True, False])
 def test_what_lies_outside_the_masks_counts_only_with_context(draw_parameters, context):
-  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=context, rngs=nnx.Rngs(0)))
+  describe = draw_parameters(
+    lambda: Descriptors(CHANNELS, 8, context=context, rngs=parameter_keys(0))
+  )
   rng = np.random.default_rng(7)
   appearance, masks = draw_appearance(rng, 1), draw_masks(rng, 1, 2)
   outside = far_from(masks, HEIGHT)[..., None]
@@ -177,7 +180,7 @@ def test_a_pixel_at_a_pole_is_pooled_as_any_other():
 
 
 def test_masks_of_the_same_cells_but_other_pixels_are_other_objects(draw_parameters):
-  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=True, rngs=nnx.Rngs(0)))
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=True, rngs=parameter_keys(0)))
   rng = np.random.default_rng(11)
   appearance = draw_appearance(rng, 1)
   cells = draw_masks(rng, 1, 4).reshape(1, 4, HEIGHT, 2 * HEIGHT)
@@ -221,7 +224,7 @@ def test_categories_that_are_given_take_the_place_of_predicted_ones(tiny_model):
 
 @pytest.mark.parametrize("height", [HEIGHT // 2, 3 * HEIGHT // 2, 4 * HEIGHT])
 def test_masks_whose_pixels_fit_neither_cells_nor_picture_are_refused(draw_parameters, height):
-  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=True, rngs=nnx.Rngs(0)))
+  describe = draw_parameters(lambda: Descriptors(CHANNELS, 8, context=True, rngs=parameter_keys(0)))
   rng = np.random.default_rng(12)
   with pytest.raises(ValueError, match=f"masks have {height} rows: with a picture of {2 * HEIGHT}"):
     describe(draw_appearance(rng, 1), draw_masks(rng, 1, 2, height=height))

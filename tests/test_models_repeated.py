@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import SphereEncoder, build_encoder
 from foir360_jax.models.repeated import apply_blocks
 
@@ -134,7 +135,7 @@ def test_each_block_has_its_own_input():
 def test_every_block_of_an_encoder_may_be_computed_again(name, blocks):
   def build():
     options = dict(widths=(8, 8, 16, 16), blocks=(0, 1, 1, 1), sphere_from_stride=64)
-    return build_encoder(name, **options, remat=True, rngs=nnx.Rngs(0))
+    return build_encoder(name, **options, remat=True, rngs=parameter_keys(0))
 
   graphdef, state = nnx.split(nnx.eval_shape(build))
 
@@ -148,7 +149,7 @@ def test_every_block_of_an_encoder_may_be_computed_again(name, blocks):
 
 def test_the_small_encoder_loops_over_blocks_that_are_alike(draw_parameters):
   encoder = draw_parameters(
-    lambda: SphereEncoder((4, 4, 8, 8), (2, 0, 3, 0), 4, remat=True, rngs=nnx.Rngs(0))
+    lambda: SphereEncoder((4, 4, 8, 8), (2, 0, 3, 0), 4, remat=True, rngs=parameter_keys(0))
   )
   image = np.random.default_rng(0).uniform(0, 255, (1, 48, 96, 3)).astype(np.float32)
   assert primitives(lambda image: encoder(image), image)["remat2"] == 1 + 1 + 2 + 1

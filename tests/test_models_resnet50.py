@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import ResNet50
 from foir360_jax.models.pretrained import load_encoder_weights, load_resnet50, read_tensors
 from foir360_jax.models.pretrained.resnet50 import resnet50_from_tensors
@@ -167,7 +168,7 @@ def test_rolling_a_panorama_rolls_the_features(drawn_tensors):
 
 def test_kernels_lie_on_the_sphere_from_the_stride_that_is_asked_for(draw_parameters):
   model = draw_parameters(
-    lambda: ResNet50(padding="sphere", sphere_from_stride=16, rngs=nnx.Rngs(0))
+    lambda: ResNet50(padding="sphere", sphere_from_stride=16, rngs=parameter_keys(0))
   )
   spherical = [[block.convolve.spherical for block in blocks] for blocks in model.stages]
   assert spherical == [[False] * 3, [False] * 4, [False] + [True] * 5, [False] + [True] * 2]
@@ -178,7 +179,7 @@ def test_kernels_lie_on_the_sphere_from_the_stride_that_is_asked_for(draw_parame
 
 
 def test_without_batch_normalisation_a_new_network_keeps_the_size_of_its_maps():
-  model = ResNet50(padding="zero", rngs=nnx.Rngs(0))
+  model = ResNet50(padding="zero", rngs=parameter_keys(0))
   image = np.random.default_rng(5).uniform(0, 255, (1, 37, 46, 3)).astype(np.float32)
   sizes = [np.sqrt(np.mean(np.square(x))) for x in run(model, image).values()]
   assert 0.1 < min(sizes) and max(sizes) < 10
@@ -201,7 +202,9 @@ def refusal(call, *arguments, **options):
   ],
 )
 def test_a_shape_that_cannot_be_padded_is_refused(shape, strides, sphere_from_stride, message):
-  model = nnx.eval_shape(lambda: ResNet50(sphere_from_stride=sphere_from_stride, rngs=nnx.Rngs(0)))
+  model = nnx.eval_shape(
+    lambda: ResNet50(sphere_from_stride=sphere_from_stride, rngs=parameter_keys(0))
+  )
   image = jax.ShapeDtypeStruct(shape, np.float32)
   assert message in refusal(model, image, strides=strides)
 
@@ -236,7 +239,7 @@ def test_weights_of_a_file_go_into_an_encoder(tmp_path, draw_parameters, drawn_t
   tensors = drawn_tensors
   file = tmp_path / "weights.safetensors"
   safetensors.numpy.save_file({name: np.asarray(x) for name, x in tensors.items()}, file)
-  encoder = draw_parameters(lambda: ResNet50(sphere_from_stride=16, rngs=nnx.Rngs(0)))
+  encoder = draw_parameters(lambda: ResNet50(sphere_from_stride=16, rngs=parameter_keys(0)))
   report = load_encoder_weights(encoder, str(file))
   assert len(report.copied) == 2 * (1 + 16 * 3 + 4) and not report.interpolated + report.new
   expected = nnx.state(resnet50_from_tensors(tensors))

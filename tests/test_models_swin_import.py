@@ -7,6 +7,7 @@ import safetensors.numpy
 from flax import nnx
 from scipy.special import erf
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import PanoSwin
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.models.pretrained.swin import _resized_table, import_swin
@@ -16,7 +17,7 @@ CHANNELS, DEPTHS, HEADS = 8, (2, 2, 3, 1), (1, 2, 2, 2)
 
 def build(window):
   return PanoSwin(
-    channels=CHANNELS, depths=DEPTHS, num_heads=HEADS, window=window, rngs=nnx.Rngs(0)
+    channels=CHANNELS, depths=DEPTHS, num_heads=HEADS, window=window, rngs=parameter_keys(0)
   )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.models.pretrained import has_efficientnet_lite0
 from foir360_jax.saliency import (
@@ -41,8 +42,8 @@ def continued(panoramas):
 
 @pytest.fixture(scope="module")
 def model(draw_parameters):
-  backbone = draw_parameters(lambda: EfficientNetLite0(padding="zero", rngs=nnx.Rngs(0)))
-  readout = draw_parameters(lambda: FixationReadout((6, 5), ENLARGEMENT, rngs=nnx.Rngs(0)))
+  backbone = draw_parameters(lambda: EfficientNetLite0(padding="zero", rngs=parameter_keys(0)))
+  readout = draw_parameters(lambda: FixationReadout((6, 5), ENLARGEMENT, rngs=parameter_keys(0)))
   for projection in readout.projections:
     projection.deviation[...] = 1 + abs(projection.deviation[...])
   readout.log_blur[...] = np.log(2.5)
@@ -95,7 +96,7 @@ def test_it_is_the_readout_of_a_panorama_that_goes_on_for_two_more_turns(model, 
   panoramas = draw_panoramas(3, 128)
   got = observe(continued(panoramas))
 
-  backbone = nnx.eval_shape(lambda: EfficientNetLite0(padding="sphere", rngs=nnx.Rngs(0)))
+  backbone = nnx.eval_shape(lambda: EfficientNetLite0(padding="sphere", rngs=parameter_keys(0)))
   backbone = nnx.merge(nnx.graphdef(backbone), nnx.state(model.backbone))
   height, width = 192, 384  # 256 * 1.4 = 358.4, of which 384 is the nearest multiple of 128
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import ENCODERS, build_encoder, layer_depths
 from foir360_jax.train import build_optimizer
 from foir360_jax.train.optimizer import learning_rate_factors
@@ -17,14 +18,14 @@ BLOCKS = dict(zip(ENCODERS, (6, 16, 16, 13), strict=True))
 
 def build(name):
   sizes = dict(widths=(4, 4, 8, 8), blocks=(0, 1, 1, 1), sphere_from_stride=64)
-  return build_encoder(name, **sizes, rngs=nnx.Rngs(0))
+  return build_encoder(name, **sizes, rngs=parameter_keys(0))
 
 
 class Model(nnx.Module):
   def __init__(self, name="sphere_small"):
     self.encoder = build(name)
-    self.stem = nnx.Linear(2, 2, rngs=nnx.Rngs(1))
-    self.norms = nnx.List([nnx.LayerNorm(2, rngs=nnx.Rngs(2))])
+    self.stem = nnx.Linear(2, 2, rngs=parameter_keys(1))
+    self.norms = nnx.List([nnx.LayerNorm(2, rngs=parameter_keys(2))])
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from flax import nnx
 from foir360_jax.allocator import restart_with_huge_pages
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, Program, compile_program, measure, repeatedly
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import ENCODERS, build_encoder
 from foir360_jax.models.encoders.build import PANOSWIN
 from foir360_jax.train.cost import StepCost
@@ -109,7 +110,7 @@ def _prepare(
     blocks=_BLOCKS,
     sphere_from_stride=sphere_from_stride,
   )
-  encoder = nnx.jit(lambda: build(rngs=nnx.Rngs(0)))()
+  encoder = nnx.jit(lambda: build(rngs=parameter_keys(0)))()
   image = jax.random.uniform(jax.random.key(0), (1, height, 2 * height, 3), jnp.float32, 0, 255)
   graphdef, parameters, *rest = nnx.split(encoder, nnx.Param, ...)
 

@@ -16,6 +16,7 @@ from flax import nnx
 from foir360_jax.benchmarks.options import comma_separated
 from foir360_jax.benchmarks.record import describe, environment, text_table, write_json
 from foir360_jax.benchmarks.timing import Contestant, compile_program, measure, repeatedly
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.rank_decoder import RankDecoder
 
 CHANNELS = 64  # of the tokens, as PanoRank has them
@@ -62,7 +63,7 @@ def compare(num_objects: int, batch_size: int, *, rounds: int) -> list[dict[str,
     difference of the logits one after the other and at once, relative to the largest.
   """
   build = functools.partial(RankDecoder, 8, CHANNELS, 12, context=False)
-  graphdef, state = nnx.split(nnx.jit(lambda: build(rngs=nnx.Rngs(0)))())
+  graphdef, state = nnx.split(nnx.jit(lambda: build(rngs=parameter_keys(0)))())
   tokens = jax.random.normal(jax.random.key(0), (batch_size, num_objects, CHANNELS))
   where = jnp.ones(tokens.shape[:2], bool)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.saliency.observation import Observation
 from foir360_jax.saliency.readout import CELL, FEATURES, FixationReadout, density_at
@@ -29,7 +30,7 @@ class PanoramicSaliency(nnx.Module):
   """
 
   def __init__(self, backbone: EfficientNetLite0, readout: FixationReadout):
-    continued = nnx.eval_shape(lambda: EfficientNetLite0(padding="sphere", rngs=nnx.Rngs(0)))
+    continued = nnx.eval_shape(lambda: EfficientNetLite0(padding="sphere", rngs=parameter_keys(0)))
     self.backbone = nnx.merge(nnx.graphdef(continued), nnx.state(backbone))
     self.readout = readout
 

@@ -158,6 +158,7 @@ def scan_rows(
     picked = jnp.take(elements, start[:, None] + shifted * lanes, axis=1, mode="clip")
     return picked.astype(dtype) * weight.astype(dtype)[:, None, :, None]
 
+  @jax.jit  # so that it is traced once a band, though its result's shape is asked for first
   def apply(block):
     first_row, tables = block
     parts = [functools.reduce(jnp.add, (gather(*term) for term in group)) for group in tables]

@@ -16,6 +16,7 @@ from foir360_jax.sphere.taps import tap_matrix
 
 
 @jax.custom_vjp
+@jax.jit  # so that it is traced once for all layers and programs of the same shapes
 def convolve_depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """The convolution [B, R / S, W, C] of x [B, R, W, S, C] with a kernel [T, C]."""
   matrix = tap_matrix(x.shape[1], math.isqrt(len(kernel)), x.shape[3])
@@ -27,6 +28,7 @@ def convolve_depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return scan_rows(weigh, matrix, x, lane_groups=every_tap_alone)[1]
 
 
+@jax.jit
 def _backward(residuals, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Sends the cotangent back to where each tap had read; both gradients follow from that."""
   x, kernel = residuals

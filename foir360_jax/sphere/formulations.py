@@ -107,10 +107,11 @@ def _spread_backward(
 
 _Forward = Callable[[jax.Array, jax.Array], jax.Array]
 _Backward = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# Under jit, convolutions of the same shapes are traced once, in all layers and programs.
 _FORMULATIONS: dict[str, tuple[_Forward, _Backward]] = {
-  "sample_first": (_sample_forward, _sample_backward),
-  "project_first": (_project_forward, _spread_backward),
-  "two_sided": (_sample_forward, _spread_backward),
+  "sample_first": (jax.jit(_sample_forward), jax.jit(_sample_backward)),
+  "project_first": (jax.jit(_project_forward), jax.jit(_spread_backward)),
+  "two_sided": (jax.jit(_sample_forward), jax.jit(_spread_backward)),
 }
 FORMULATIONS = tuple(_FORMULATIONS)
 
