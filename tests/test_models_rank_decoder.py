@@ -151,6 +151,7 @@ def test_colours_are_pooled_over_the_pixels_of_a_mask():
   rng = np.random.default_rng(10)
   image = draw_appearance(rng, 1).image
   masks = draw_masks(rng, 1, 3, height=2 * HEIGHT)
+  masks[0, 1, : 5 * HEIGHT], masks[0, 2, -5 * HEIGHT :] = 1, 1  # over either pole, too
   pool = jax.jit(lambda masks, image: _pool(masks, _colour_moments(image, 2 * HEIGHT)))
   pooled = np.asarray(pool(masks, image))
   colours = 4 * (image[0].astype(np.float64) - 0.5)
@@ -161,11 +162,24 @@ def test_colours_are_pooled_over_the_pixels_of_a_mask():
     total, moments = 0.0, np.zeros((3, 3))
     for row, column in np.argwhere(mask):
       here = colours[row, column]
-      east = np.abs(colours[row, (column + 1) % (4 * HEIGHT)] - here)
-      south = np.abs(colours[row + 1, column] - here) if row + 1 < 2 * HEIGHT else np.zeros(3)
-      moments += areas[row, column] * np.stack([2 * (east + south), here, here**2])
+      beside = [(row, column - 1), (row, (column + 1) % (4 * HEIGHT))]
+      for other in (row - 1, row + 1):
+        inside = 0 <= other < 2 * HEIGHT  # beyond a pole lies the same row, half a turn on
+        beside.append((other, column) if inside else (row, (column + 2 * HEIGHT) % (4 * HEIGHT)))
+      differences_here = sum(np.abs(colours[place] - here) for place in beside)
+      moments += areas[row, column] * np.stack([differences_here, here, here**2])
       total += areas[row, column]
     np.testing.assert_allclose([differences, mean, square], moments / total, rtol=1e-3, atol=1e-3)
+
+
+def test_mirrored_and_upturned_panoramas_have_the_same_differences():
+  """So an object is as busy at its western and northern edges as at the others."""
+  rng = np.random.default_rng()
+  image = rng.random((1, 8, 16, 3), np.float32)
+  differences = np.asarray(_colour_moments(image, 8))[..., :3]
+  for axis in (1, 2):
+    flipped = np.asarray(_colour_moments(np.flip(image, axis), 8))[..., :3]
+    np.testing.assert_allclose(np.flip(flipped, axis), differences, atol=1e-5)
 
 
 def test_a_pixel_at_a_pole_is_pooled_as_any_other():

@@ -4,7 +4,8 @@ Everything here is pooled with solid-angle weights. Masks may have k x k pixels 
 fine map (P = h w cells), as small objects are little more than an edge on cells:
 
 - inside: learned features over the cells of a mask; of the colours the mean, the deviation and the
-  mean difference between neighbours (busy or calm?) over its pixels;
+  mean difference from the four neighbours (busy or calm?) over its pixels, which at an edge sees
+  one pixel beyond it on every side;
 - surroundings: the same over spherical caps of several radii around the object, the object left
   out;
 - looks: the mask and the picture seen in the object's own tangent plane, scaled to its size.
@@ -28,6 +29,7 @@ from foir360_jax.models.cells import (
 )
 from foir360_jax.models.layers import Mlp, mean_pool
 from foir360_jax.models.object_views import ObjectViews, tangent_views
+from foir360_jax.sphere import pad_sphere
 
 _CAP_RADII_DEG = (15.0, 30.0, 60.0)
 _FEWEST_PIXELS = 0.3  # keeps the size of an empty mask finite
@@ -94,11 +96,13 @@ class Descriptors(nnx.Module):
 
 
 def _colour_moments(image: jax.Array, height: int) -> jax.Array:
-  """`[B, height, 2 height, 9]`: differences of neighbours, colours, squared colours."""
+  """`[B, height, 2 height, 9]`: differences from the four neighbours, colours, squared colours."""
   colours = 4 * (image - 0.5)
-  east = jnp.abs(jnp.roll(colours, -1, axis=2) - colours)
-  south = jnp.abs(jnp.diff(colours, axis=1, append=colours[:, -1:]))
-  moments = jnp.concatenate([2 * (east + south), colours, colours**2], axis=-1)
+  padded = pad_sphere(colours, 1)
+  along = jnp.abs(jnp.diff(padded[:, 1:-1], axis=2))  # the row, [B, H, W + 1, 3]
+  across = jnp.abs(jnp.diff(padded[:, :, 1:-1], axis=1))  # the rows, [B, H + 1, W, 3]
+  differences = along[:, :, :-1] + along[:, :, 1:] + across[:, :-1] + across[:, 1:]
+  moments = jnp.concatenate([differences, colours, colours**2], axis=-1)
   return mean_pool(moments, image.shape[1] // height)
 
 
