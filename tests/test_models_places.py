@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from foir360_jax.losses.segmentation import PEAK
-from foir360_jax.models.cells import flat_directions, flat_weights, map_height
+from foir360_jax.models.cells import centroids, flat_directions, flat_weights, map_height
 from foir360_jax.models.places import find_peaks
 from foir360_jax.objective.heat_map import heat_target, object_centres
 
@@ -110,6 +110,16 @@ def test_a_centre_is_the_cell_of_the_mask_nearest_its_centroid_on_the_sphere():
       nearest = (directions[cells] @ centroid).max() / np.linalg.norm(centroid)
       there = directions[centres[example, number]] @ centroid / np.linalg.norm(centroid)
       np.testing.assert_allclose(there, nearest, atol=1e-6)
+
+
+@pytest.mark.parametrize("height", [16, 128])
+def test_masks_that_are_alike_all_around_have_no_direction_of_rounding_noise(height):
+  masks = np.zeros((1, 5, height, 2 * height), np.float32)
+  masks[:, 1:3] = np.array([0.3, 1])[:, None, None]  # everything; the first has nothing
+  masks[:, 3, height // 2 - 2 : height // 2 + 2] = 1
+  masks[:, 4, 1:5] = 1
+  found = np.asarray(centroids(masks.reshape(1, 5, -1)))
+  np.testing.assert_allclose(found, [[[1, 0, 0]] * 4 + [[0, 0, 1]]], atol=1e-6)
 
 
 def test_the_centre_of_a_mask_cut_by_the_seam_lies_at_the_seam():

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -48,6 +49,44 @@ def test_centroid_that_vanishes_is_straight_ahead():
   ring[3:5] = True
   both = np.stack([ring, np.ones((8, 16), bool)])
   np.testing.assert_array_equal(sphere.centroid_direction(both), [[1, 0, 0], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("height", [9, 37, 64])
+def test_caps_and_rings_around_a_pole_point_exactly_to_it(height):
+  """Their longitude would be that of the rounding error."""
+  for rows, pole in ((slice(0, 2), 1), (slice(1, 3), 1), (slice(height - 3, height), -1)):
+    mask = np.zeros((height, 2 * height), bool)
+    mask[rows] = True
+    np.testing.assert_array_equal(sphere.centroid_direction(mask), [0, 0, pole])
+    np.testing.assert_array_equal(sphere.bounding_fov_deg(mask)[:2], [0, 90 * pole])
+
+
+def test_stacked_masks_have_the_moments_of_the_plain_formula(rng):
+  """All kinds of masks: discs, caps over the poles, across the seam, everything, noise."""
+  masks = [_disc(*center, radius_deg) for center in CENTERS_DEG for radius_deg in (3, 40)]
+  masks += [np.ones((HEIGHT, 2 * HEIGHT), bool), rng.random((HEIGHT, 2 * HEIGHT)) < 0.3]
+  masks = np.stack(masks).reshape(4, 4, HEIGHT, 2 * HEIGHT)
+  weighted = masks * sphere.pixel_areas(HEIGHT).astype(np.float64)
+  np.testing.assert_allclose(sphere.solid_angle(masks), weighted.sum((-2, -1)), rtol=1e-12)
+  moment = np.einsum("abrc,rcd->abd", weighted, sphere.pixel_directions(HEIGHT))
+  expected = sphere.mean_direction(moment, weighted.sum((-2, -1)))
+  np.testing.assert_allclose(sphere.centroid_direction(masks), expected, atol=1e-6)
+  np.testing.assert_array_equal(expected[-1, -2], [1, 0, 0])
+
+
+@pytest.mark.parametrize("function", [sphere.solid_angle, sphere.centroid_direction])
+def test_the_memory_of_measuring_masks_does_not_grow_with_their_number(function, rng):
+  masks = rng.random((16, 64, 128)) < 0.5
+  function(masks[:1])  # makes the tables of the grid
+
+  def peak(masks):
+    tracemalloc.start()
+    function(masks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+  assert peak(masks) < 3 * peak(masks[:1])
 
 
 def test_of_no_masks_there_are_no_areas_and_no_centroids():

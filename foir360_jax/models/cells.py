@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from foir360_jax.batch import Array
-from foir360_jax.sphere import pixel_areas, pixel_directions
+from foir360_jax.sphere import mean_direction, pixel_areas, pixel_directions
 
 
 def flat_directions(height: int) -> jax.Array:
@@ -42,11 +42,15 @@ def cosines(vectors: jax.Array, directions: jax.Array) -> jax.Array:
 
 
 def centroids(masks: jax.Array) -> jax.Array:
-  """Solid-angle weighted mean directions of `masks [B, N, P]`, unit vectors `[B, N, 3]`, or 0."""
+  """Solid-angle weighted mean directions of `masks [B, N, P]`, unit vectors `[B, N, 3]`.
+
+  Where that vanishes (an empty mask, the whole sphere, a ring around the horizon) it is straight
+  ahead, (1, 0, 0); see `sphere.mean_direction`.
+  """
   height = map_height(masks.shape[-1])
   weighted = masks * flat_weights(height)
   total = jnp.einsum("bnp,px->bnx", weighted, flat_directions(height), precision="highest")
-  return total * jax.lax.rsqrt(jnp.maximum((total**2).sum(-1, keepdims=True), 1e-12))
+  return mean_direction(total, weighted.sum(-1))
 
 
 def pool_cells(maps: jax.Array, factor: int) -> jax.Array:

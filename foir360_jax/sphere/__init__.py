@@ -5,6 +5,7 @@ from foir360_jax.sphere.formulations import FORMULATIONS
 from foir360_jax.sphere.grid import (
   angles_from_directions,
   directions_from_angles,
+  mean_direction,
   pixel_areas,
   pixel_directions,
   pixels_from_directions,
@@ -29,6 +30,7 @@ __all__ = [
   "centroid_direction",
   "connected_components",
   "directions_from_angles",
+  "mean_direction",
   "pad_longitude",
   "pad_sphere",
   "pixel_areas",

@@ -71,6 +71,33 @@ def angles_from_directions(directions):
   return lon_rad, xp.arctan2(z, xp.hypot(x, y))
 
 
+def mean_direction(total, weight):
+  """Returns the unit vectors [..., 3] of weighted sums of directions, of masks for example.
+
+  What is left where directions cancel is rounding, and points anywhere. So a sum shorter than 1e-4
+  of its weight (of nothing, of the whole sphere, of a ring around the horizon) has no direction and
+  counts as straight ahead, (1, 0, 0); and one whose horizontal part is that short (of a cap around
+  a pole) points exactly to the pole, at longitude 0.
+
+  Args:
+    total: [..., 3], the sums.
+    weight: [...], the sums of the weights, which are not negative.
+
+  >>> mean_direction(np.array([[3.0, 0.0, 4.0], [1e-9, 0.0, -2.0], [1e-9, 0.0, 0.0]]), np.ones(3))
+  array([[ 0.6,  0. ,  0.8],
+         [ 0. ,  0. , -1. ],
+         [ 1. ,  0. ,  0. ]])
+  """
+  xp = array_module(total, weight)
+  x, y, z = (total[..., axis] for axis in range(3))
+  least = 1e-4 * weight
+  is_pole = xp.hypot(x, y) <= least
+  x, y = xp.where(is_pole, 0.0, x), xp.where(is_pole, 0.0, y)
+  vanishes = is_pole & (abs(z) <= least)
+  x, z = xp.where(vanishes, 1.0, x), xp.where(vanishes, 0.0, z)
+  return xp.stack([x, y, z], axis=-1) / xp.sqrt(x**2 + y**2 + z**2)[..., None]
+
+
 def pixels_from_directions(directions, height: int):
   """Returns fractional (row, column) of vectors [..., 3]; pixel (r, c) has its centre at (r, c).
 

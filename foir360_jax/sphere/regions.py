@@ -4,6 +4,8 @@ Masks are bool [H, W], W = 2 H, row 0 north-most, column 0 at longitude -pi. The
 edges of the picture are the same meridian, and the top and bottom edges are single points.
 """
 
+import math
+
 import numpy as np
 
 from foir360_jax.sphere import grid
@@ -16,30 +18,22 @@ def solid_angle(mask: np.ndarray) -> np.ndarray:
   >>> round(float(solid_angle(np.ones((8, 16), bool))), 4)
   12.5664
   """
-  mask = _checked(mask)
-  areas = grid.pixel_areas(mask.shape[-2])[:, 0]  # the same all along a row
-  return np.count_nonzero(mask, axis=-1) @ areas.astype(np.float64)
+  return _moments(_checked(mask))[..., 0]
 
 
 def centroid_direction(mask: np.ndarray) -> np.ndarray:
   """Returns the unit vector towards the middle of masks [..., H, W], [..., 3] float64.
 
-  It is the mean of the pixels' directions, weighted by solid angle. Where that vanishes (a ring,
-  the whole sphere) it is straight ahead, (1, 0, 0).
+  It is the mean of the pixels' directions, weighted by solid angle. Where that vanishes (a ring
+  around the horizon, the whole sphere) it is straight ahead, (1, 0, 0); see `grid.mean_direction`.
 
   Raises:
     ValueError: a mask is empty.
   """
-  mask = _checked(mask)
-  if not mask.any(axis=(-2, -1)).all():
+  moments = _moments(_checked(mask))
+  if not moments[..., 0].all():
     raise ValueError("an empty mask has no centroid: leave out the padding first")
-  rows = _rows(mask)
-  weights = mask[..., rows, :] * grid.pixel_areas(mask.shape[-2])[rows]
-  directions = grid.pixel_directions(mask.shape[-2])[rows]
-  moment = np.einsum("...rc,rcd->...d", weights, directions, dtype=np.float64)
-  length = np.linalg.norm(moment, axis=-1, keepdims=True)
-  vanishes = length < 1e-6 * weights.sum(axis=(-2, -1))[..., None]
-  return np.where(vanishes, [1.0, 0.0, 0.0], moment / np.where(vanishes, 1.0, length))
+  return grid.mean_direction(moments[..., 1:], moments[..., 0])
 
 
 def bounding_box_px(mask: np.ndarray) -> np.ndarray:
@@ -96,8 +90,10 @@ def bounding_fov_deg(mask: np.ndarray) -> np.ndarray:
     width, height = 2 * np.abs(extents).max(axis=1)
     boxes.append((lon_rad, lat_rad, width, height))
     middle = (extents.min(axis=1) + extents.max(axis=1)) / 2
-    center = rotation @ grid.directions_from_angles(*middle)
-  return np.degrees(min(boxes, key=lambda box: box[2] * box[3]))
+    center = grid.mean_direction(rotation @ grid.directions_from_angles(*middle), 1.0)
+  areas = np.array([width * height for *_, width, height in boxes])
+  smallest = np.argmax(areas <= areas.min() * (1 + 1e-6))  # the first one that is no larger
+  return np.degrees(boxes[smallest])
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:
@@ -161,9 +157,34 @@ def _outline_directions(mask: np.ndarray) -> np.ndarray:
   return grid.directions_from_angles(column * pixel_rad - np.pi, lat_rad)
 
 
+def _moments(masks: np.ndarray) -> np.ndarray:
+  """Solid angles and weighted sums of directions of masks [..., H, W], [..., 4] float64.
+
+  A row of a mask is a few runs of pixels, and the sums over a run are differences of two entries of
+  a table: so only the ends of runs are looked at. Masks are measured one by one, as most take few
+  of the rows, and a stack of products with all pixels would need many times their memory.
+  """
+  *batch, height, width = masks.shape
+  lat_rad = np.pi / 2 - (np.arange(height) + 0.5) * (np.pi / height)
+  lon_rad = (np.arange(width) + 0.5) * (np.pi / height) - np.pi
+  along = np.stack([np.ones(width), np.cos(lon_rad), np.sin(lon_rad)], axis=-1)
+  before = np.concatenate([np.zeros((1, 3)), np.cumsum(along, axis=0)])  # of the columns before
+  areas = grid.pixel_areas(height)[:, 0].astype(np.float64)  # the same all along a row
+  moments = np.zeros((math.prod(batch), 4))
+  for moment, mask in zip(moments, masks.reshape(-1, height, width), strict=True):
+    rows = _rows(mask)
+    changes = np.diff(np.pad(mask[rows], ((0, 0), (1, 1))), axis=1)
+    row, column = np.divmod(np.flatnonzero(changes), width + 1)  # where runs begin and end, in turn
+    row, sums = row[::2] + rows.start, before[column[1::2]] - before[column[::2]]
+    count, east_x, east_y = (areas[row, None] * sums).T
+    level, sine = np.cos(lat_rad)[row], np.sin(lat_rad)[row]
+    moment[:] = count.sum(), level @ east_x, level @ east_y, sine @ count
+  return moments.reshape(*batch, 4)
+
+
 def _rows(mask: np.ndarray) -> slice:
-  """The rows in which masks [..., H, W] have pixels: most objects take few of a panorama's."""
-  rows = np.flatnonzero(np.any(mask.any(axis=-1), axis=tuple(range(mask.ndim - 2))))
+  """The rows in which a mask [H, W] has pixels: most objects take few of a panorama's."""
+  rows = np.flatnonzero(mask.any(axis=-1))
   return slice(rows[0], rows[-1] + 1) if len(rows) else slice(0, 0)
 
 
