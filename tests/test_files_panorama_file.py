@@ -1,11 +1,15 @@
 import io
+import os
+import pathlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 from foir360_jax.files import PanoramaError, find_panoramas, read_panorama, save_image
+from foir360_jax.files.panorama_file import encode_panorama, resize_columns, stretch
+from foir360_jax.files.picture_file import PictureError, picture_size, read_picture
 
 
 def smooth_picture(height=64, width=128, channels=3):
@@ -94,12 +98,53 @@ def test_transparent_pixels_go_to_black(tmp_path):
   assert not read[:, 50:].any()
 
 
-def test_an_exif_orientation_is_not_followed(tmp_path):
-  rgb = smooth_picture()
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_read_upright_as_viewers_show_them(orientation, file_format, tmp_path):
+  rgb = smooth_picture(*((128, 64) if orientation >= 5 else (64, 128)))
   exif = Image.Exif()
-  exif[0x0112] = 3  # upside down
-  (tmp_path / "a.png").write_bytes(encode(rgb, "PNG", exif=exif))
-  np.testing.assert_array_equal(read_panorama(tmp_path / "a.png"), rgb)
+  exif[0x0112] = orientation
+  path = tmp_path / "a.img"
+  path.write_bytes(encode(rgb, file_format, exif=exif))
+  with Image.open(path) as picture:
+    upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+  np.testing.assert_array_equal(read_panorama(path), upright)
+  np.testing.assert_array_equal(read_picture(path).convert("RGB"), upright)
+  assert read_picture(path).format == file_format
+  for whole in (True, False):
+    assert picture_size(path, whole=whole) == (64, 128)
+
+
+def test_metadata_of_a_png_behind_its_pixels_counts_as_well(tmp_path):
+  rgb, exif = smooth_picture(128, 64), Image.Exif()
+  exif[0x0112] = 6
+  data = encode(rgb, "PNG", exif=exif)
+  start = data.index(b"eXIf") - 4
+  end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+  late = data[:start] + data[end:-12] + data[start:end] + data[-12:]  # before IEND
+  (tmp_path / "a.png").write_bytes(late)
+  assert picture_size(tmp_path / "a.png", whole=False) == (64, 128)
+  np.testing.assert_array_equal(read_panorama(tmp_path / "a.png"), np.rot90(rgb, -1))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*", b"Exif\0\0" + b"\xff" * 40, b"nonsense"])
+def test_broken_exif_does_not_matter(exif, tmp_path):
+  (tmp_path / "a.jpg").write_bytes(encode(smooth_picture(), "JPEG", exif=exif))
+  assert read_panorama(tmp_path / "a.jpg").shape == (64, 128, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK", "P"])
+def test_what_is_written_for_other_readers_has_the_pixels_that_are_read(mode, tmp_path):
+  picture = Image.fromarray(smooth_picture()).convert(mode)
+  for name, orientation in (("plain", 1), ("turned", 3)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / (name + (".tif" if mode == "CMYK" else ".png"))
+    picture.save(path, exif=exif)
+    data = encode_panorama(path)
+    assert (data == path.read_bytes()) == (mode == "RGB" and name == "plain")
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    np.testing.assert_array_equal(decoded, read_panorama(path))
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
@@ -108,10 +153,26 @@ def test_floating_point_pixels_are_refused(tmp_path):
     read_panorama(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("size", [(64, 127), (64, 129), (63, 128), (65, 128)])
-def test_one_row_of_rounding_is_stretched_to_2_to_1(size, tmp_path):
-  save_image(tmp_path / "a.png", smooth_picture(*size))
-  assert read_panorama(tmp_path / "a.png").shape == (size[0], 2 * size[0], 3)
+@pytest.mark.parametrize("size", [(64, 127), (64, 129), (63, 128), (65, 128), (117, 232)])
+def test_a_few_rows_off_2_to_1_are_read_at_their_size(size, tmp_path):
+  rgb = smooth_picture(*size)
+  save_image(tmp_path / "a.png", rgb)
+  np.testing.assert_array_equal(read_panorama(tmp_path / "a.png"), rgb)
+  assert stretch(rgb).shape == (size[0], 2 * size[0], 3)
+
+
+@pytest.mark.parametrize("width", [40, 61, 62, 64, 66, 67, 130])
+def test_masks_with_other_columns_are_the_nearest_and_lose_no_object(width):
+  rng = np.random.default_rng()
+  masks = np.zeros((64, 4, 64), bool)
+  masks[np.arange(64), 1, np.arange(64)] = True  # as thin as they get
+  resized = resize_columns(masks, width)
+  assert resized.shape == (64, 4, width) and resized.any((1, 2)).all()
+  columns = np.argwhere(resized[:, 1])
+  assert np.abs((columns[:, 1] + 0.5) * 64 / width - columns[:, 0] - 0.5).max() <= 1
+  whole = rng.random((4, 64)) < 0.5
+  if width >= 64:
+    np.testing.assert_array_equal(resize_columns(resize_columns(whole, width), 64), whole)
 
 
 @pytest.mark.parametrize("size", [(64, 125), (64, 64), (62, 128), (66, 128), (128, 64)])
@@ -128,23 +189,70 @@ def test_a_picture_that_is_too_small_is_refused(tmp_path):
 
 
 def test_a_folder_gives_its_pictures_sorted(tmp_path):
-  for name in ("b.JPG", "a.png", "c.tif", ".hidden.png", "notes.txt", "e.webp", "d.bmp", "f.jpeg"):
+  names = ("b.JPG", "a.png", "c.tif", ".hidden.png", "notes.txt", "e.webp", "d.bmp", "f.jpeg")
+  for name in (*names, "g.insp", "h.jfif", "i.jpe", "j.jp2", "k.avif", "l.gif", "m.mpo"):
     (tmp_path / name).touch()
   (tmp_path / "folder.png").mkdir()
-  names = [path.name for path in find_panoramas(tmp_path)]
-  assert names == ["a.png", "b.JPG", "c.tif", "d.bmp", "e.webp", "f.jpeg"]
-  assert find_panoramas(str(tmp_path / "a.png")) == [tmp_path / "a.png"]
+  listing = find_panoramas(tmp_path)
+  assert "".join(listing.pictures) == "abcdefghijklm"
+  assert listing.pictures["b"] == tmp_path / "b.JPG"
+  assert listing.others == ("folder.png/", "notes.txt")
+  assert find_panoramas(str(tmp_path / "a.png")).pictures == {"a": tmp_path / "a.png"}
 
 
 def test_nothing_to_find_is_a_clear_error(tmp_path):
   with pytest.raises(PanoramaError, match="no picture in this folder"):
     find_panoramas(tmp_path)
+  (tmp_path / "sub").mkdir()
+  with pytest.raises(PanoramaError, match=r"no picture in this folder \(it holds sub/\)"):
+    find_panoramas(tmp_path)
   with pytest.raises(PanoramaError, match="no such file or folder"):
     find_panoramas(tmp_path / "absent")
 
 
-def test_two_pictures_that_would_share_their_results_are_refused(tmp_path):
-  (tmp_path / "a.png").touch()
-  (tmp_path / "a.jpg").touch()
-  with pytest.raises(PanoramaError, match="would overwrite those of a.jpg"):
-    find_panoramas(tmp_path)
+@pytest.mark.parametrize("file_format", ["GIF", "JPEG2000", "AVIF", "MPO"])
+def test_whatever_pillow_decodes_is_read(file_format, tmp_path):
+  if file_format == "AVIF" and not features.check("avif"):
+    pytest.skip("this Pillow decodes no AVIF")
+  (tmp_path / "a.img").write_bytes(encode(smooth_picture(), file_format))
+  assert read_panorama(tmp_path / "a.img").shape == (64, 128, 3)
+
+
+def test_each_kind_that_is_not_read_has_a_line_with_the_cure(tmp_path):
+  heic = b"\0\0\0\x18ftypheic" + bytes(40)
+  (tmp_path / "a.heic").write_bytes(heic)
+  (tmp_path / "b.jpg").write_bytes(heic)  # as telephones send them
+  (tmp_path / "c.DNG").write_bytes(encode(smooth_picture(), "TIFF"))  # would be its preview
+  (tmp_path / "d.jpg").symlink_to("gone.jpg")
+  os.mkfifo(tmp_path / "e.jpg")
+  pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"x")
+  lines = {}
+  for name, path in find_panoramas(tmp_path).pictures.items():
+    with pytest.raises(PanoramaError) as error:
+      read_panorama(path)
+    lines[name] = str(error.value)
+  assert lines["a"].endswith(
+    "a.heic: HEIC is not read; convert it to JPEG or PNG, as by: magick a.heic a.jpg"
+  )
+  assert "b.jpg: HEIC is not read" in lines["b"]
+  assert "c.DNG: DNG is not read" in lines["c"]
+  assert "d.jpg: a link to gone.jpg, which cannot be read" in lines["d"]
+  assert "e.jpg: cannot be read (it is no regular file)" in lines["e"]
+  assert lines[r"caf\udce9"].endswith(
+    r"caf\udce9.jpg: the name is not UTF-8, so no result can carry it; rename it"
+  )
+  assert all("\n" not in line for line in lines.values()) and len(lines) == 6
+
+
+def test_two_pictures_that_would_share_their_results_are_a_line_and_others_go_on(tmp_path):
+  for name in ("a.png", "a.jpg", "b.png", "c.jpg", "c.dng"):
+    (tmp_path / name).touch()
+  pictures = find_panoramas(tmp_path).pictures
+  assert isinstance(pictures["a"], PictureError)
+  assert "a.jpg and a.png would have the same results, a; rename" in str(pictures["a"])
+  del pictures["a"]
+  assert {name: path.name for name, path in pictures.items()} == {
+    "b": "b.png",
+    "c": "c.jpg",
+    "c.dng": "c.dng",  # no rival of its JPEG
+  }

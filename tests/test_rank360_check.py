@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from foir360_jax.files import read_panorama
 from foir360_jax.scenes import Scene, SceneObject, open_scenes, write_scenes
 from foir360_jax.scenes.scene import order_objects
 from rank360.checks import check_scene
 from rank360.dummy_scenes import write_dummy_data
 from rank360.plots import bar_plot, scatter_plot
+from rank360.rank360_dataset_builder import encode
 from rank360.report import report_text, write_report
 from rank360.review import review_folder
 from rank360.seam import join_torn, torn_pairs
@@ -110,10 +112,6 @@ def colour_map(folder):
       *("cannot be read", "ranks/dummy_1.json", "777"),
     ),
     (crop, "not 2:1", "images/dummy_1.png", "64 x 20"),
-    (to_grey, "picture format", "images/dummy_1.png", "mode L"),
-    (to_16_bits, "picture format", "images/dummy_1.png", "16 bits"),
-    (add_alpha, "picture format", "images/dummy_1.png", "RGBA"),
-    (to_bmp, "picture format", "images/dummy_1.bmp", "BMP"),
     (colour_map, "cannot be read", "instances/dummy_1.png", "colours"),
   ],
 )
@@ -127,6 +125,29 @@ def test_each_kind_of_broken_record_is_reported_with_file_and_reason(
   text = errors[kind].text
   assert file in text and re.search(reason, text), text
   assert f"error: dummy_1: {kind}: {text}" in report_text(review, measure_labels(review))
+
+
+@pytest.mark.parametrize(
+  "change, file, reason",
+  [
+    (to_grey, "images/dummy_1.png", "mode L"),
+    (to_16_bits, "images/dummy_1.png", "16 bits"),
+    (add_alpha, "images/dummy_1.png", "RGBA"),
+    (to_bmp, "images/dummy_1.bmp", "BMP"),
+  ],
+)
+def test_pictures_that_not_every_reader_decodes_alike_are_written_anew(
+  folder, change, file, reason
+):
+  change(folder)
+  review = review_folder(folder)
+  assert not review.bad
+  (note,) = (note for note in review.findings("note") if note.kind == "picture format")
+  assert file in note.text and reason in note.text and "written as PNG in RGB" in note.text
+  (record,) = (record for record in review.records if record.id == "dummy_1")
+  names = [item.category for item in record.scene.objects]
+  stored = cv2.imdecode(np.frombuffer(encode(record, names, "human")["image"], np.uint8), -1)
+  np.testing.assert_array_equal(stored[..., ::-1], read_panorama(folder / file))
 
 
 @pytest.mark.parametrize(

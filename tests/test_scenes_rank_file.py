@@ -173,7 +173,7 @@ def test_reader_and_schema_refuse_the_same_files(change, message, content, tmp_p
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (set_in(["width"], WIDTH + 2), "not 2:1"),
+    (set_in(["width"], WIDTH + 6), "not 2:1"),
     (set_in(["objects", 0, "importance"], float("nan")), "importance is nan"),
     (set_in(["objects", 0, "rank"], 5), "not sorted by rank"),
     (set_in(["objects", 6, "rank"], 9), "leave a number out"),

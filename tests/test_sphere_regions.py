@@ -229,6 +229,6 @@ def test_anything_but_a_bool_mask_is_refused():
   with pytest.raises(ValueError, match="bool"):
     sphere.solid_angle(np.ones((4, 8)))
   with pytest.raises(ValueError, match="bool"):
-    sphere.bounding_box_px(np.ones((4, 9), bool))
+    sphere.bounding_fov_deg(np.ones((4, 9), bool))
   with pytest.raises(ValueError, match="one mask"):
     sphere.connected_components(np.ones((2, 4, 8), bool))

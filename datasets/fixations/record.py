@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foir360_jax.files.picture_file import read_picture
+from foir360_jax.files.picture_file import open_picture, orientation_of, read_picture
 
 COLUMNS = ("subject", "order", "x", "y", "duration_ms")  # of Record.fixations
 UNRANKED = -1
@@ -64,8 +64,9 @@ def check_record(record: Record) -> tuple[int, int]:
     ValueError: all the other reasons, in one line.
   """
   picture = read_picture(record.picture)
+  orientation = orientation_of(open_picture(record.picture, whole=False))
   reasons = [
-    *_wrong_picture(picture, record.size),
+    *_wrong_picture(picture, orientation, record.size),
     *_wrong_fixations(record.fixations, *picture.size),
     *_wrong_boxes(record.boxes, *picture.size),
   ]
@@ -91,7 +92,9 @@ def table(rows: object, num_columns: int, name: str) -> np.ndarray:
   return values
 
 
-def _wrong_picture(picture, size) -> Iterator[str]:
+def _wrong_picture(picture, orientation, size) -> Iterator[str]:
+  if orientation != 1:  # the data set holds the file, whose other readers may not follow it
+    yield f"has the EXIF orientation {orientation}; store it upright: magick mogrify -auto-orient"
   if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
     yield f"is {picture.format} of mode {picture.mode}; save it as JPEG in RGB or grey"
   if size is not None and picture.size != size:

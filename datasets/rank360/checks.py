@@ -5,20 +5,17 @@ outside or empty, ranks out of range ...) comes as their own message.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Iterator
 
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from foir360_jax.files.panorama_file import PLAIN_KINDS, is_panorama, kind_of
 from foir360_jax.metrics import ranks_from_relevance
 from foir360_jax.scenes import Scene
 from rank360.seam import torn_pairs
 
 ERROR, NOTE = "error", "note"
 SAME_IOU, SIMILAR_IOU = 1.0, 0.95
-PICTURES = ("JPEG of mode RGB", "PNG of mode RGB")  # what every reader of TFDS decodes alike
-_PNG_DEPTH = 24  # the byte that holds the bits a channel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +54,13 @@ def _picture(scene: Scene) -> Iterator[tuple[str, str, str]]:
   if scene.image_file is None:
     yield ERROR, "picture missing", "there is no picture; put it where the layout has it"
     return
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of large pictures; the reader has decoded it all before
-    with Image.open(scene.image_file) as picture:
-      format, mode = picture.format, picture.mode
-      kind = f"{format} of mode {mode}"
-      if picture.has_transparency_data:
-        kind += " with transparency"
-  if format == "PNG" and scene.image_file.read_bytes()[_PNG_DEPTH] == 16:
-    kind += " of 16 bits"  # Pillow calls it RGB as well; others would cut off the upper bits
-  if kind not in PICTURES:
-    reason = f"is {kind}; save it as JPEG or PNG in RGB, 8 bits a channel"
-    yield ERROR, "picture format", reason
+  kind = kind_of(scene.image_file)
+  if kind not in PLAIN_KINDS:
+    yield NOTE, "picture format", f"is {kind}: written as PNG in RGB, 8 bits a channel"
 
 
 def _panorama(scene: Scene) -> Iterator[tuple[str, str, str]]:
-  if scene.width != 2 * scene.height:
+  if not is_panorama(scene.height, scene.width):
     reason = f"is {scene.width} x {scene.height}; give a full panorama, twice as wide as high"
     yield ERROR, "not 2:1", reason
 

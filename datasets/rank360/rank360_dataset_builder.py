@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from foir360_jax.files.json_file import read_json
+from foir360_jax.files.panorama_file import encode_panorama
 from foir360_jax.scenes import FORMATS
 from rank360.checks import ERROR, NOTE
 from rank360.columns import decode
@@ -69,7 +70,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
         {
-          "image": tfds.features.Image(shape=(None, None, 3)),  # JPEG or PNG, as its file is
+          "image": tfds.features.Image(shape=(None, None, 3)),  # see `encode_panorama`
           "image_id": tfds.features.Text(),
           "height": np.int32,
           "width": np.int32,
@@ -131,7 +132,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def encode(record: Record, category_names: list[str], source: str) -> dict:
-  """One example as the builder writes it; the picture's bytes are those of its file.
+  """One example as the builder writes it; the picture's bytes are those of its file, if they may.
 
   Objects come by their ids, not by rank: so a sort by equal scores is no ranker, and ranks from
   another source leave everything else as it is.
@@ -147,7 +148,7 @@ def encode(record: Record, category_names: list[str], source: str) -> dict:
   for index, item in enumerate(items):
     masks[index] = np.packbits(decode(item.run_lengths), axis=-1)
   return {
-    "image": scene.image_file.read_bytes(),
+    "image": encode_panorama(scene.image_file),
     "image_id": record.id,
     "height": scene.height,
     "width": scene.width,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from foir360_jax.files.panorama_file import resize_columns
 from foir360_jax.scenes import Scene, SceneError, open_scenes
 from foir360_jax.scenes.scenes_layout import with_ranks_of
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
@@ -150,7 +151,7 @@ def _measured(record: Record) -> Record:
     return record
   areas, boxes = [], []
   for item in record.scene.objects:
-    mask = decode(item.run_lengths)
+    mask = resize_columns(decode(item.run_lengths), 2 * record.scene.height)
     areas.append(solid_angle(mask))
     boxes.append(bounding_fov_deg(mask))
   return dataclasses.replace(

@@ -7,6 +7,7 @@ Below `checks` and `review`. Axes: masks [H, W].
 import dataclasses
 import itertools
 
+from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.scenes import RunLengths, Scene, SceneObject
 from foir360_jax.scenes.scene import importance_of, order_objects
 from rank360.columns import column, decode
@@ -20,7 +21,7 @@ def torn_pairs(scene: Scene) -> list[tuple[SceneObject, SceneObject]]:
   One ends at the right edge and the other begins at the left, neither does both, and at least half
   of the rows that they have at the seam they share. No object is in two pairs.
   """
-  if scene.width != 2 * scene.height:
+  if not is_panorama(scene.height, scene.width):
     return []
   west = {item.id: column(item.run_lengths, 0) for item in scene.objects}
   east = {item.id: column(item.run_lengths, scene.width - 1) for item in scene.objects}

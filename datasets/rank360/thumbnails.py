@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from foir360_jax.drawing.overlay import draw_numbers, paint_masks, rank_colours, resize
-from foir360_jax.files.picture_file import read_picture
+from foir360_jax.files.panorama_file import read_pixels
 from foir360_jax.scenes import Scene
 from rank360.columns import decode
 
@@ -23,7 +23,7 @@ def draw_thumbnail(scene: Scene, *, number_by: str) -> bytes:
   masks = np.array([decode(item.run_lengths) for item in items], bool).reshape(
     -1, scene.height, scene.width
   )
-  picture = np.array(read_picture(scene.image_file).convert("RGB"))
+  picture = read_pixels(scene.image_file)
   height = max(1, round(WIDTH * scene.height / scene.width))
   picture, masks = resize(picture, masks, height, WIDTH)
   colours = rank_colours(np.array([item.rank or 1 for item in items], int))

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.scenes.packed_masks import resample_masks, resize_picture
+from foir360_jax.files.panorama_file import is_panorama, resize_columns, stretch
+from foir360_jax.scenes.packed_masks import (
+  pack_masks,
+  resample_masks,
+  resize_picture,
+  unpack_masks,
+)
 
 Example = dict[str, Any]
 
@@ -71,7 +77,8 @@ def resample(example: Example, height: int) -> Example:
   covers most, for every object is to be ranked.
 
   Args:
-    example: `image` [H, W, 3] uint8 with W = 2 H, `masks` [N, H, W/8]; the rest passes through.
+    example: `image` [H, W, 3] uint8 with W = 2 H but for a few rows (`is_panorama`), which is then
+      stretched to it; `masks` [N, H, W/8]; the rest passes through.
     height: rows of the result, divisible by 4 (masks are packed by eight columns).
 
   Returns:
@@ -81,12 +88,15 @@ def resample(example: Example, height: int) -> Example:
     ValueError: the image is no full panorama, or `height` is not divisible by 4.
   """
   rows, width = example["image"].shape[:2]
-  if width != 2 * rows:
+  if not is_panorama(rows, width):
     raise ValueError(
       f"a panorama is twice as wide as high, not {width}x{rows}: pad or crop it to the full sphere"
     )
   if height < 4 or height % 4:
     raise ValueError(f"height must be a positive multiple of 4, not {height}")
+  if width != 2 * rows:
+    masks = resize_columns(unpack_masks(example["masks"], width), 2 * rows)
+    example = example | {"image": stretch(example["image"]), "masks": pack_masks(masks)}
   if rows == height:
     return example
   image = resize_picture(example["image"], (height, 2 * height))

@@ -12,6 +12,7 @@ import numpy as np
 
 from foir360_jax import scenes
 from foir360_jax.files import read_panorama
+from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.scenes import RankedObjects, SceneError
 from foir360_jax.scenes.scene import naming
 from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
@@ -57,7 +58,7 @@ def check_scene(scene: scenes.Scene, where: Any) -> pathlib.Path:
   """Returns the file of the picture; SceneError for what masks and a picture alone do not show."""
   if scene.image_file is None:
     raise SceneError(f"{where}: there is no picture; put it where the layout has it")
-  if scene.width != 2 * scene.height:
+  if not is_panorama(scene.height, scene.width):
     raise SceneError(
       f"{where}: {scene.width} x {scene.height} pixels is not 2:1; give a full panorama, twice as"
       " wide as high"

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from foir360_jax.files import find_panoramas, read_panorama
+from foir360_jax.files import PanoramaError, find_panoramas, read_panorama
+from foir360_jax.files.picture_file import PictureError
 from foir360_jax.inference.decision import Decision
 from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_folder
 from foir360_jax.inference.output_folder import package_version
@@ -48,6 +49,8 @@ def predict_folder(
     OSError: a result cannot be written.
   """
   work = _Pictures(ranker, pathlib.Path(input_path).expanduser())
+  if work.passed_over:
+    say(f"passed over, as no pictures by their names: {work.passed_over}")
   return run_folder(work, output, overwrite=overwrite, say=say, show=show)
 
 
@@ -144,18 +147,22 @@ class _Pictures(_Ranking):
 
   def __init__(self, ranker: Ranker, path: pathlib.Path):
     super().__init__(ranker, rank_masks=False)
-    self._files = {picture.stem: picture for picture in find_panoramas(path)}
+    listing = find_panoramas(path)
+    self._files, self.passed_over = listing.pictures, listing.named_others()
     self.source, self.ids = path, tuple(self._files)
 
   def title(self, scene_id: str) -> str:
-    return str(self._files[scene_id])
+    file = self._files[scene_id]
+    return super().title(scene_id) if isinstance(file, PictureError) else str(file)
 
   def read(self, scene_id: str) -> _Panorama:
     file = self._files[scene_id]
+    if isinstance(file, PictureError):
+      raise PanoramaError(str(file))
     return _Panorama(scene_id, str(file), read_panorama(file))
 
   def rank(self, items: list[_Panorama]) -> list[RankedObjects]:
-    return [self._ranker(item.pixels, image=self._files[item.id].name) for item in items]
+    return [self._ranker(item.pixels, image=pathlib.PurePath(item.title).name) for item in items]
 
 
 class _ProvidedMasks(_Ranking):
@@ -186,17 +193,8 @@ class _ProvidedMasks(_Ranking):
     self.unknown.update(self._ranker.unknown_names(categories))
     return self._ranker.rank_masks(
       item.pixels,
-      _stretched(scene.masks(), item.pixels.shape[1]),  # not before: they take the memory
+      scene.masks(),  # not before: they take the memory
       categories=categories,
       ids=[entry.id for entry in objects],
       image=scene.image_file.name,
     )
-
-
-def _stretched(masks: np.ndarray, width: int) -> np.ndarray:
-  """Masks of a picture that `read_panorama` stretched by a column or two, as it."""
-  _, height, own = masks.shape
-  if own == width or abs(own - width) > 2 or width != 2 * height:
-    return masks
-  columns = np.minimum((np.arange(width) + 0.5) * own / width, own - 1).astype(int)
-  return masks[..., columns]

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.config import base_config
+from foir360_jax.files.panorama_file import is_panorama, resize_columns, stretch
 from foir360_jax.inference.decision import Decision
 from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.cells import cell_masks
@@ -125,7 +126,8 @@ class Ranker:
     """Ranks the objects of one panorama.
 
     Args:
-      panorama: `[H, 2 H, 3]` uint8 RGB, any size; the masks of the result have this size.
+      panorama: `[H, 2 H, 3]` uint8 RGB, any size, also a few rows off 2:1 (`is_panorama`); the
+        masks of the result have this size.
       image: the picture's name, for the rank file.
 
     Raises:
@@ -141,7 +143,7 @@ class Ranker:
     candidates = self._detect(self._state, self._small(panorama)[None], *thresholds)
     mask_logits, importance, category_logits = (x[0] for x in jax.device_get(candidates))
     objects = np.flatnonzero(importance > 0)
-    masks = [_full_size(mask_logits[index], panorama.shape[0]) for index in objects]
+    masks = [_full_size(mask_logits[index], panorama.shape[:2]) for index in objects]
     seen = [number for number, mask in enumerate(masks) if mask.any()]
     objects = objects[seen]
     return RankedObjects.from_masks(
@@ -165,7 +167,7 @@ class Ranker:
 
     Args:
       panorama: `[H, 2 H, 3]` uint8 RGB, any size.
-      masks: `[N, H, 2 H]` bool; they may overlap and be of any size. Every one gets a rank.
+      masks: `[N, H, 2 H]` bool, as the panorama; they may overlap. Every one gets a rank.
       categories: N names, "" where unknown; a model with `config.model.condition_on_categories`
         conditions on those that it knows. None: predicted categories.
       ids: N numbers, see `RankedObjects`.
@@ -183,7 +185,8 @@ class Ranker:
     padded = max(_FEWEST_PLACES, 1 << (len(masks) - 1).bit_length())  # few sizes, few programs
     # As in training and evaluation: first of the size that the model knows, then on its pixels.
     packed = np.zeros((padded, self.height, self.height // 4), np.uint8)
-    packed[: len(masks)] = resample_masks(pack_masks(masks), self.height)
+    on_sphere = resize_columns(masks, 2 * len(panorama))
+    packed[: len(masks)] = resample_masks(pack_masks(on_sphere), self.height)
     covered = cell_masks(packed[None], self._pixel_stride)
     where = np.arange(padded) < len(masks)
     conditioned = np.full(padded, -1, np.int32)
@@ -226,15 +229,16 @@ class Ranker:
     return set(categories) - set(self.category_names) - {""} if self._is_conditioned else set()
 
   def _small(self, panorama: np.ndarray) -> jax.Array:
-    return jnp.round(resize_panorama(panorama, self.height)).astype(jnp.uint8)
+    return jnp.round(resize_panorama(stretch(panorama), self.height)).astype(jnp.uint8)
 
   def _category_name(self, category: np.intp) -> str:
     return self.category_names[category] if category < len(self.category_names) else ""
 
 
-def _full_size(mask_logits: np.ndarray, height: int) -> np.ndarray:
+def _full_size(mask_logits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   # One mask at a time: all of them at once would be gigabytes for a large panorama.
-  return np.asarray(picture_masks(mask_logits[None, None], height)[0, 0])
+  height, width = shape
+  return resize_columns(np.asarray(picture_masks(mask_logits[None, None], height)[0, 0]), width)
 
 
 def _completed(config: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
@@ -255,7 +259,8 @@ def _checked(panorama: np.ndarray) -> np.ndarray:
   if (
     panorama.dtype != np.uint8
     or panorama.ndim != 3
-    or panorama.shape[1:] != (2 * panorama.shape[0], 3)
+    or panorama.shape[2] != 3
+    or not is_panorama(*panorama.shape[:2])
   ):
     raise ValueError(
       f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"

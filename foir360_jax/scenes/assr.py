@@ -14,6 +14,8 @@ import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, topmost
 from foir360_jax.files.json_file import field, inside, read_json
+from foir360_jax.files.picture_folder import find_file
+from foir360_jax.files.placement import read_placement
 from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
@@ -55,7 +57,8 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
     split, name, data, where = record
     # pictures come first: their name is checked before it leads to another file
     image_file = require_picture([folder / "images" / split, folder / "images"], name)
-    values = _rank_order(folder / "rank_order" / split / f"{name}.json")
+    ranks = folder / "rank_order" / split
+    values = _rank_order(find_file(ranks, f"{name}.json") or ranks / f"{name}.json")
     with naming(f"{where} {name}"):
       object_data = field(data, "object_data", "list")
       if len(values) != len(object_data):
@@ -86,6 +89,8 @@ def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
     planned.lose_all_but_order(scene)
     split = split_by_id[scene.id]
     planned.add_picture(scene, f"images/{split}", required=True)
+    if scene.image_file and read_placement(scene.image_file, whole=False).is_part:
+      raise SceneError(f"{scene.id}: a part of the sphere, which assr cannot say; write it as coco")
     computed = [round(1.1 - 0.1 * rank, 1) for rank in scene.ranks()]
     values = kept_values(scene, "rank_order", computed)
     object_data = []

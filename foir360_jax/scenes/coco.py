@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import field, inside, read_json
+from foir360_jax.files.placement import read_placement
 from foir360_jax.metrics import ranks_from_relevance
 from foir360_jax.scenes.folder import (
   SceneFolder,
@@ -237,7 +238,8 @@ def _content(
       planned.lose(scene, "two pictures of one id: numbered anew")
     size = {"height": scene.height, "width": scene.width}
     if original and scene.image_file and all(original.get(name) is None for name in size):
-      size = {}  # the picture says it
+      if not read_placement(scene.image_file, whole=False).is_part:
+        size = {}  # the picture says it
     name = file_names[scene.id]
     if name != original.get("file_name", name):
       planned.lose(scene, "picture names that do not give the ids: named by the id")

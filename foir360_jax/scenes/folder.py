@@ -12,8 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from foir360_jax.files.picture_file import SUFFIXES, picture_size
-from foir360_jax.scenes.run_lengths import check_size
+from foir360_jax.files.picture_file import SUFFIXES, PictureError, printable
+from foir360_jax.files.picture_folder import find_file, list_pictures, same_form
+from foir360_jax.files.placement import Placement, read_placement
+from foir360_jax.scenes.run_lengths import RunLengths, check_size
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming
 
 _SPLIT = re.compile(r"(train|trainval|val|valid|validation|test)(\d+|[A-Z])?")
@@ -77,7 +79,8 @@ def index_records(
   """Names the records of a folder that lists them.
 
   The id is the name of the picture without folders and suffix. Where two splits or folders use one
-  name, these ids begin with the split and the folders, joined by "_".
+  name, these ids begin with the split and the folders, joined by "_", or by "__" where
+  that takes "a/x" for another picture, named "a_x".
 
   Args:
     path: the folder, for messages.
@@ -89,26 +92,37 @@ def index_records(
   entries = list(entries)
   places = {(split, without_suffix(name)) for split, name, _ in entries}
   stems = collections.Counter(_stem(name) for _, name in places)
+  ids: dict[tuple[str, str], str] = {}
+  for separator in ("_", "__"):
+    for split, name in places:
+      parts = (split, *pathlib.PurePosixPath(name).parts)
+      clash = stems[_stem(name)] > 1
+      ids[split, name] = separator.join(filter(None, parts)) if clash else _stem(name)
+    if len(set(ids.values())) == len(places):
+      break
   records: dict[str, Any] = {}
   splits: dict[str, dict[str, None]] = collections.defaultdict(dict)
   for split, name, record in entries:
-    parts = pathlib.PurePosixPath(without_suffix(name)).parts
-    clash = stems[_stem(name)] > 1
-    scene_id = "_".join(part for part in (split, *parts) if part) if clash else _stem(name)
+    scene_id = ids[split, without_suffix(name)]
     if scene_id in records:
       record = SceneError(f"{path}: {name} is listed twice; remove one of the two")
+    if printable(scene_id) != scene_id:
+      scene_id, name = printable(scene_id), printable(name)
+      record = SceneError(f"{path}: the name {name} is not UTF-8; rename the picture")
     records[scene_id] = record
     splits[split][scene_id] = None
   return records, {split: tuple(sorted(ids)) for split, ids in splits.items() if split}
 
 
 def without_suffix(name: str) -> str:
-  """Returns a picture's name without its suffix; a dot inside a name is no suffix.
+  """Returns a picture's name without its suffix, so that equal names compare equal.
+
+  A dot inside a name is no suffix; see `picture_folder` on the Unicode form.
 
   >>> without_suffix("train/a.b.JPG"), without_suffix("a.b")
   ('train/a.b', 'a.b')
   """
-  name = name.replace("\\", "/")
+  name = same_form(name.replace("\\", "/"))
   stem, _, suffix = name.rpartition(".")
   return stem if f".{suffix.lower()}" in SUFFIXES else name
 
@@ -119,14 +133,12 @@ def find_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path | N
   Raises:
     ValueError: the name leads out of the folder.
   """
-  relative = inside_folder(name)
+  relative = str(inside_folder(name))
   for folder in folders:
-    given = folder / relative
-    if given.suffix.lower() in SUFFIXES and given.is_file():
+    if without_suffix(relative) != same_form(relative) and (given := find_file(folder, relative)):
       return given
-    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
-      path = given.with_name(given.name + suffix)
-      if path.is_file():
+    for suffix in SUFFIXES:
+      if path := find_file(folder, relative + suffix):
         return path
   return None
 
@@ -159,17 +171,14 @@ def require_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path:
 
 
 def pictures_by_id(folder: pathlib.Path) -> dict[str, pathlib.Path | SceneError]:
-  """Lists the pictures in a folder by their stems; an error where two have one stem."""
-  pictures: dict[str, pathlib.Path | SceneError] = {}
-  for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-    if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-      if path.stem in pictures:
-        pictures[path.stem] = SceneError(
-          f"{path}: another picture has this name but for the suffix; rename one of the two"
-        )
-      else:
-        pictures[path.stem] = path
-  return pictures
+  """Lists the pictures in a folder by their ids; an error where two have one, see `list_pictures`.
+
+  Where more than one scene could have a broken one, reading says what is wrong with it.
+  """
+  return {
+    name: SceneError(str(found)) if isinstance(found, PictureError) else found
+    for name, found in list_pictures(folder).pictures.items()
+  }
 
 
 def split_of(stem: str) -> str:
@@ -222,19 +231,40 @@ def build_scene(
   Raises:
     ValueError: sizes are missing or differ, or whatever the objects raise.
   """
+  placement = None if image_file is None else read_placement(image_file, whole=check_pictures)
   size = declared_size
-  if image_file is not None:
-    size = picture_size(image_file, whole=check_pictures)
-    if declared_size not in (None, size):
+  if placement is not None:
+    size = size or placement.upright
+    if not placement.fits(size):
+      height, width = placement.upright
       raise SceneError(
-        f"{image_file}: has {size[1]} x {size[0]} pixels, its annotation says "
-        f"{declared_size[1]} x {declared_size[0]}; resize the picture or annotate it anew"
+        f"{image_file}: has {width} x {height} pixels, its annotation says {size[1]} x {size[0]};"
+        " resize the picture or annotate it anew"
       )
   if size is None:
     raise ValueError("has neither a picture nor a height and width; put the picture beside it")
   check_size(*size)
   objects = tuple(make_objects(*size))
-  return Scene(scene_id, image_file, *size, objects, format, extra=extra or {})
+  notes: list[str] = []
+  extra = dict(extra or {})
+  if placement is not None:
+    objects, size = _placed(objects, size, placement), placement.size
+    notes = placement.notes()
+    extra |= {} if placement.pose is None else {"pose_deg": list(placement.pose)}
+  return Scene(scene_id, image_file, *size, objects, format, tuple(notes), extra)
+
+
+def _placed(
+  objects: tuple[SceneObject, ...], size: tuple[int, int], placement: Placement
+) -> tuple[SceneObject, ...]:
+  """Returns objects that were annotated on a picture of `size` as the picture itself is read."""
+  if size == placement.size:
+    return objects
+  check_size(*placement.size)
+  return tuple(
+    dataclasses.replace(item, run_lengths=RunLengths.from_mask(placement.place_mask(item.mask)))
+    for item in objects
+  )
 
 
 def _stem(name: str) -> str:

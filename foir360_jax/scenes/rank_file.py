@@ -1,7 +1,8 @@
 """Rank files, `ranks/ID.json`: reading and writing of what rankers produce and labels hold.
 
 The format is described by `ranks.schema.json` (JSON Schema 2020-12) beside this module; the reader
-checks what that says and what a schema cannot. Axes: N objects, H rows, W = 2 H columns.
+checks what that says and what a schema cannot. Axes: N objects, H rows, W = 2 H columns
+(but for a few rows, see `is_panorama`).
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from foir360_jax.files.json_file import read_json
+from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.scenes.run_lengths import RunLengths
 
 RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.json").read_text())
@@ -95,7 +97,7 @@ def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:
 def _check_order(content: dict[str, Any]) -> None:
   """Raises RankFileError for what a schema cannot say."""
   height, width, objects = content["height"], content["width"], content["objects"]
-  if width != 2 * height:
+  if not is_panorama(height, width):
     raise RankFileError(f"{width} x {height} is not 2:1; rank full equirectangular panoramas")
   ranks = [entry["rank"] for entry in objects]
   importance = [entry["importance"] for entry in objects]

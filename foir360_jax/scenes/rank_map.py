@@ -1,7 +1,7 @@
 """Painted rank maps: one grey picture a scene, brighter = more important, 0 = no object.
 
 `images/ID.jpg|png` with `rank_maps/ID.png` (or `gt/`), or both with a folder a split between. Each
-connected region of one level is an object. Axes: maps [H, W]; where W = 2 H regions join across
+connected region of one level is an object. Axes: maps [H, W]; of panoramas regions join across
 the seam and at the poles.
 """
 
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, read_grey_levels, topmost
+from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.scenes import assr
 from foir360_jax.scenes.folder import (
   SceneFolder,
@@ -75,7 +76,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
         format="rank_map",
         check_pictures=check_pictures,
       )
-    return dataclasses.replace(scene, notes=notes)
+    return dataclasses.replace(scene, notes=(*scene.notes, *notes))
 
   return SceneFolder("rank_map", folder, by_split, records, read)
 
@@ -155,4 +156,4 @@ def _regions(mask: np.ndarray) -> np.ndarray:
   height, width = mask.shape
   count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
   # One region on the plane is one on the sphere: most levels are done here.
-  return connected_components(mask) if width == 2 * height and count > 2 else labels
+  return connected_components(mask) if is_panorama(height, width) and count > 2 else labels

@@ -1,7 +1,7 @@
 """RankedObjects: the objects of one panorama with masks, importance and ranks.
 
 What the ranker and the weak labels return and what rank files hold. Axes: N objects, H rows (row 0
-north-most), W = 2 H columns (column 0 starts at longitude -pi).
+north-most), W columns (column 0 starts at longitude -pi); 2 H, but for a few rows (`is_panorama`).
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 
 from foir360_jax.drawing import draw_overlay
 from foir360_jax.files import save_image, write_atomically
+from foir360_jax.files.panorama_file import is_panorama, resize_columns
 from foir360_jax.scenes.rank_file import RankFileError, encode_rank_records, read_rank_records
 from foir360_jax.scenes.run_lengths import RunLengths
 from foir360_jax.sphere import regions
@@ -69,7 +70,7 @@ class RankedObjects:
     """Ranks objects by their importance and measures their boxes and areas on the sphere.
 
     Args:
-      panorama: [H, W, 3] uint8 RGB, W = 2 H.
+      panorama: [H, W, 3] uint8 RGB, W = 2 H but for a few rows (`is_panorama`).
       masks: [N, H, W] bool, at least one pixel each; N may be 0.
       importance: [N] in [0, 1]; equal values share a rank and keep their order.
       categories: N names; None: unknown.
@@ -99,16 +100,17 @@ class RankedObjects:
 
     order = np.argsort(-importance, kind="stable")
     masks, importance = masks[order], importance[order]
+    on_sphere = resize_columns(masks, 2 * masks.shape[1])
     # Falling importance: a rank begins wherever the value changes.
     ranks = np.cumsum(np.diff(importance, prepend=np.inf) != 0)
     return cls(
       masks=masks,
       importance=importance,
       ranks=ranks.astype(np.int32),
-      bfov_deg=_measure(regions.bounding_fov_deg, masks, np.float32),
+      bfov_deg=_measure(regions.bounding_fov_deg, on_sphere, np.float32),
       bbox_px=_measure(regions.bounding_box_px, masks, np.int32),
       categories=tuple(str(categories[index]) for index in order),
-      area_sr=np.array([regions.solid_angle(mask) for mask in masks], np.float32),
+      area_sr=np.array([regions.solid_angle(mask) for mask in on_sphere], np.float32),
       ids=ids[order].astype(np.int64),
       panorama=np.asarray(panorama),
       image=image,
@@ -236,7 +238,7 @@ def _check(
       f"panorama must be uint8 [H, W, 3], not {panorama.dtype} {list(panorama.shape)}"
     )
   height, width = panorama.shape[:2]
-  if width != 2 * height:
+  if not is_panorama(height, width):
     raise ValueError(f"panorama must be twice as wide as high, not {width} x {height}")
   num_objects = len(masks)
   if masks.dtype != bool or masks.shape != (num_objects, height, width):

@@ -14,6 +14,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from foir360_jax.files.id_map_file import encode_id_map, read_id_map, topmost
+from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.files.picture_folder import picture_id
 from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
@@ -42,7 +44,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   """Opens a SCENES folder; see `open_scenes`."""
   images = _Files(folder / "images", pictures_by_id(folder / "images"))
   instances = _Files(folder / "instances", pictures_by_id(folder / "instances"))
-  ranks = {path.stem: path for path in sorted((folder / "ranks").glob("*.json"))}
+  ranks = {picture_id(path.name): path for path in sorted((folder / "ranks").glob("*.json"))}
   splits, listed_twice = _read_lists(folder)
   ids = {*images.paths, *instances.paths, *ranks}.union(*splits.values())
 
@@ -74,7 +76,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
       format="scenes",
       check_pictures=check_pictures,
     )
-    return dataclasses.replace(scene, notes=tuple(notes))
+    return dataclasses.replace(scene, notes=(*scene.notes, *notes))
 
   records = {scene_id: listed_twice.get(scene_id) for scene_id in ids}
   return SceneFolder("scenes", folder, splits, records, read)
@@ -235,7 +237,7 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
   """Returns the rank file of a scene, its ranks and importance as they are."""
   ranks, importance = scene.ranks(), scene.importance()
   height, width = scene.height, scene.width
-  if width != 2 * height:
+  if not is_panorama(height, width):
     raise SceneError(
       f"{scene.id}: rank files hold 2:1 panoramas only, not {width} x {height}; write it as coco"
     )

@@ -75,7 +75,7 @@ def bounding_fov_deg(mask: np.ndarray) -> np.ndarray:
   Raises:
     ValueError: the mask is empty or not one [H, W] mask.
   """
-  mask = _single(mask)
+  mask = _checked(_single(mask))
   outline = _outline_directions(mask)
   back_lat_rad = np.linspace(-np.pi / 2, np.pi / 2, 4 * len(mask) + 1)
   back = grid.directions_from_angles(np.pi, back_lat_rad)
@@ -137,9 +137,12 @@ def _checked(mask: np.ndarray) -> np.ndarray:
 
 
 def _single(mask: np.ndarray) -> np.ndarray:
-  mask = _checked(mask)
-  if mask.ndim != 2:
-    raise ValueError(f"expected one mask [H, W], not {mask.shape}: call it for each mask")
+  """One mask of any size: columns are a circle whatever angle they are apart."""
+  mask = np.asarray(mask)
+  if mask.dtype != bool or mask.ndim != 2:
+    raise ValueError(
+      f"expected one mask [H, W], bool, not {mask.dtype} {mask.shape}: call it for each mask"
+    )
   return mask
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from foir360_jax.files.panorama_file import is_panorama, resize_columns, stretch
 from foir360_jax.saliency.build import build_saliency
 from foir360_jax.saliency.weights import separate_weights
 from foir360_jax.scenes import RankedObjects
@@ -115,8 +116,8 @@ class WeakRanker:
     """Ranks the objects of one panorama.
 
     Args:
-      panorama: [H, 2 H, 3] uint8 RGB.
-      masks: [N, H, 2 H] bool, at least one pixel each; may overlap; N <= 128.
+      panorama: [H, W, 3] uint8 RGB, W = 2 H but for a few rows (`is_panorama`).
+      masks: [N, H, W] bool, at least one pixel each; may overlap; N <= 128.
       categories: N names; None: unknown.
       ids: N different numbers, 0 or more; None: 1 ... N.
       image: name of the picture file.
@@ -151,7 +152,12 @@ def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> DescribedScene:
     ValueError: shapes or types that do not fit, an empty mask, or too many objects.
   """
   panorama, masks = np.asarray(panorama), np.asarray(masks)
-  if panorama.dtype != np.uint8 or panorama.shape[1:] != (2 * panorama.shape[0], 3):
+  if (
+    panorama.dtype != np.uint8
+    or panorama.ndim != 3
+    or panorama.shape[2] != 3
+    or not is_panorama(*panorama.shape[:2])
+  ):
     raise ValueError(
       f"panorama must be uint8 [H, 2 H, 3], not {panorama.dtype} {list(panorama.shape)}"
     )
@@ -160,6 +166,7 @@ def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> DescribedScene:
       f"masks must be bool [N, {panorama.shape[0]}, {panorama.shape[1]}] like the panorama,"
       f" not {masks.dtype} {list(masks.shape)}"
     )
+  panorama, masks = stretch(panorama), resize_columns(masks, 2 * len(panorama))
   count = len(masks)
   padded = next((number for number in OBJECT_COUNTS if number >= count), None)
   if padded is None:

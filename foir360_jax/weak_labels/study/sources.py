@@ -12,6 +12,7 @@ import numpy as np
 
 from foir360_jax.data import open_source
 from foir360_jax.files import read_panorama
+from foir360_jax.files.panorama_file import resize_columns, stretch
 from foir360_jax.inference.described_scene import check_scene
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
@@ -132,7 +133,7 @@ def _ranked_scenes(folder: str | pathlib.Path) -> Iterator[Labelled]:
   for scene in open_scenes(folder):
     if len(scene.objects) >= 2 and scene.is_ranked and scene.image_file is not None:
       check_scene(scene, scene.image_file)
-      panorama = read_panorama(scene.image_file)
-      masks = scene.masks()
+      panorama = stretch(read_panorama(scene.image_file))
+      masks = resize_columns(scene.masks(), 2 * len(panorama))
       place = np.zeros((len(masks), 2))
       yield Labelled(scene.id, panorama, masks, np.asarray(scene.relevance()), place)

@@ -1,0 +1,115 @@
+"""The pictures of a folder, and names that are compared: one rule for all commands.
+
+The id of a picture is its name without suffix, in Unicode's composed form (NFC): macOS and some
+programs write "ü" as two characters, and these are one name all the same.
+"""
+
+import functools
+import pathlib
+import unicodedata
+from typing import NamedTuple
+
+from foir360_jax.files.picture_file import SUFFIXES, UNREAD_SUFFIXES, PictureError, printable
+
+_NAMED = 5  # names that a line holds
+
+
+class Listing(NamedTuple):
+  """What lies in a folder.
+
+  Attributes:
+    pictures: the pictures by their ids, sorted; an error in place of two that have one id. Also
+      what only looks like a picture (a broken link, a kind that is not read): reading says so.
+    others: names of other files and of subfolders, which are passed over; hidden ones are not here.
+  """
+
+  pictures: dict[str, pathlib.Path | PictureError]
+  others: tuple[str, ...]
+
+  def named_others(self) -> str:
+    """Names what is passed over, in short."""
+    more = len(self.others) - _NAMED
+    return ", ".join(self.others[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def list_pictures(folder: pathlib.Path) -> Listing:
+  """Lists a folder by the suffixes of names; a folder that is not there is empty."""
+  paths = [path for path in _entries(folder) if not path.name.startswith(".")]
+  others = [path for path in paths if path.is_dir() or not _looks_like_picture(path)]
+  found: dict[str, list[pathlib.Path]] = {}
+  # What is not read comes last: a raw file beside its JPEG has a line, but does not stand against
+  # it.
+  for path in sorted(set(paths).difference(others), key=lambda path: (not _is_read(path), path)):
+    name = picture_id(path.name)
+    if not _is_read(path) and name in found:
+      name = printable(same_form(path.name))
+    found.setdefault(name, []).append(path)
+  pictures: dict[str, pathlib.Path | PictureError] = {}
+  for name, files in sorted(found.items()):
+    pictures[name] = files[0]
+    if len(files) > 1:
+      pictures[name] = PictureError(
+        f"{folder}: {' and '.join(printable(file.name) for file in files)} would have the same"
+        f" results, {name}; rename all but one"
+      )
+  return Listing(pictures, tuple(printable(path.name) + "/" * path.is_dir() for path in others))
+
+
+def picture_id(name: str) -> str:
+  """Returns the id of a picture's file name.
+
+  >>> picture_id("kitchen.v2.JPG"), picture_id("u\u0308ber.png") == "\u00fcber"
+  ('kitchen.v2', True)
+  """
+  return printable(same_form(pathlib.PurePath(name).stem))
+
+
+def same_form(name: str) -> str:
+  """Returns a name in Unicode's composed form, so that equal names compare equal."""
+  return unicodedata.normalize("NFC", name)
+
+
+def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+  """Returns the file of a name, None if there is none.
+
+  A name in another Unicode form, or with capital letters elsewhere, is the same name where there is
+  only one such file.
+
+  Args:
+    folder: where it lies; need not be there.
+    name: may have folders before it, with "/".
+  """
+  path = folder / name
+  if path.is_file():
+    return path
+  path = folder
+  for part in pathlib.PurePosixPath(name).parts:
+    if not path.is_dir():
+      return None
+    child = _children(path, path.stat().st_mtime_ns).get(same_form(part).casefold())
+    if child is None:
+      return None
+    path = child
+  return path if path.is_file() else None
+
+
+@functools.lru_cache(maxsize=64)
+def _children(folder: pathlib.Path, modified_ns: int) -> dict[str, pathlib.Path | None]:
+  """What lies in a folder by its name without case, None for two; kept while nothing changes."""
+  children: dict[str, pathlib.Path | None] = {}
+  for path in _entries(folder):
+    key = same_form(path.name).casefold()
+    children[key] = None if key in children else path
+  return children
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_read(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in SUFFIXES
+
+
+def _looks_like_picture(path: pathlib.Path) -> bool:
+  return _is_read(path) or path.suffix.lower() in UNREAD_SUFFIXES
