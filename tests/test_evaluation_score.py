@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import jsonschema
 import numpy as np
@@ -498,3 +501,94 @@ def test_unknown_scenes_are_refused_by_the_scorer(pairs, tmp_path):
   gt, pred = (open_scenes(folder) for folder in write_both(tmp_path, pairs[:1]))
   with pytest.raises(SceneError, match="has no scene 'x'"):
     folder_scores.PairScorer(gt, pred)("x")
+
+
+@pytest.mark.parametrize("named", ["{}.png", "{}_count_4.png", "rank_maps/{}_count_3.png"])
+def test_rank_maps_of_another_system_are_scored_as_they_lie_there(named, pairs, tmp_path):
+  truth, predictions = zip(*pairs[:4], strict=True)
+  gt = write(tmp_path / "gt", truth)
+  write(tmp_path / "maps", predictions, "rank_map")
+  expected = report_of(gt, tmp_path / "maps")
+  for scene in predictions:
+    file = tmp_path / "pred" / named.format(scene.id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tmp_path / f"maps/rank_maps/{scene.id}.png", file)
+  report = report_of(gt, tmp_path / "pred")
+  assert report["predictions"]["format"] == "rank_map"
+  assert_same(report, expected)
+
+
+def test_two_maps_of_one_picture_are_a_line(pairs, tmp_path, capsys):
+  truth = [scene for scene, _ in pairs[:2]]
+  gt = write(tmp_path / "gt", truth)
+  write(tmp_path / "maps", truth, "rank_map")
+  (tmp_path / "pred").mkdir()
+  for name in ("s00_count_3", "s00_count_4", "s01_count_5"):
+    shutil.copy(tmp_path / f"maps/rank_maps/{name[:3]}.png", tmp_path / f"pred/{name}.png")
+  code, table, errors = run(capsys, gt, tmp_path / "pred")
+  assert code == 1 and "1 of 2 images scored" in table
+  assert "s00_count_4.png: another map is of s00, too" in errors[0]
+
+
+def test_colour_pictures_are_no_rank_maps(pairs, tmp_path, capsys):
+  gt, _ = write_both(tmp_path, pairs[:2])
+  code, _, errors = run(capsys, gt, tmp_path / "pictures")
+  assert code == 2 and "no known format" in errors[0]
+
+
+def test_a_list_of_results_is_named_and_the_way_in_works(pairs, tmp_path, capsys, monkeypatch):
+  truth = [scene for scene, _ in pairs[:3]]
+  gt = write(tmp_path / "gt", truth, "coco")
+  content = json.loads((gt / "annotations.json").read_text())
+  results = [
+    {name: record[name] for name in ("image_id", "segmentation")} | {"score": 1 / record["rank"]}
+    for record in content["annotations"]
+  ]
+  pred = tmp_path / "inference"
+  pred.mkdir()
+  (pred / "coco_instances_results.json").write_text(json.dumps(results))
+  code, _, errors = run(capsys, gt, pred)
+  assert (
+    code == 2 and len(errors) == 1 and "is a list of results for COCO's evaluation" in errors[0]
+  )
+  program = re.search(r"python -c '(.*)'", errors[0])[1]
+  shutil.copy(gt / "annotations.json", pred / "GT.json")
+  monkeypatch.chdir(pred)
+  subprocess.run([sys.executable, "-c", program], check=True)
+  code, table, _ = run(capsys, gt, "pred.json", "--pred_rank_field=-score")
+  assert code == 0 and re.search(r"sa_sor_irsr +1\.000", table)
+
+
+def test_names_in_either_unicode_form_are_paired(pairs, tmp_path, capsys):
+  composed, decomposed = "k\u00fcche", "ku\u0308che"
+  truth = [dataclasses.replace(pairs[0][0], id=composed)]
+  gt = write(tmp_path / "gt", truth)
+  for format in FORMATS:
+    pred = write(tmp_path / format, truth, format)
+    for file in [*pred.rglob("*")]:
+      if composed in file.name:
+        file.rename(file.with_name(file.name.replace(composed, decomposed)))
+      elif file.is_file() and file.suffix in (".json", ".txt"):
+        content = file.read_text().replace(composed, decomposed)
+        file.write_text(content.replace("k\\u00fcche", "ku\\u0308che"))
+    code, table, errors = run(capsys, gt, pred)
+    assert code == 0 and not errors and "1 of 1 images scored" in table, (format, errors)
+
+
+def test_the_table_says_which_pictures_have_no_order(pairs, tmp_path, capsys):
+  scene, predicted = pairs[0]
+  one = make_scene("one", scene.masks()[:1], [1], scene.image_file)
+  gt, pred = write(tmp_path / "gt", [scene, one]), write(tmp_path / "pred", [predicted, one])
+  code, table, _ = run(capsys, gt, pred)
+  assert code == 0
+  (line,) = (line for line in table.splitlines() if line.startswith("1 with one true object"))
+  assert "SeqRank's rule (sa_sor_seqrank" in line and line.endswith("leave them out: one")
+  few = write(tmp_path / "few", [scene])
+  assert "one true object" not in run(capsys, few, pred)[1]
+
+
+def test_panoramas_a_row_off_2_to_1_are_weighted_as_well(tmp_path):
+  masks = [band_mask(index, 10, 12, size=(HEIGHT - 1, WIDTH)) for index in range(3)]
+  gt = write(tmp_path / "gt", [make_scene("a", masks, [3, 2, 1])])
+  report = report_of(gt, gt, weighted=True)
+  assert report["images_scored"] == 1 and not report["bad"]

@@ -467,7 +467,17 @@ def test_the_output_is_locked_while_it_is_written(scenes, tmp_path):
       messages.append(str(error.value))
 
   summary, _ = label(StubRanker(before=write_there_too), scenes, tmp_path / "out")
-  assert summary.ranked == 10 and "out is being written by process" in messages[0]
+  assert summary.ranked == 10 and "\n" not in messages[0]
+  assert "out is being written by process" in messages[0]
+
+
+def test_labels_of_another_version_of_the_method_are_refused(scenes, tmp_path, monkeypatch):
+  label(StubRanker(), scenes, tmp_path / "out")
+  before = results(tmp_path / "out")
+  monkeypatch.setattr(weak_labels, "METHOD_VERSION", weak_labels.METHOD_VERSION + 1)
+  with pytest.raises(ValueError, match="settings.json: method was 1, now it is 2; .*--overwrite"):
+    label(StubRanker(), scenes, tmp_path / "out")
+  assert results(tmp_path / "out") == before
 
 
 def test_a_batch_that_the_device_has_no_memory_for_is_left_out(scenes, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from foir360_jax.files.panorama_file import read_pixels
 from foir360_jax.scenes import RunLengths, SceneError, open_scenes, write_scenes
 
 HEIGHT, WIDTH = 16, 32
@@ -327,3 +328,82 @@ def test_one_name_in_two_splits_can_be_written_as_one_file(folder, content, tmp_
   assert [scene.id for scene in again] == list(scenes.ids)
   for before, after in zip(scenes, again, strict=True):
     assert [o.run_lengths for o in before.objects] == [o.run_lengths for o in after.objects]
+
+
+def turned(folder, orientation, rgb, data=b""):
+  """Stores a picture so that viewers show it as `rgb`."""
+  stored = {1: rgb, 3: np.rot90(rgb, 2), 6: np.rot90(rgb, 1)}[orientation]
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  path = folder / "images" / "b.jpg"
+  Image.fromarray(stored).save(path, "WEBP", lossless=True, exif=exif, xmp=data)
+
+
+def coloured(masks):
+  rgb = np.zeros((*masks.shape[1:], 3), np.uint8)
+  for index, mask in enumerate(masks):
+    rgb[mask] = 50 * (index + 1)
+  return rgb
+
+
+def assert_placed(scene, masks, rgb):
+  """Each mask lies on the pixels on which it was drawn."""
+  read = read_pixels(scene.image_file)
+  assert read.shape[:2] == (scene.height, scene.width)
+  for item, mask in zip(scene.objects, masks, strict=True):
+    np.testing.assert_array_equal(read[item.mask], rgb[mask])
+    assert item.run_lengths.area() == mask.sum()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_masks_drawn_in_a_viewer_fit_the_picture(orientation, folder, masks):
+  rgb = coloured(masks)
+  turned(folder, orientation, rgb)
+  for check_pictures in (True, False):
+    scene = open_scenes(folder, check_pictures=check_pictures).read("b")
+    assert_placed(scene, masks, rgb)
+    assert any("EXIF orientation" in note for note in scene.notes) == (orientation != 1)
+
+
+def test_masks_of_stored_pixels_are_turned_where_their_size_says_so(folder, content, masks):
+  """Row 0 of the annotations is the left edge of what a viewer shows."""
+  rgb = coloured(masks)
+  turned(folder, 6, rgb)
+  (image,) = (image for image in content["images"] if image["id"] == 50)
+  image["height"], image["width"] = image["width"], image["height"]
+  for annotation, mask in zip(content["annotations"], masks, strict=True):
+    annotation["segmentation"] = RunLengths.from_mask(np.rot90(mask, 1)).to_coco()
+  store(folder, content)
+  assert_placed(open_scenes(folder).read("b"), masks, rgb)
+
+
+def test_a_part_of_the_sphere_and_its_masks_are_placed_and_written_back(folder, masks, tmp_path):
+  rgb, (height, width) = coloured(masks), masks.shape[1:]
+  names = ("FullPanoHeight", "FullPanoWidth", "CroppedAreaTop", "CroppedAreaLeft")
+  values = (3 * height, 3 * width, height, width)
+  fields = " ".join(f'GPano:{n}Pixels="{v}"' for n, v in zip(names, values, strict=True))
+  turned(folder, 1, rgb, f"<rdf:Description {fields} GPano:PoseRollDegrees='4'/>".encode())
+  scene = open_scenes(folder).read("b")
+  assert (scene.height, scene.width) == (3 * height, 3 * width)
+  assert scene.extra["pose_deg"] == [0.0, 0.0, 4.0]
+  assert_placed(scene, masks, rgb)
+  for format in ("coco", "seqrank", "irsr"):
+    ranked = dataclasses.replace(scene, objects=scene.objects[:3])
+    lost = write_scenes(tmp_path / "out" / format, [ranked], format=format)
+    assert not any("pose" in line for line in lost)
+    again = open_scenes(tmp_path / "out" / format).read("b")
+    assert sorted(item.run_lengths.area() for item in again.objects) == sorted(
+      mask.sum() for mask in masks[:3]
+    )
+    assert (again.height, again.width) == (3 * height, 3 * width)
+  with pytest.raises(SceneError, match="b: a part of the sphere, which assr cannot say"):
+    write_scenes(tmp_path / "assr", [ranked], format="assr")
+
+
+def test_a_name_that_is_not_utf8_is_a_line_and_others_go_through(folder, content):
+  content["images"][0]["file_name"] = "caf\udce9.jpg"
+  store(folder, content)
+  scenes = dict(open_scenes(folder).scan())
+  good = [scene for scene in scenes.values() if not isinstance(scene, SceneError)]
+  assert len(good) == 1
+  assert r"the name caf\udce9.jpg is not UTF-8" in str(scenes[r"caf\udce9"])

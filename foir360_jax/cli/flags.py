@@ -89,12 +89,18 @@ def switch(name: str, help: str = "", *, means: str | None = None) -> Flag:
 def path(text: str) -> pathlib.Path:
   """A path on the command line; `~` is the user's folder, also behind `=`, where shells leave it.
 
+  A name that begins with `~` and is no user's is refused: a folder of that name is nobody's wish.
+
   >>> path("runs/tiny"), path("~").is_absolute()
   (PosixPath('runs/tiny'), True)
   """
   if not text:
     raise ValueError("is empty; give a path")
-  return pathlib.Path(os.path.expanduser(text))
+  expanded = os.path.expanduser(text)
+  if expanded.startswith("~"):
+    user = expanded.partition("/")[0]
+    raise ValueError(f"there is no user {user[1:]}; write ./{user} for a folder of that name")
+  return pathlib.Path(expanded)
 
 
 def one_of(*names: str) -> Callable[[str], str]:

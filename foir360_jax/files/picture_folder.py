@@ -72,8 +72,7 @@ def same_form(name: str) -> str:
 def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
   """Returns the file of a name, None if there is none.
 
-  A name in another Unicode form, or with capital letters elsewhere, is the same name where there is
-  only one such file.
+  A name in another Unicode form is the same name.
 
   Args:
     folder: where it lies; need not be there.
@@ -86,7 +85,7 @@ def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
   for part in pathlib.PurePosixPath(name).parts:
     if not path.is_dir():
       return None
-    child = _children(path, path.stat().st_mtime_ns).get(same_form(part).casefold())
+    child = _children(path, path.stat().st_mtime_ns).get(same_form(part))
     if child is None:
       return None
     path = child
@@ -94,13 +93,9 @@ def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _children(folder: pathlib.Path, modified_ns: int) -> dict[str, pathlib.Path | None]:
-  """What lies in a folder by its name without case, None for two; kept while nothing changes."""
-  children: dict[str, pathlib.Path | None] = {}
-  for path in _entries(folder):
-    key = same_form(path.name).casefold()
-    children[key] = None if key in children else path
-  return children
+def _children(folder: pathlib.Path, modified_ns: int) -> dict[str, pathlib.Path]:
+  """What lies in a folder by its name in one form; kept while nothing there changes."""
+  return {same_form(path.name): path for path in _entries(folder)}
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:

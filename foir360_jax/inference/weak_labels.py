@@ -21,7 +21,7 @@ from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_f
 from foir360_jax.inference.output_folder import package_version
 from foir360_jax.saliency import LearnedSaliency
 from foir360_jax.scenes import SceneError, open_scenes
-from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
+from foir360_jax.weak_labels.program import METHOD_VERSION, DescribedScene, WeakRanks
 from foir360_jax.weak_labels.rank import WeakRanker
 
 _SPEED_ONLY = ("views_at_once",)  # of the strategy: these change no rank
@@ -147,6 +147,7 @@ def settings_of(ranker: WeakRanker) -> dict[str, Any]:
     "saliency_sha256": digest.hexdigest(),
     "strategy": strategy,
     "object_score": ranker.object_score.to_json(),
+    "method": METHOD_VERSION,
     "version": package_version(),
   }
   return json.loads(json.dumps(settings))

@@ -79,8 +79,7 @@ def index_records(
   """Names the records of a folder that lists them.
 
   The id is the name of the picture without folders and suffix. Where two splits or folders use one
-  name, these ids begin with the split and the folders, joined by "_", or by "__" where
-  that takes "a/x" for another picture, named "a_x".
+  name, these ids begin with the split and the folders, joined by "_".
 
   Args:
     path: the folder, for messages.
@@ -92,18 +91,12 @@ def index_records(
   entries = list(entries)
   places = {(split, without_suffix(name)) for split, name, _ in entries}
   stems = collections.Counter(_stem(name) for _, name in places)
-  ids: dict[tuple[str, str], str] = {}
-  for separator in ("_", "__"):
-    for split, name in places:
-      parts = (split, *pathlib.PurePosixPath(name).parts)
-      clash = stems[_stem(name)] > 1
-      ids[split, name] = separator.join(filter(None, parts)) if clash else _stem(name)
-    if len(set(ids.values())) == len(places):
-      break
   records: dict[str, Any] = {}
   splits: dict[str, dict[str, None]] = collections.defaultdict(dict)
   for split, name, record in entries:
-    scene_id = ids[split, without_suffix(name)]
+    parts = pathlib.PurePosixPath(without_suffix(name)).parts
+    clash = stems[_stem(name)] > 1
+    scene_id = "_".join(part for part in (split, *parts) if part) if clash else _stem(name)
     if scene_id in records:
       record = SceneError(f"{path}: {name} is listed twice; remove one of the two")
     if printable(scene_id) != scene_id:
@@ -137,7 +130,7 @@ def find_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path | N
   for folder in folders:
     if without_suffix(relative) != same_form(relative) and (given := find_file(folder, relative)):
       return given
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
       if path := find_file(folder, relative + suffix):
         return path
   return None
@@ -173,7 +166,7 @@ def require_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path:
 def pictures_by_id(folder: pathlib.Path) -> dict[str, pathlib.Path | SceneError]:
   """Lists the pictures in a folder by their ids; an error where two have one, see `list_pictures`.
 
-  Where more than one scene could have a broken one, reading says what is wrong with it.
+  What only looks like a picture is here too: reading the scene says what is wrong with it.
   """
   return {
     name: SceneError(str(found)) if isinstance(found, PictureError) else found

@@ -54,8 +54,11 @@ def recognise(folder: str | os.PathLike) -> str:
     raise SceneError(
       f"{path}: could be {' or '.join(found)}; say which by --format, or remove what is not meant"
     )
+  if not found and path.is_dir() and rank_map.is_flat(path):
+    found = ["rank_map"]
   if not found:
     _refuse_pickles(path)
+    _refuse_results(path)
     looked_for = "; ".join(f"{name}: {layout}" for name, layout in FORMATS.items())
     raise SceneError(f"{path}: no known format; looked for {looked_for}")
   return found[0]
@@ -186,6 +189,21 @@ def _refuse_pickles(path: pathlib.Path) -> None:
         "environment that may be lost, convert it: python -c 'import json, pickle; json.dump("
         f'pickle.load(open("{file.name}", "rb")), open("{file.stem}.json", "w"), default=lambda v: '
         "v.decode() if isinstance(v, bytes) else v.tolist())'"
+      )
+
+
+def _refuse_results(path: pathlib.Path) -> None:
+  """Raises SceneError if there is a list of detections, as detectron2 and pycocotools write it."""
+  for file in [path] if path.is_file() else sorted(path.glob("*.json")):
+    content = read_json(file, SceneError) if file.suffix == ".json" else None
+    first = content[0] if isinstance(content, list) and content else None
+    if isinstance(first, dict) and {"image_id", "score"} <= first.keys():
+      raise SceneError(
+        f"{file}: is a list of results for COCO's evaluation, as detectron2 writes it, which names"
+        " no pictures; put it into the COCO file of the truth (GT.json) and score pred.json with"
+        ' --pred_rank_field=-score: python -c \'import json; pred = json.load(open("GT.json"));'
+        f' results = json.load(open("{file.name}")); pred["annotations"] = [r | {{"id": i}} for i,'
+        ' r in enumerate(results, 1)]; json.dump(pred, open("pred.json", "w"))\''
       )
 
 

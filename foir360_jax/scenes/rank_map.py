@@ -1,20 +1,24 @@
 """Painted rank maps: one grey picture a scene, brighter = more important, 0 = no object.
 
-`images/ID.jpg|png` with `rank_maps/ID.png` (or `gt/`), or both with a folder a split between. Each
-connected region of one level is an object. Axes: maps [H, W]; of panoramas regions join across
+`images/ID.jpg|png` with `rank_maps/ID.png` (or `gt/`), or both with a folder a split between; or
+maps alone, `ID.png` in the folder itself. SeqRank's name of a map, `ID_count_N.png`, stands for ID.
+Each connected region of one level is an object. Axes: maps [H, W]; of panoramas regions join across
 the seam and at the poles.
 """
 
 import dataclasses
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, read_grey_levels, topmost
 from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.files.picture_file import PictureError, open_picture
 from foir360_jax.scenes import assr
 from foir360_jax.scenes.folder import (
   SceneFolder,
@@ -28,9 +32,13 @@ from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, ord
 from foir360_jax.scenes.writing import Plan
 from foir360_jax.sphere import connected_components
 
-LAYOUT = "rank_maps/ID.png or gt/ID.png (grey = rank) with images/, or a folder a split in both"
+LAYOUT = (
+  "rank_maps/ID.png or gt/ID.png (grey = rank) with images/, or a folder a split in both; or ID.png"
+)
 MAP_FOLDERS = ("rank_maps", "gt")
 MAX_REGIONS = 1000
+_COUNT = re.compile(r"_count_\d+$")
+_LOOKED_AT = 20  # pictures by which a folder is recognised
 SPECK = 1 / 50_000  # of the picture: 10 pixels of 1024 x 512
 
 
@@ -40,15 +48,27 @@ def recognises(folder: pathlib.Path) -> bool:
   return maps and not assr.recognises(folder)
 
 
+def is_flat(folder: pathlib.Path) -> bool:
+  """Whether the pictures of a folder itself are maps: all that are looked at have grey levels."""
+  pictures = [path for path in pictures_by_id(folder).values() if isinstance(path, pathlib.Path)]
+  try:
+    modes = {open_picture(path, whole=False).mode for path in pictures[:_LOOKED_AT]}
+  except PictureError:
+    return False
+  return bool(modes) and all(mode in ("1", "L", "P") or mode.startswith("I") for mode in modes)
+
+
 def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   """Opens a folder of rank maps; see `open_scenes`."""
-  root = next((folder / name for name in MAP_FOLDERS if (folder / name).is_dir()), None)
-  if root is None:
-    raise SceneError(f"{folder}: has no folder of maps; rank_map is {LAYOUT}")
-  splits = ["", *sorted(child.name for child in root.iterdir() if child.is_dir())]
+  roots = [folder / name for name in MAP_FOLDERS if (folder / name).is_dir()]
+  root = roots[0] if roots else folder
+  splits = [""]
+  if roots:
+    splits += sorted(child.name for child in root.iterdir() if child.is_dir())
   entries = []
   for split in splits:
-    maps, images = pictures_by_id(root / split), pictures_by_id(folder / "images" / split)
+    images = pictures_by_id(folder / "images" / split)
+    maps = _without_counts(pictures_by_id(root / split), images)
     for name in sorted({*maps, *images}):
       entries.append((split, name, (split, name, maps.get(name))))
   records, by_split = index_records(folder, entries)
@@ -79,6 +99,24 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
     return dataclasses.replace(scene, notes=(*scene.notes, *notes))
 
   return SceneFolder("rank_map", folder, by_split, records, read)
+
+
+def _without_counts(
+  maps: Mapping[str, pathlib.Path | SceneError], images: Mapping[str, Any]
+) -> dict[str, pathlib.Path | SceneError]:
+  """Returns maps by the ids of their pictures, where SeqRank has named all of them with a count."""
+  names = {name: _COUNT.sub("", name) for name in maps}
+  if any(short == name or name in images for name, short in names.items()):
+    return dict(maps)
+  counts = Counter(names.values())
+  plain: dict[str, pathlib.Path | SceneError] = {}
+  for name, short in names.items():
+    plain[short] = maps[name]
+    if counts[short] > 1:
+      plain[short] = SceneError(
+        f"{maps[name]}: another map is of {short}, too; keep that with the right count"
+      )
+  return plain
 
 
 def objects_of_map(levels: np.ndarray) -> tuple[tuple[SceneObject, ...], tuple[str, ...]]:

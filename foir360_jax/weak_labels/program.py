@@ -52,6 +52,8 @@ class Strategy(NamedTuple):
 
 
 DEFAULT_STRATEGY = Strategy()
+METHOD_VERSION = 1
+"""Is raised whenever the same settings give other ranks: they must not mix with earlier ones."""
 
 
 class DescribedScene(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.metrics import (
   CroppedMasks,
   MaskMatches,
@@ -79,7 +80,7 @@ class PairScorer:
         f"{scene_id}: the truth has {size[1]} x {size[0]} pixels, the prediction "
         f"{predicted_size[1]} x {predicted_size[0]}; resample the predicted masks (nearest pixel)"
       )
-    if self.weighted and size[1] != 2 * size[0]:
+    if self.weighted and not is_panorama(*size):
       raise SceneError(
         f"{scene_id}: {size[1]} x {size[0]} is not 2:1, the pixels have no known solid angle; "
         "leave --weighted out"

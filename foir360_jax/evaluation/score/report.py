@@ -119,6 +119,17 @@ def table(report: Mapping[str, Any]) -> str:
     lines.append(f"{len(missing)} without a prediction, counted as empty: {_named(missing)}")
   if surplus:
     lines.append(f"{len(surplus)} only among the predictions, passed over: {_named(surplus)}")
+  single = [row for row in report["per_image"] if row["objects"] == 1]
+  zero = [
+    name
+    for name in report["metrics"]
+    if any(row["scores"][name]["status"] == "counted_zero" for row in single)
+  ]
+  if zero:
+    lines.append(
+      f"{len(single)} with one true object, which has no order: SeqRank's rule ({', '.join(zero)})"
+      f" counts them as 0, the others leave them out: {_named([row['id'] for row in single])}"
+    )
   noted = [row["id"] for row in report["per_image"] if row["notes"]]
   if noted:
     lines.append(f"{len(noted)} with notes, see the JSON: {_named(noted)}")
