@@ -26,7 +26,7 @@ from absl import flags
 from flax import nnx
 
 from fixations.fixations_dataset_builder import Builder
-from fixations.split_list import split_by_hash
+from fixations.split_list import split_of_picture
 from foir360_jax.cli.command import main
 from foir360_jax.config import base_config
 from foir360_jax.models import build_model, parameter_keys
@@ -290,7 +290,7 @@ def _prepare_fixations(data_dir):
     annotation, index = {}, 0
     while any(left.values()):
       image_id, index = f"made_up_{index}", index + 1
-      split = split_by_hash(name, image_id)
+      split = split_of_picture(name, image_id)
       if not left[split]:
         continue
       left[split] -= 1

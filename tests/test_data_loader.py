@@ -46,6 +46,7 @@ class RandomScenes(list):
     counts = rng.integers(0, 7, num_examples) if num_objects is None else num_objects
     super().__init__(self._scene(rng, count) for count in counts)
     self.object_counts = np.array(counts)
+    self.most_objects = max(counts)
 
   @staticmethod
   def _scene(rng, num_objects):

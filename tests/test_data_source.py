@@ -136,6 +136,20 @@ def test_object_counts_are_those_of_the_examples(data_dir):
   np.testing.assert_array_equal(source.object_counts, [len(example["rank"]) for example in source])
 
 
+def test_the_largest_number_of_objects_comes_from_the_metadata_or_from_the_examples(prepared):
+  data_dir = str(prepared)
+  source = open_source("synthetic360/tests", data_dir, "train+test[:50%]")
+  known = source._builder.info.metadata["max_objects"]
+  counts = {
+    split: open_source("synthetic360/tests", data_dir, split).object_counts.max()
+    for split in ("train", "validation", "test")
+  }
+  assert known == counts and source.most_objects == max(counts["train"], counts["test"])
+  del known["train"]  # as of a data set prepared before
+  del source.most_objects
+  assert source.most_objects == source.object_counts.max()
+
+
 def test_indices_count_from_the_end_and_stop_at_it(data_dir):
   source = open_source("scenes/even", str(data_dir), "test")
   assert source[-1]["image_id"] == source[np.int64(4)]["image_id"]

@@ -323,6 +323,7 @@ SCHEMA = strict_object(
   bad=list_of(strict_object(id=TEXT, reason=TEXT)),
   missing=list_of(TEXT),
   only_in_predictions=list_of(TEXT),
+  notes=list_of(TEXT),
   metrics=dictionary_of(
     strict_object(
       mean=NUMBER,
@@ -423,13 +424,14 @@ def test_weights_need_a_panorama(tmp_path, capsys):
 
 def test_crowd_regions_without_a_rank_are_left_out_and_noted(pairs, tmp_path, capsys):
   truth, predicted = pairs[0]
-  crowd = SceneObject.from_mask(99, np.ones([HEIGHT, WIDTH], bool), extra={"iscrowd": 1})
+  crowd = SceneObject.from_mask(99, np.ones([HEIGHT, WIDTH], bool), is_crowd=True)
   both = dataclasses.replace(truth, format="coco", objects=(*truth.objects, crowd))
   plain, crowded = write(tmp_path / "a", [truth], "coco"), write(tmp_path / "b", [both], "coco")
   pred = write(tmp_path / "pred", [predicted], "coco")
   expected, report = report_of(plain, pred), report_of(crowded, pred)
   np.testing.assert_equal(report["metrics"], expected["metrics"])
-  assert report["per_image"][0]["notes"] == ["truth: crowd regions left out: 1"]
+  (note,) = report["per_image"][0]["notes"]
+  assert note.startswith("truth: regions marked iscrowd and without a rank are left out: 1;")
   assert "1 with notes, see the JSON: s00" in run(capsys, crowded, pred)[1]
 
 

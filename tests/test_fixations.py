@@ -183,7 +183,7 @@ def test_what_was_prepared_opens_in_a_process_without_the_builder(tmp_path, run_
   expected = {
     f"{i} (64, 96, 3) {sum(map(len, content[i][1]))}"
     for i in IDS
-    if split_list.split_by_hash("crowd", i) == "train"
+    if split_list.split_of_picture("crowd", i) == "train"
   }
   assert expected and set(result.stdout.splitlines()) == expected
   result = run_here(  # what is complete needs no source any more
@@ -475,7 +475,7 @@ def test_the_committed_splits_hold_every_picture_and_follow_the_stated_rule(name
   assert set(listed) == ids
   shares = {split: 0 for split in split_list.SPLITS}
   for image_id, split in listed.items():
-    assert split == split_list.split_by_hash(name, image_id)
+    assert split == split_list.split_of_picture(name, image_id)
     shares[split] += 1 / len(ids)
   assert abs(shares["train"] - 0.6) < 0.05 and abs(shares["tune"] - 0.2) < 0.05
 
@@ -490,7 +490,7 @@ def test_the_list_decides_and_a_picture_in_no_list_goes_by_the_rule(tmp_path, mo
   for split in builder.info.splits:
     for example in builder.as_data_source(split):
       image_id = example["image_id"].decode()
-      assert listed.get(image_id, split_list.split_by_hash("crowd", image_id)) == split
+      assert listed.get(image_id, split_list.split_of_picture("crowd", image_id)) == split
 
 
 @pytest.mark.parametrize(

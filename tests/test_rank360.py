@@ -1,5 +1,5 @@
+import dataclasses
 import doctest
-import hashlib
 import json
 import pathlib
 
@@ -7,20 +7,22 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+import hash_split
 from foir360_jax.data.augment import Augmentation
 from foir360_jax.data.loader import training_batches
 from foir360_jax.data.source import open_source
 from foir360_jax.scenes import FORMATS, SceneError, open_scenes, write_scenes
 from foir360_jax.scenes.scene import order_objects
 from foir360_jax.sphere import bounding_fov_deg, solid_angle
-from rank360 import columns, splits
+from rank360 import columns
 from rank360.dummy_scenes import write_dummy_data
 from rank360.rank360_dataset_builder import Builder
 from rank360.review import review_folder
-from rank360.splits import assign_splits, split_by_hash
+from rank360.splits import assign_splits
 
 DUMMY = pathlib.Path(__file__).parents[1] / "datasets/rank360/dummy_data"
 HEIGHT = 16
+WIDTH = 2 * HEIGHT
 
 
 def build(folder, data_dir, config="human", **options):
@@ -126,7 +128,8 @@ def test_categories_and_provenance_are_in_the_metadata(folder, tmp_path):
     names = [source.category_names[number] for number in example["category"]]
     assert names == [item.category for item in items]
     assert set(example["source"]) == {b"weak"}
-  metadata = json.loads((tmp_path / "data/rank360/weak/1.1.0/metadata.json").read_text())
+  version = tmp_path / f"data/rank360/weak/{Builder.VERSION}"
+  metadata = json.loads((version / "metadata.json").read_text())
   assert metadata["format"] == "scenes" and metadata["left_out"] == []
   assert "hash" in metadata["split_rule"]
 
@@ -159,6 +162,43 @@ def test_training_batches_come_from_it(built):
   assert (batch["relevance"][batch["where"]] > 0).all()
 
 
+def test_a_picture_without_objects_is_read_back_and_trained_on(tmp_path):
+  write_dummy_data(tmp_path / "made", height=HEIGHT)
+  scenes = list(open_scenes(tmp_path / "made"))
+  scenes = [dataclasses.replace(scene, objects=()) for scene in scenes[:3]] + scenes[3:]
+  write_scenes(tmp_path / "scenes", scenes, format="coco")
+  lists = tmp_path / "lists"
+  lists.mkdir()
+  (lists / "train.txt").write_text("".join(f"{scene.id}\n" for scene in scenes))
+  for config in ("human", "weak"):
+    build(tmp_path / "scenes", tmp_path / "data", config=config, split_dir=lists)
+    source = open_source(f"rank360/{config}", str(tmp_path / "data"), "train")
+    for example in source:
+      count = len(scenes[int(example["image_id"].rpartition("_")[2])].objects)
+      assert example["masks"].shape == (count, HEIGHT, WIDTH // 8)
+      assert len(example["rank"]) == len(example["category"]) == len(example["bfov_deg"]) == count
+    counts = [len(scene.objects) for scene in scenes]
+    assert source.most_objects == max(counts) and sorted(source.object_counts) == sorted(counts)
+  batches = training_batches(
+    source,
+    heights=(32,),
+    max_objects=6,
+    batch_size=5,
+    seed=0,
+    augmentation=Augmentation(),
+    num_threads=0,
+  )
+  where = next(batches)["where"]
+  assert sorted(where.sum(axis=1)) == sorted(counts)
+
+
+def test_the_largest_number_of_objects_is_known_without_reading_all(built, monkeypatch):
+  scenes, _, data_dir = built["coco"]
+  source = open_source("rank360/human", str(data_dir), "train[:50%]+test")
+  monkeypatch.setattr(type(source), "object_counts", None)
+  assert source.most_objects == max(len(scene.objects) for scene in scenes)
+
+
 def test_pictures_of_different_sizes_make_one_data_set(tmp_path):
   write_dummy_data(tmp_path / "a", height=16, num_scenes=2)
   write_dummy_data(tmp_path / "b", height=28, num_scenes=3)
@@ -171,14 +211,14 @@ def test_pictures_of_different_sizes_make_one_data_set(tmp_path):
   assert shapes == {(16, 4), (28, 7)}
 
 
-def test_the_hash_puts_400_of_500_into_train_and_the_same_ones_everywhere():
-  ids = [f"{number:03d}" for number in range(500)]
-  found = split_by_hash(ids)
-  assert sorted(found.values()).count("train") == 400 and len(found) == 500
-  assert found == split_by_hash(reversed(ids))
-  train = sorted(scene_id for scene_id, split in found.items() if split == "train")
-  digest = hashlib.sha256("\n".join(train).encode()).hexdigest()
-  assert digest.startswith("55bad2cf3ccd")  # by sha256sum and sort, outside Python
+def test_an_id_keeps_its_split_whatever_other_ids_there_are():
+  ids = [f"{number:03d}" for number in range(600)]
+  found, wrong = assign_splits(ids[:500], {})
+  assert not wrong and list(found.values()).count("train") == 418
+  more, _ = assign_splits(ids[::-1], {})
+  assert {scene_id: more[scene_id] for scene_id in found} == found
+  # By sha256sum: 000 begins with 2ac9, 022 with d970; 0.8 of 2^16 is cccc.
+  assert (found["000"], found["022"]) == ("train", "test")
 
 
 def test_an_id_in_two_lists_or_in_none_or_of_no_record_is_named():
@@ -261,7 +301,7 @@ def test_masks_and_columns_decode_as_the_whole_does():
         np.testing.assert_array_equal(columns.column(run_lengths, index), mask[:, index])
 
 
-@pytest.mark.parametrize("module", [columns, splits])
+@pytest.mark.parametrize("module", [columns, hash_split])
 def test_examples_in_the_documentation_hold(module):
   result = doctest.testmod(module)
   assert result.attempted and not result.failed

@@ -80,7 +80,7 @@ def test_ranks_of_the_other_folder_replace_those_of_the_folder(folder, ranked, t
     own = {item.id: item.rank for item in scene.objects}
     differ += own != dict(zip(wanted.ids, wanted.ranks, strict=True))
   assert differ  # else it could not be told whose ranks they are
-  metadata = tmp_path / "data/rank360/weak/1.1.0/metadata.json"
+  metadata = tmp_path / f"data/rank360/weak/{Builder.VERSION}/metadata.json"
   assert json.loads(metadata.read_text())["weak_settings"] == SETTINGS
 
 

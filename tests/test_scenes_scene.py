@@ -6,9 +6,9 @@ import pytest
 from foir360_jax.files.json_file import field, read_json
 from foir360_jax.scenes import Scene, SceneError, SceneObject
 from foir360_jax.scenes.folder import (
+  PictureFinder,
   SceneFolder,
   files_by_split,
-  find_picture,
   index_records,
   inside_folder,
 )
@@ -57,7 +57,7 @@ def test_a_scene_without_objects_has_shapes():
 
 
 def test_relevance_of_unranked_objects_names_them():
-  crowd = some_object(4, extra={"iscrowd": 1})
+  crowd = some_object(4, is_crowd=True)
   scene = some_scene(some_object(2, rank=1, importance=1.0), crowd)
   assert not scene.is_ranked
   with pytest.raises(SceneError, match=r"objects \[4\] have no rank"):
@@ -150,8 +150,8 @@ def test_pictures_are_found_with_and_without_suffix(tmp_path):
     ("x/d", "x/d.webp"),
     ("x\\d.webp", "x/d.webp"),
   ]:
-    assert find_picture([tmp_path / "none", tmp_path], name) == tmp_path / found
-  assert find_picture([tmp_path], "a.png") is None
+    assert PictureFinder([tmp_path / "none", tmp_path]).find(name) == tmp_path / found
+  assert PictureFinder([tmp_path]).find("a.png") is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fixations import json_layout, repository_layout
 from fixations.json_layout import JsonLayout
 from fixations.record import COLUMNS, Record, check_record
 from fixations.repository_layout import RepositoryLayout
-from fixations.split_list import SPLITS, read_split_list, split_by_hash
+from fixations.split_list import SPLITS, read_split_list, split_of_picture
 from foir360_jax.files.picture_file import PictureError
 
 INTEGERS = ("subject", "order")
@@ -98,7 +98,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     listed = read_split_list(config.name)
     splits = {split: {} for split in SPLITS}
     for image_id, example in examples.items():
-      split = listed.get(image_id) or split_by_hash(config.name, image_id)
+      split = listed.get(image_id) or split_of_picture(config.name, image_id)
       splits[split][image_id] = example
     # TFDS takes no empty split; a folder with a few pictures may have some.
     return {split: self._generate_examples(part) for split, part in splits.items() if part}

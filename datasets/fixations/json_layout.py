@@ -12,6 +12,7 @@ import numpy as np
 
 from fixations.record import UNRANKED, Boxes, Record, table
 from foir360_jax.files.json_file import field, inside, read_json
+from foir360_jax.files.listing import list_files
 
 FILE = "ann.json"
 
@@ -38,8 +39,9 @@ class JsonLayout:
         f"{folder / FILE}: {'lacks' if with_boxes else 'has'} faces; "
         f"this is not {'crowd' if with_boxes else 'osie'}, give the other configuration"
       )
-    names = {*self._entries, *(file.stem for file in folder.glob("*.jpg"))}
-    self.pictures = {name: folder / f"{name}.jpg" for name in sorted(names)}
+    files = {file.stem: file for file in list_files(folder, ".jpg")}
+    names = sorted({*self._entries, *files})
+    self.pictures = {name: files.get(name, folder / f"{name}.jpg") for name in names}
     self._with_boxes = with_boxes
 
   def read(self, image_id: str) -> Record:

@@ -18,6 +18,7 @@ from scipy.io.matlab import mat_struct
 from fixations.gaze import rank_boxes
 from fixations.record import Boxes, Record
 from foir360_jax.files.json_file import inside
+from foir360_jax.files.listing import list_files
 from foir360_jax.files.picture_file import picture_size
 
 FIXATIONS = "data/eye/fixations.mat"
@@ -56,7 +57,7 @@ class RepositoryLayout:
         )
       self._labels = dict(zip(names, labels, strict=True))
     stimuli = folder / "data/stimuli"
-    files = {*names, *(file.name for file in stimuli.glob("*.jpg"))}
+    files = {*names, *(file.name for file in list_files(stimuli, ".jpg"))}
     self.pictures = {pathlib.PurePath(file).stem: stimuli / file for file in sorted(files)}
 
   def read(self, image_id: str) -> Record:

@@ -6,23 +6,22 @@ the lists: the first 8 bytes of SHA-256("NAME/ID") as a share of 2^64, below 0.6
 tune, else test. Readout, combiner and report share these splits through the prepared data set.
 """
 
-import hashlib
 import json
 import pathlib
 
-SPLITS = ("train", "tune", "test")
-_ENDS = (0.6, 0.8, 1.0)
+from hash_split import split_by_hash
+
+SHARES = {"train": 0.6, "tune": 0.2, "test": 0.2}
+SPLITS = tuple(SHARES)
 
 
-def split_by_hash(name: str, image_id: str) -> str:
+def split_of_picture(name: str, image_id: str) -> str:
   """Returns the split of a picture by the rule.
 
-  >>> split_by_hash("osie", "1001")
+  >>> split_of_picture("osie", "1001")
   'test'
   """
-  digest = hashlib.sha256(f"{name}/{image_id}".encode()).digest()
-  share = int.from_bytes(digest[:8], "big") / 2**64
-  return next(split for split, end in zip(SPLITS, _ENDS, strict=True) if share < end)
+  return split_by_hash(f"{name}/{image_id}", SHARES)
 
 
 def read_split_list(name: str) -> dict[str, str]:

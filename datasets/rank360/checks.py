@@ -52,7 +52,7 @@ def check_scene(scene: Scene) -> list[Finding]:
 
 def _picture(scene: Scene) -> Iterator[tuple[str, str, str]]:
   if scene.image_file is None:
-    yield ERROR, "picture missing", "there is no picture; put it where the layout has it"
+    yield ERROR, "picture missing", scene.image_missing
     return
   kind = kind_of(scene.image_file)
   if kind not in PLAIN_KINDS:
@@ -91,7 +91,7 @@ def _seam(scene: Scene) -> Iterator[tuple[str, str, str]]:
 def _ranks(scene: Scene) -> Iterator[tuple[str, str, str]]:
   unranked = [item.id for item in scene.objects if item.rank is None]
   if unranked:
-    reason = f"objects {unranked} have no rank; rank every object, or leave it out"
+    reason = f"objects {unranked} have no rank; {scene.unranked}"
     yield ERROR, "rank missing", reason
     return
   if not scene.objects:

@@ -41,6 +41,7 @@ def build_page(review: Review, labels: Statistics) -> str:
   parts = [
     f"<h1>{html.escape(str(review.path))}</h1>",
     f"<p>format {review.format}, splits by {html.escape(review.split_rule)}</p>",
+    *(f'<p class="note">{html.escape(note)}</p>' for note in review.notes),
     _tiles(review, labels),
     _findings(review, ERROR, "Errors: these records are bad"),
     _findings(review, NOTE, "Notes: worth a look"),

@@ -5,6 +5,7 @@ No TensorFlow is needed to write or to read it.
 
 import functools
 import pathlib
+import zlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,11 +22,33 @@ from rank360.review import Record, review_folder
 RANK_SETTINGS = ("settings.json", "weak_labels.json")
 
 
+class PackedMasks(tfds.features.Tensor):
+  """Bit-packed masks of any number and size, which readers know as an ordinary tensor.
+
+  TFDS (4.9) writes a picture without objects as no bytes, and then fails to read its shape; zlib's
+  output is never empty. Its fastest level costs next to nothing in reading: records are smaller.
+  """
+
+  def __init__(self):
+    super().__init__(shape=(None, None, None), dtype=np.uint8, encoding="zlib")
+
+  def encode_example(self, example_data: np.ndarray) -> dict:
+    """Encodes masks [N, H, ceil(W / 8)] uint8."""
+    return {"value": zlib.compress(example_data.tobytes(), 1), "shape": example_data.shape}
+
+  @property
+  def _fully_qualified_class_name(self) -> str:
+    """What is stored as its class, so that reading needs none of this code."""
+    return f"{tfds.features.Tensor.__module__}.{tfds.features.Tensor.__name__}"
+
+
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Panoramas with the mask, the importance and the rank of every object.
 
   Args:
     format: name of the folder's format; None: recognised.
+    rank_field: of COCO, the field that orders the objects, lower = more important, "-NAME" if
+      higher is; None: rank or importance.
     split_dir: folder with train.txt, test.txt ...; None: the folder's own lists, or a hash.
     join_seam: make one object of two that are torn at the seam.
     skip_bad: leave bad records out, with a warning, in place of stopping at them.
@@ -33,10 +56,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     **kwargs: as of any TFDS builder.
   """
 
-  VERSION = tfds.core.Version("1.1.0")
+  VERSION = tfds.core.Version("2.0.0")
   RELEASE_NOTES = {
     "1.0.0": "First release.",
     "1.1.0": "Confidence of each object; its ranks may come from another folder.",
+    "2.0.0": (
+      "The split of an id depends on the id alone, so a few ids change between train and test;"
+      " pictures without objects can be read; the largest number of objects is in the metadata."
+    ),
   }
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "360Rank (500 panoramas; Fine-Grained Perception in Panoramic Scenes, AAAI 2025) is handed out "
@@ -52,6 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self,
     *,
     format: str | None = None,
+    rank_field: str | None = None,
     split_dir: str | None = None,
     join_seam: bool = False,
     skip_bad: bool = False,
@@ -60,7 +88,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   ):
     super().__init__(**kwargs)
     self._review = functools.partial(
-      review_folder, format=format, split_dir=split_dir, join_seam=join_seam, ranks_dir=ranks_dir
+      review_folder,
+      format=format,
+      rank_field=rank_field,
+      split_dir=split_dir,
+      join_seam=join_seam,
+      ranks_dir=ranks_dir,
     )
     self._skip_bad = skip_bad
     self._ranks_dir = ranks_dir and pathlib.Path(ranks_dir)
@@ -74,7 +107,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "image_id": tfds.features.Text(),
           "height": np.int32,
           "width": np.int32,
-          "masks": tfds.features.Tensor(shape=(None, None, None), dtype=np.uint8, encoding="bytes"),
+          "masks": PackedMasks(),
           "id": per_object(dtype=np.int64),
           "importance": per_object(dtype=np.float32),
           "rank": per_object(dtype=np.int32),
@@ -99,6 +132,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       if not self._skip_bad or not good:
         raise ValueError(f"{summary}; correct them, or leave them out by --skip_bad:{lines}")
       logging.warning("%s and are left out:%s", summary, lines)
+    for note in review.notes:
+      logging.warning("%s", note)
     notes = len(list(review.findings(NOTE)))
     if notes:
       logging.warning("%d notes on things to look at; --check lists them", notes)
@@ -111,6 +146,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       weak_settings=weak_settings,
     )
     splits = sorted({record.split for record in good})
+    counts = {s: [len(r.scene.objects) for r in good if r.split == s] for s in splits}
+    self.info.metadata["max_objects"] = {split: max(counts[split]) for split in splits}
     return {
       split: self._generate_examples([r for r in good if r.split == split], names)
       for split in splits

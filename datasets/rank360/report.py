@@ -34,6 +34,7 @@ def report_text(review: Review, labels: Statistics) -> str:
     f"{review.path}: {review.format}, {len(review.records)} records, {len(review.good)} good, "
     f"{len(review.bad)} bad ({len(errors)} errors, {len(notes)} notes)",
     f"splits by {review.split_rule}",
+    *(f"note: {note}" for note in review.notes),
     "of the good records: " + ", ".join(f"{name} {n}" for name, n in labels.splits.items()),
   ]
   for severity, findings in (("errors", errors), ("notes", notes)):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from foir360_jax.files.listing import list_files
 from foir360_jax.files.panorama_file import resize_columns
 from foir360_jax.scenes import Scene, SceneError, open_scenes
 from foir360_jax.scenes.scenes_layout import with_ranks_of
@@ -20,7 +21,7 @@ from rank360.columns import decode
 from rank360.seam import join_torn
 from rank360.splits import assign_splits, read_split_dir
 
-BY_HASH = "hash of the id: 80 % train, 20 % test"
+BY_HASH = "hash of the id: about 80 % train, 20 % test"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +59,14 @@ class Review:
     format: its format.
     split_rule: where the splits come from, in words.
     records: all records, sorted by id.
+    notes: what a person should know of the folder as a whole, one line each.
   """
 
   path: pathlib.Path
   format: str
   split_rule: str
   records: tuple[Record, ...]
+  notes: tuple[str, ...] = ()
 
   @property
   def good(self) -> list[Record]:
@@ -85,6 +88,7 @@ def review_folder(
   path: str | os.PathLike,
   *,
   format: str | None = None,
+  rank_field: str | None = None,
   split_dir: str | os.PathLike | None = None,
   join_seam: bool = False,
   ranks_dir: str | os.PathLike | None = None,
@@ -94,6 +98,7 @@ def review_folder(
   Args:
     path: the folder, in a format of `foir360_jax.scenes.FORMATS`.
     format: its name; None: recognised.
+    rank_field: of COCO, the field that orders the objects; see `open_scenes`.
     split_dir: a folder with train.txt, test.txt ..., in place of the folder's own lists.
     join_seam: make one object of two that are torn at the seam.
     ranks_dir: a folder with ranks/ID.json, in place of the folder's own ranks.
@@ -103,7 +108,7 @@ def review_folder(
       there are no ranks in `ranks_dir`.
   """
   path = pathlib.Path(path)
-  folder = open_scenes(path, format=format)
+  folder = open_scenes(path, format=format, rank_field=rank_field)
   if not len(folder):
     raise SceneError(f"{path}: holds no picture; give the folder with images and annotations")
   if split_dir is not None:
@@ -113,7 +118,7 @@ def review_folder(
     rule = f"lists of the folder: {', '.join(lists)}" if lists else BY_HASH
   splits, wrong = assign_splits(folder.ids, lists)
   ranks = None if ranks_dir is None else pathlib.Path(ranks_dir) / "ranks"
-  if ranks is not None and not any(ranks.glob("*.json")):
+  if ranks is not None and not list_files(ranks, ".json"):
     raise SceneError(f"{ranks}: holds no rank file; give what foir360 weak-labels wrote")
 
   def read(scene_id: str) -> Record:
@@ -123,7 +128,7 @@ def review_folder(
       findings.append(Finding(scene_id, ERROR, "split", text))
     if scene_id in folder.records:
       try:
-        scene = folder.read(scene_id)
+        scene = folder.read(scene_id).without_crowds()
         scene = scene if ranks is None else _with_other_ranks(scene, ranks)
         scene = join_torn(scene) if join_seam else scene
         findings += check_scene(scene)
@@ -135,7 +140,8 @@ def review_folder(
   with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     ids = sorted({*folder.ids, *wrong})
     measured = [pool.submit(_measured, read(scene_id)) for scene_id in ids]
-  return Review(path, folder.format, rule, tuple(future.result() for future in measured))
+  records = tuple(future.result() for future in measured)
+  return Review(path, folder.format, rule, records, folder.notes)
 
 
 def _with_other_ranks(scene: Scene, folder: pathlib.Path) -> Scene:

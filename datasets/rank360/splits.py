@@ -4,29 +4,17 @@ Between `review`, which asks, and the lists that a folder or `--split_dir` has.
 """
 
 import collections
-import hashlib
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from foir360_jax.files.listing import list_files
 from foir360_jax.scenes import SceneError
 from foir360_jax.scenes.folder import files_by_split
 from foir360_jax.scenes.scenes_layout import read_id_list
+from hash_split import split_by_hash
 
-TRAIN_SHARE = 0.8  # 400 of the 500 panoramas of 360Rank
+SHARES = {"train": 0.8, "test": 0.2}  # 360Rank has 400 and 100 panoramas
 _NAMES = {"val": "validation", "valid": "validation"}  # what the training code asks for
-
-
-def split_by_hash(ids: Iterable[str]) -> dict[str, str]:
-  """Puts the ids with the lowest SHA-256, 80 % of them, into "train" and the others into "test".
-
-  The same on every machine, and whatever the order of the ids.
-
-  >>> split_by_hash(["a", "b", "c", "d", "e"])
-  {'d': 'train', 'c': 'train', 'b': 'train', 'e': 'train', 'a': 'test'}
-  """
-  ordered = sorted(ids, key=lambda scene_id: hashlib.sha256(scene_id.encode()).digest())
-  last = round(TRAIN_SHARE * len(ordered))
-  return {scene_id: "train" if i < last else "test" for i, scene_id in enumerate(ordered)}
 
 
 def read_split_dir(folder: pathlib.Path) -> dict[str, list[str]]:
@@ -35,7 +23,7 @@ def read_split_dir(folder: pathlib.Path) -> dict[str, list[str]]:
   Raises:
     SceneError: there is no such list, two are of one split, or one cannot be read.
   """
-  files = sorted(folder.glob("*.txt"))
+  files = list_files(folder, ".txt")
   if not files:
     raise SceneError(f"{folder}: has no list; write train.txt, test.txt ... with one id a line")
   named = {file.stem: file for file in files} if len(files) == 1 else files_by_split(files)
@@ -56,7 +44,7 @@ def assign_splits(
     of them twice, that none names, or that no record has.
   """
   if not lists:
-    return split_by_hash(ids), {}
+    return {scene_id: split_by_hash(scene_id, SHARES) for scene_id in ids}, {}
   found, wrong, known = collections.defaultdict(list), {}, set(ids)
   for split, listed in lists.items():
     for scene_id in listed:

@@ -126,7 +126,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       repeats=self.builder_config.repeats,
     )
     count = split_size(self.builder_config, split)
+    largest = self.info.metadata.setdefault("max_objects", {})
     for index, example in enumerate(_render_all(render, count)):
+      largest[split] = max(largest.get(split, 0), len(example["masks"]))
       yield f"{split}_{index:06d}", example | {"image_id": f"{split}_{index:06d}"}
 
 

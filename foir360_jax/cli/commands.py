@@ -47,6 +47,7 @@ Data sets: synthetic360 (rendered, needs no download), rank360 (a folder of rank
     switch("check", "read and check everything, report, write no data set (rank360)"),
     Flag("output", "FOLDER", "of the report of --check; if not given DATA_DIR/rank360_check", path),
     Flag("format", "NAME", "of the folder, where it is not to be recognised (rank360)"),
+    Flag("rank_field", "FIELD", "COCO: what orders objects, lower first; -FIELD: higher (rank360)"),
     Flag("split_dir", "FOLDER", "with train.txt, test.txt ...: one id a line (rank360)", path),
     Flag("ranks_dir", "OUT", "take the ranks of OUT/ranks, not the folder's own (rank360)", path),
     switch("join_seam", "make one object of two that are torn at the seam (rank360)"),

@@ -20,13 +20,13 @@ BUILDERS = pathlib.Path(__file__).parents[2] / "datasets"
 OPTIONS = {
   "synthetic360": ("difficulty", "picture", "export", "export_split"),
   "rank360": (
-    *("manual_dir", "format", "split_dir", "join_seam", "skip_bad"),
+    *("manual_dir", "format", "rank_field", "split_dir", "join_seam", "skip_bad"),
     *("ranks_dir", "check", "output", "export", "export_split"),
   ),
   "fixations": ("manual_dir", "skip_bad"),
 }
 """The flags that each data set knows beside --dataset, --data_dir and --file_format."""
-_FOR_BUILDER = ("format", "split_dir", "join_seam", "skip_bad", "ranks_dir")
+_FOR_BUILDER = ("format", "rank_field", "split_dir", "join_seam", "skip_bad", "ranks_dir")
 
 
 def run(flags: types.SimpleNamespace) -> int:

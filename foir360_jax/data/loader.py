@@ -182,7 +182,7 @@ def _check_objects(source: PreparedSource, max_objects: int, process_index: int)
     )
   if max_objects < 1:
     raise ValueError(f"max_objects must be at least 1, not {max_objects}")
-  if process_index:  # one process speaks for all
+  if process_index or source.most_objects <= max_objects:  # one process speaks for all
     return
   counts = source.object_counts
   dropped = np.maximum(counts - max_objects, 0)

@@ -60,6 +60,18 @@ class PreparedSource:
     return np.array([len(example["importance"]) for example in self._undecoded()], np.int64)
 
   @functools.cached_property
+  def most_objects(self) -> int:
+    """A number of objects that no example exceeds: the largest one of the splits it is taken from.
+
+    The builders keep it in the metadata; where one did not, the split is read once.
+    """
+    known = (self._builder.info.metadata or {}).get("max_objects") or {}
+    splits = re.findall(r"(?:^|\+)\s*(\w[\w.-]*)", self.split)
+    if all(split in known for split in splits):
+      return max(int(known[split]) for split in splits)
+    return int(self.object_counts.max())
+
+  @functools.cached_property
   def num_categories(self) -> int:
     """Number of categories; without names that of the numbers up to the largest one in use.
 

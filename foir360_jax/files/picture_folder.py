@@ -1,14 +1,12 @@
-"""The pictures of a folder, and names that are compared: one rule for all commands.
+"""The pictures of a folder and their ids: one rule for all commands.
 
-The id of a picture is its name without suffix, in Unicode's composed form (NFC): macOS and some
-programs write "ü" as two characters, and these are one name all the same.
+The id of a picture is its name without suffix, in Unicode's composed form (see `listing`).
 """
 
-import functools
 import pathlib
-import unicodedata
 from typing import NamedTuple
 
+from foir360_jax.files.listing import is_hidden, same_form
 from foir360_jax.files.picture_file import SUFFIXES, UNREAD_SUFFIXES, PictureError, printable
 
 _NAMED = 5  # names that a line holds
@@ -34,7 +32,8 @@ class Listing(NamedTuple):
 
 def list_pictures(folder: pathlib.Path) -> Listing:
   """Lists a folder by the suffixes of names; a folder that is not there is empty."""
-  paths = [path for path in _entries(folder) if not path.name.startswith(".")]
+  entries = sorted(folder.iterdir()) if folder.is_dir() else []
+  paths = [path for path in entries if not is_hidden(path)]
   others = [path for path in paths if path.is_dir() or not _looks_like_picture(path)]
   found: dict[str, list[pathlib.Path]] = {}
   # What is not read comes last: a raw file beside its JPEG has a line, but does not stand against
@@ -62,44 +61,6 @@ def picture_id(name: str) -> str:
   ('kitchen.v2', True)
   """
   return printable(same_form(pathlib.PurePath(name).stem))
-
-
-def same_form(name: str) -> str:
-  """Returns a name in Unicode's composed form, so that equal names compare equal."""
-  return unicodedata.normalize("NFC", name)
-
-
-def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-  """Returns the file of a name, None if there is none.
-
-  A name in another Unicode form is the same name.
-
-  Args:
-    folder: where it lies; need not be there.
-    name: may have folders before it, with "/".
-  """
-  path = folder / name
-  if path.is_file():
-    return path
-  path = folder
-  for part in pathlib.PurePosixPath(name).parts:
-    if not path.is_dir():
-      return None
-    child = _children(path, path.stat().st_mtime_ns).get(same_form(part))
-    if child is None:
-      return None
-    path = child
-  return path if path.is_file() else None
-
-
-@functools.lru_cache(maxsize=64)
-def _children(folder: pathlib.Path, modified_ns: int) -> dict[str, pathlib.Path]:
-  """What lies in a folder by its name in one form; kept while nothing there changes."""
-  return {same_form(path.name): path for path in _entries(folder)}
-
-
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _is_read(path: pathlib.Path) -> bool:

@@ -18,8 +18,6 @@ from foir360_jax.scenes.scene import naming
 from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
 from foir360_jax.weak_labels.rank import OBJECT_COUNTS, describe_scene, ranked_objects
 
-_MAX_ID = 2**31 - 1
-
 
 @dataclasses.dataclass
 class ReadyScene:
@@ -46,7 +44,7 @@ def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene:
   Raises:
     ValueError: it cannot be ranked; one line says why.
   """
-  scene = folder.read(scene_id)
+  scene = folder.read(scene_id).without_crowds()
   picture = check_scene(scene, scene.image_file or f"{folder.path}: {scene_id}")
   panorama = read_panorama(picture)
   with naming(picture):
@@ -56,8 +54,7 @@ def read_scene(folder: scenes.SceneFolder, scene_id: str) -> ReadyScene:
 
 def check_scene(scene: scenes.Scene, where: Any) -> pathlib.Path:
   """Returns the file of the picture; SceneError for what masks and a picture alone do not show."""
-  if scene.image_file is None:
-    raise SceneError(f"{where}: there is no picture; put it where the layout has it")
+  image_file = scene.require_image_file()
   if not is_panorama(scene.height, scene.width):
     raise SceneError(
       f"{where}: {scene.width} x {scene.height} pixels is not 2:1; give a full panorama, twice as"
@@ -68,10 +65,7 @@ def check_scene(scene: scenes.Scene, where: Any) -> pathlib.Path:
       f"{where}: {len(scene.objects)} objects are more than {OBJECT_COUNTS[-1]}; leave out the"
       " smallest, or join those of one kind"
     )
-  wrong = [item.id for item in scene.objects if not 1 <= item.id <= _MAX_ID]
-  if wrong:
-    raise SceneError(f"{where}: object ids {wrong} are not in 1 ... {_MAX_ID}; number them anew")
-  return scene.image_file
+  return image_file
 
 
 def write_result(

@@ -81,6 +81,8 @@ def rank_provided_masks(
     OSError: a result cannot be written.
   """
   work = _ProvidedMasks(ranker, pathlib.Path(input_path).expanduser())
+  for note in work.notes:
+    say(f"note: {note}")
   summary = run_folder(work, output, overwrite=overwrite, say=say, show=show)
   if work.unknown:
     say(
@@ -174,16 +176,20 @@ class _ProvidedMasks(_Ranking):
       raise SceneError(f"{path}: holds no picture; give the folder with images and instances")
     super().__init__(ranker, rank_masks=True)
     self.source, self.ids = self._folder.path, self._folder.ids
+    self.notes = self._folder.notes
     self.unknown: set[str] = set()
 
   def read(self, scene_id: str) -> _Panorama:
-    scene, title = self._folder.read(scene_id), self.title(scene_id)
-    if scene.image_file is None:
-      raise SceneError(f"{title}: there is no picture; put it where the layout has it")
-    return _Panorama(scene_id, title, read_panorama(scene.image_file), scene)
+    scene = self._folder.read(scene_id).without_crowds()
+    image_file = scene.require_image_file()
+    return _Panorama(scene_id, self.title(scene_id), read_panorama(image_file), scene)
 
   def rank(self, items: list[_Panorama]) -> list[RankedObjects]:
     return [self._rank(item) for item in items]
+
+  def write(self, item: _Panorama, result: RankedObjects, files: tuple[pathlib.Path, ...]) -> str:
+    notes = item.scene.notes if item.scene else ()
+    return "\n".join([super().write(item, result, files), *(f"note: {note}" for note in notes)])
 
   def _rank(self, item: _Panorama) -> RankedObjects:
     scene = item.scene

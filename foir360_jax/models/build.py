@@ -26,7 +26,7 @@ def parameter_keys(seed: int) -> nnx.Rngs:
   True
   """
   rngs = nnx.Rngs(seed)
-  rngs.default = _CountedStream(seed, tag="default")
+  rngs.default = _CountedStream(seed, tag="default")  # type: ignore[attr-defined]  # set by name
   return rngs
 
 

@@ -9,12 +9,10 @@ from typing import Any
 
 from foir360_jax.files.json_file import field, inside, read_json
 from foir360_jax.scenes.folder import (
+  PictureFinder,
   SceneFolder,
   build_scene,
-  find_picture,
-  has_any_picture,
   index_records,
-  require_picture,
 )
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.scenes.segmentation import read_declared_size, read_masks
@@ -60,14 +58,16 @@ def open_annotation_list(
           entries.append((split, name, (file, record, f"[{index}]")))
 
   records, splits = index_records(path, _with_split(entries))
+  finders = {split: PictureFinder(picture_folders(split)) for split in files}
   with_pictures = any(
-    has_any_picture(picture_folders(split), [name for part, name, _ in entries if part == split])
-    for split in files
+    finder.has_any(name for part, name, _ in entries if part == split)
+    for split, finder in finders.items()
   )
 
   def read(scene_id: str, placed: tuple) -> Scene:
     split, name, (file, record, where) = placed
-    find = require_picture if with_pictures else find_picture
+    finder = finders[split]
+    find = finder.require if with_pictures else finder.find
     with naming(f"{file}: {where} {scene_id}"):
       annotations = field(record, "annotations", "list")
 
@@ -84,15 +84,23 @@ def open_annotation_list(
 
       return build_scene(
         scene_id,
-        find(picture_folders(split), name),
+        find(name),
         read_declared_size(record),
         make_objects,
         format=format,
         check_pictures=check_pictures,
         extra={key: value for key, value in record.items() if key != "annotations"},
+        image_missing=finder.missing(name),
       )
 
   return SceneFolder(format, path, splits, records, read)
+
+
+def names_in(records: Iterable[Any], field_name: str) -> Iterator[str]:
+  """Yields a field of the records that have it as text."""
+  for record in records:
+    if isinstance(record, dict) and isinstance(record.get(field_name), str):
+      yield record[field_name]
 
 
 def order_field(

@@ -14,13 +14,13 @@ import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, topmost
 from foir360_jax.files.json_file import field, inside, read_json
-from foir360_jax.files.picture_folder import find_file
+from foir360_jax.files.listing import child, list_files
 from foir360_jax.files.placement import read_placement
 from foir360_jax.scenes.folder import (
+  PictureFinder,
   SceneFolder,
   build_scene,
   index_records,
-  require_picture,
   without_suffix,
 )
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
@@ -29,20 +29,23 @@ from foir360_jax.scenes.segmentation import planar_box, read_masks, write_segmen
 from foir360_jax.scenes.writing import Plan, kept_values
 
 LAYOUT = "obj_seg_data_SPLIT.json, SPLIT_images.txt, images/SPLIT/, rank_order/SPLIT/ID.json"
+_LIST_END, _MASKS_START = "_images", "obj_seg_data_"
 MIN_SALIENT = 0.5  # numbers above it are salient to ASSR's own evaluation
 
 
 def recognises(folder: pathlib.Path) -> bool:
   """Whether a folder has the masks or the ranks of ASSR."""
-  return any(folder.glob("obj_seg_data_*.json")) or (folder / "rank_order").is_dir()
+  return bool(_mask_files(folder)) or child(folder, "rank_order").is_dir()
 
 
 def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   """Opens an ASSR folder; see `open_scenes`."""
-  lists = {file.stem.removesuffix("_images"): file for file in folder.glob("*_images.txt")}
-  masks = {
-    file.stem.removeprefix("obj_seg_data_"): file for file in folder.glob("obj_seg_data_*.json")
+  lists = {
+    file.stem[: -len(_LIST_END)].lower(): file
+    for file in list_files(folder, ".txt")
+    if file.stem.lower().endswith(_LIST_END)
   }
+  masks = _mask_files(folder)
   entries: list[tuple[str, str, Any]] = []
   for split in sorted({*lists, *masks}):
     if split not in lists or split not in masks:
@@ -52,13 +55,15 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   if not entries:
     raise SceneError(f"{folder}: lists no picture; ASSR is {LAYOUT}")
   records, splits = index_records(folder, entries)
+  finders = {
+    split: PictureFinder([folder / "images" / split, folder / "images"]) for split in lists
+  }
 
   def read(scene_id: str, record: tuple[str, str, Any, str]) -> Scene:
     split, name, data, where = record
     # pictures come first: their name is checked before it leads to another file
-    image_file = require_picture([folder / "images" / split, folder / "images"], name)
-    ranks = folder / "rank_order" / split
-    values = _rank_order(find_file(ranks, f"{name}.json") or ranks / f"{name}.json")
+    image_file = finders[split].require(name)
+    values = _rank_order(child(child(child(folder, "rank_order"), split), f"{name}.json"))
     with naming(f"{where} {name}"):
       object_data = field(data, "object_data", "list")
       if len(values) != len(object_data):
@@ -79,6 +84,12 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
       )
 
   return SceneFolder("assr", folder, splits, records, read)
+
+
+def _mask_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the file with the masks of each split."""
+  files = [f for f in list_files(folder, ".json") if f.stem.lower().startswith(_MASKS_START)]
+  return {file.stem[len(_MASKS_START) :].lower(): file for file in files}
 
 
 def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:

@@ -1,29 +1,40 @@
 """COCO JSON whose annotations carry a `rank` (1 = most important) or an `importance` in [0, 1].
 
-One file, or one a split: `annotations.json`, `annotations/*.json` ..., pictures beside it or in
-`images/`. Records are kept whole in `extra`, so that writing loses nothing: what came from COCO
-goes back as it was, field by field.
+One file, or one a split: `annotations.json`, `annotations/*.json`, `train/_annotations.coco.json`
+..., pictures beside it, in `images/` or `data/`. Records are kept whole in `extra`, so that writing
+loses nothing: what came from COCO goes back as it was, field by field.
 """
 
 import collections
+import dataclasses
 import itertools
 import json
 import pathlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from foir360_jax.files.json_file import field, inside, read_json
+from foir360_jax.files.json_file import field, read_json
 from foir360_jax.files.placement import read_placement
 from foir360_jax.metrics import ranks_from_relevance
+from foir360_jax.scenes.annotation_list import names_in
+from foir360_jax.scenes.coco_annotations import (
+  all_marked_as_crowd,
+  category_names,
+  has_field,
+  how_to_rank,
+  key_of,
+  number_fields,
+  object_numbers,
+  orders,
+)
 from foir360_jax.scenes.folder import (
+  PictureFinder,
   SceneFolder,
   build_scene,
   files_by_split,
-  find_picture,
-  has_any_picture,
   index_records,
   inside_folder,
-  require_picture,
+  root_of,
   split_of,
   without_suffix,
 )
@@ -36,13 +47,25 @@ from foir360_jax.scenes.segmentation import (
 )
 from foir360_jax.scenes.writing import Plan
 
-LAYOUT = "a .json with images and annotations, here or in annotations/, and pictures or images/"
+LAYOUT = (
+  "a .json with images and annotations, here, in annotations/ or in train/ ..., and pictures,"
+  " images/ or data/"
+)
 _LISTS = ("images", "annotations")
 
 
 def holds(content: Any) -> bool:
-  """Whether JSON content has COCO's lists."""
-  return isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _LISTS)
+  """Whether JSON content has COCO's lists; COCO's captions have these, too, and no objects."""
+  if not isinstance(content, dict) or not all(isinstance(content.get(x), list) for x in _LISTS):
+    return False
+  annotations = content["annotations"]
+  captions = [isinstance(item, dict) and "caption" in item for item in annotations]
+  return not captions or not all(captions)
+
+
+def picture_names(content: Any) -> Iterator[str]:
+  """Yields the names of the pictures in such content."""
+  return names_in(content["images"], "file_name")
 
 
 def open_files(
@@ -53,52 +76,97 @@ def open_files(
   rank_field: str | None = None,
 ) -> SceneFolder:
   """Opens COCO JSON files; see `open_scenes`."""
-  entries, folders = [], {}
-  for split, file in files_by_split(files).items():
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    folders[split] = [root / "images", root / "images" / split, root, root / split]
+  entries, finders, notes = [], {}, []
+  for split, file in files_by_split(files, path).items():
+    finders[split] = PictureFinder(_picture_folders(split, file))
     with naming(file):
-      entries += _entries(split, file, read_json(file, SceneError))
+      source = _open_file(file, rank_field)
+      entries += _entries(split, source)
+    if source.all_crowd:
+      notes.append(
+        f"{file}: all annotations are marked iscrowd, as CVAT marks painted masks: taken as objects"
+      )
   records, splits = index_records(path, entries)
   with_pictures = any(
-    has_any_picture(folders[split], [name for part, name, _ in entries if part == split])
-    for split in folders
+    finder.has_any(name for part, name, _ in entries if part == split)
+    for split, finder in finders.items()
   )
 
   def read(scene_id: str, record: tuple) -> Scene:
-    split, file, image, annotations, collection = record
-    find = require_picture if with_pictures else find_picture
-    with naming(f"{file}: {scene_id}"):
-      categories = field(collection, "categories", "list", ())
-      return build_scene(
+    split, source, image, annotations = record
+    finder, name = finders[split], image["file_name"]
+    with naming(f"{source.file}: {scene_id}"):
+      scene = build_scene(
         scene_id,
-        find(folders[split], image["file_name"]),
+        finder.require(name) if with_pictures else finder.find(name),
         read_declared_size(image),
-        lambda height, width: _objects(annotations, categories, height, width, rank_field),
+        lambda height, width: _objects(annotations, source, height, width, rank_field),
         format="coco",
         check_pictures=check_pictures,
-        extra={"image": image, "collection": collection},
+        extra={"image": image, "collection": source.collection},
+        image_missing=finder.missing(name),
       )
+      note = object_numbers(annotations)[1]
+    unranked = "" if scene.is_ranked else how_to_rank(annotations)
+    return dataclasses.replace(
+      scene, notes=(*scene.notes, *filter(None, [note])), unranked=unranked or scene.unranked
+    )
 
-  return SceneFolder("coco", path, splits, records, read)
+  return SceneFolder("coco", path, splits, records, read, tuple(notes))
 
 
-def _entries(split: str, file: pathlib.Path, content: Any) -> list[tuple[str, str, Any]]:
+class _File(NamedTuple):
+  """A file, read: where it is, its two lists, what else it has, and whether all is `iscrowd`."""
+
+  file: pathlib.Path
+  images: list[Any]
+  annotations: list[Any]
+  collection: Mapping[str, Any]
+  all_crowd: bool
+
+
+def _open_file(file: pathlib.Path, rank_field: str | None) -> _File:
+  """Reads a file; raises ValueError where none of its annotations can be used."""
+  content = read_json(file, SceneError)
+  images, annotations = field(content, "images", "list"), field(content, "annotations", "list")
+  masks = [item.get("segmentation") for item in annotations if isinstance(item, dict)]
+  if masks and not any(masks):
+    raise ValueError(
+      "the annotations have boxes and no masks (segmentation), and objects are ranked by masks;"
+      " outline the objects as polygons, or let a segmenter make masks from the boxes"
+    )
+  name = (rank_field or "").removeprefix("-")
+  if name and annotations and not has_field(annotations, name):
+    there = ", ".join(number_fields(annotations)) or "none"
+    raise ValueError(f"no annotation has a field {name!r}; fields with numbers: {there}")
+  collection = {key: value for key, value in content.items() if key not in _LISTS}
+  return _File(file, images, annotations, collection, all_marked_as_crowd(annotations))
+
+
+def _picture_folders(split: str, file: pathlib.Path) -> list[pathlib.Path]:
+  """Returns where the pictures of a file may lie, as COCO, CVAT, FiftyOne and Roboflow have it."""
+  root = root_of(file)
+  subset = file.stem.removeprefix("instances_")  # CVAT's name for it, as "default"
+  names = [name for name in dict.fromkeys((split, subset)) if name]
+  parts = [root / "images", root / "data", root]
+  return [*(part / name for part in parts for name in names), *parts]
+
+
+def _entries(split: str, source: _File) -> list[tuple[str, str, Any]]:
   """Returns the pictures of a file with their annotations, errors for what belongs to none."""
-  images = field(content, "images", "list")
+  file = source.file
   entries: list[tuple[str, str, Any]] = []
   by_image = collections.defaultdict(list)
-  for index, annotation in enumerate(field(content, "annotations", "list")):
+  for index, annotation in enumerate(source.annotations):
     image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
     if image_id is None or not isinstance(image_id, Hashable):
       name = f"{file.name}: annotations[{index}]"
       entries.append((split, name, SceneError(f"{file}: annotations[{index}] lacks image_id")))
     else:
-      by_image[image_id].append(annotation)
+      by_image[key_of(image_id)].append(annotation)
 
-  collection = {key: value for key, value in content.items() if key not in _LISTS}
   counted = collections.Counter[Hashable]()
-  for index, image in enumerate(images):
+  for index, image in enumerate(source.images):
     try:
       name, image_id = field(image, "file_name", "text"), image.get("id")
       if image_id is None or not isinstance(image_id, Hashable):
@@ -107,14 +175,15 @@ def _entries(split: str, file: pathlib.Path, content: Any) -> list[tuple[str, st
       name = f"{file.name}: images[{index}]"
       entries.append((split, name, SceneError(f"{file}: images[{index}] {error}")))
       continue
-    counted[image_id] += 1
-    entries.append((split, name, (split, file, image, by_image[image_id], collection)))
-  for image_id in by_image.keys() - counted.keys():
+    counted[key_of(image_id)] += 1
+    entries.append((split, name, (split, source, image, by_image[key_of(image_id)])))
+  for key in by_image.keys() - counted.keys():
+    image_id = by_image[key][0]["image_id"]
     message = f"{file}: annotations have image_id {image_id!r:.40}, which no picture has as id"
     entries.append((split, f"{file.name}: image_id {image_id!r:.40}", SceneError(message)))
 
   def checked(entry: Any) -> Any:
-    if isinstance(entry, SceneError) or counted[entry[2]["id"]] == 1:
+    if isinstance(entry, SceneError) or counted[key_of(entry[2]["id"])] == 1:
       return entry
     return SceneError(
       f"{file}: pictures share the id {entry[2]['id']!r:.40}, so that their annotations mix; "
@@ -126,86 +195,25 @@ def _entries(split: str, file: pathlib.Path, content: Any) -> list[tuple[str, st
 
 def _objects(
   annotations: Sequence[Mapping[str, Any]],
-  categories: Sequence[Any],
+  source: _File,
   height: int,
   width: int,
   rank_field: str | None,
 ) -> list[SceneObject]:
   """Returns the objects of one picture with what order their annotations give."""
-  names = {}
-  for index, category in enumerate(categories):
-    with inside(f"categories[{index}]"):
-      names[field(category, "id", "integer")] = field(category, "name", "text")
   masks = read_masks(annotations, "annotations", height, width)
-  orders = _orders(annotations, rank_field)
+  numbers, _ = object_numbers(annotations)
+  names = category_names(annotations, field(source.collection, "categories", "list", ()))
   objects = []
-  for index, (annotation, mask) in enumerate(zip(annotations, masks, strict=True)):
-    with inside(f"annotations[{index}]"):
-      number = field(annotation, "id", "integer")
-      number = field(annotation, "object_id", "integer", number)
-      category = field(annotation, "category_id", "integer", None)
-      if names and category is not None and category not in names:
-        raise ValueError(f"category_id {category} is not among the categories; add it there")
-    importance, rank = orders[index]
-    objects.append(SceneObject(number, mask, importance, rank, names.get(category, ""), annotation))
+  for index, (importance, rank) in enumerate(orders(annotations, rank_field)):
+    annotation = annotations[index]
+    is_crowd = rank is None and bool(annotation.get("iscrowd")) and not source.all_crowd
+    objects.append(
+      SceneObject(
+        numbers[index], masks[index], importance, rank, names[index], annotation, is_crowd
+      )
+    )
   return objects
-
-
-def _orders(
-  annotations: Sequence[Mapping[str, Any]], rank_field: str | None
-) -> list[tuple[float | None, int | None]]:
-  """Returns (importance, rank) of each annotation, (None, None) where it has neither."""
-  if rank_field is not None:
-    sign = 1 if rank_field.startswith("-") else -1
-    given = _column(annotations, rank_field.removeprefix("-"), "number")
-    ranks = _ranks([None if value is None else sign * value for value in given])
-    return _with_importance(ranks, [None] * len(ranks))
-  importance = _column(annotations, "importance", "number")
-  ranks = _column(annotations, "rank", "integer")
-  for index, value in enumerate(importance):
-    if value is not None and not 0 <= value <= 1:
-      raise ValueError(f"annotations[{index}]: importance is {value}, outside [0, 1]; scale it")
-  for index, rank in enumerate(ranks):
-    if rank is not None and rank < 1:
-      raise ValueError(f"annotations[{index}]: rank is {rank}; 1 is the most important")
-  if not any(rank is not None for rank in ranks):
-    ranks = _ranks(importance)
-  return _with_importance(ranks, importance)
-
-
-def _column(annotations: Sequence[Any], name: str, kind: str) -> list[Any]:
-  """Returns a field of all annotations, None where it is missing."""
-  values = []
-  for index, annotation in enumerate(annotations):
-    with inside(f"annotations[{index}]"):
-      values.append(field(annotation, name, kind, None))
-  return values
-
-
-def _ranks(values: Sequence[float | None]) -> list[int | None]:
-  """Returns dense ranks of values, higher = more important; None stays None."""
-  known = {index: value for index, value in enumerate(values) if value is not None}
-  ranks: list[int | None] = [None] * len(values)
-  for index, rank in zip(known, ranks_from_relevance(list(known.values())), strict=True):
-    ranks[index] = int(rank)
-  return ranks
-
-
-def _with_importance(
-  ranks: Sequence[int | None], importance: Sequence[float | None]
-) -> list[tuple[float | None, int | None]]:
-  """Puts (n - rank + 1) / n where no importance is given; refuses to mix both."""
-  missing = [index for index, value in enumerate(importance) if value is None]
-  ranked = [index for index, rank in enumerate(ranks) if rank is not None]
-  partly = [index for index in missing if index in ranked]
-  if partly and len(partly) < len(ranked):
-    raise ValueError(f"annotations {partly} have no importance while others have; give all or none")
-  orders = []
-  for value, rank in zip(importance, ranks, strict=True):
-    if rank is not None and value is None:
-      value = importance_of(rank, len(ranked))
-    orders.append((None if value is None else float(value), rank))
-  return orders
 
 
 def plan(scenes: Sequence[Scene], split_by_id: Mapping[str, str]) -> Plan:
@@ -225,7 +233,7 @@ def _content(
 ) -> dict[str, Any]:
   """Returns the content of one file."""
   collection = _collection(planned, scenes)
-  names = {category["id"]: category["name"] for category in collection["categories"]}
+  categories = {category["id"]: category["name"] for category in collection["categories"]}
   image_ids = _numbers([_kept(scene, "image").get("id") for scene in scenes])
   object_ids = _numbers(
     [_kept_of_object(scene, item).get("id") for scene in scenes for item in scene.objects]
@@ -256,7 +264,7 @@ def _content(
       if kept.get("id", number) != number:
         planned.lose(scene, "two annotations of one id: numbered anew")
       record = {**kept, "id": number, "image_id": image_id}
-      annotations.append(_annotation(record, item, names, order_fields))
+      annotations.append(_annotation(record, item, categories, order_fields))
   return {**collection, "images": images, "annotations": annotations}
 
 
@@ -272,7 +280,7 @@ def _kept_of_object(scene: Scene, item: SceneObject) -> Mapping[str, Any]:
 def _collection(planned: Plan, scenes: Sequence[Scene]) -> dict[str, Any]:
   """Returns what belongs to no picture: info, licences and categories of all collections."""
   merged: dict[str, Any] = {}
-  categories: dict[int, dict[str, Any]] = {}
+  categories: dict[Hashable, dict[str, Any]] = {}
   seen = set()
   for scene in scenes:
     collection = _kept(scene, "collection")
@@ -290,11 +298,13 @@ def _collection(planned: Plan, scenes: Sequence[Scene]) -> dict[str, Any]:
   return {**merged, "categories": list(categories.values())}
 
 
-def _add_category(categories: dict[int, dict[str, Any]], category: Mapping[str, Any]) -> None:
+def _add_category(categories: dict[Hashable, dict[str, Any]], category: Mapping[str, Any]) -> None:
   """Adds a category unless it is there, under the next free id if another has its own."""
   if any({**one, "id": 0} == {**category, "id": 0} for one in categories.values()):
     return
-  number = category["id"] if category["id"] not in categories else max(categories) + 1
+  number = category["id"]
+  if number in categories:
+    number = max([other for other in categories if isinstance(other, int)], default=0) + 1
   categories[number] = {**category, "id": number}
 
 
@@ -313,7 +323,7 @@ def _numbers(wanted: Sequence[Hashable]) -> Iterator[Hashable]:
 def _annotation(
   record: dict[str, Any],
   item: SceneObject,
-  names: Mapping[Hashable, str],
+  categories: Mapping[Hashable, str],
   order_fields: Sequence[str],
 ) -> dict[str, Any]:
   """Returns the record of one object, brought up to date.
@@ -321,19 +331,20 @@ def _annotation(
   Args:
     record: its id, its picture's, and whatever was kept.
     item: the object.
-    names: names of the categories by id.
+    categories: names of the categories by id.
     order_fields: which of rank and importance to write.
   """
-  if item.id != record["id"] or "object_id" in record:
+  if key_of(record["id"]) != key_of(item.id) or "object_id" in record:
     record["object_id"] = item.id
   original = record.get("segmentation")
   record["segmentation"] = write_segmentation(item.run_lengths, original)
   if record["segmentation"] is not original:
     record |= {"bbox": planar_box(item.run_lengths), "area": item.run_lengths.area()}
-    record.setdefault("iscrowd", 0)
-  if names.get(record.get("category_id"), "") != item.category:
+    record.setdefault("iscrowd", int(item.is_crowd))
+  names = {key_of(number): name for number, name in categories.items()}
+  if names.get(key_of(record.get("category_id")), "") != item.category:
     record.pop("category_id", None)
-    numbers = [number for number, name in names.items() if name == item.category]
+    numbers = [number for number, name in categories.items() if name == item.category]
     record |= {"category_id": numbers[0]} if numbers else {}
   if item.rank is not None:
     record |= {name: getattr(item, name) for name in order_fields}

@@ -7,18 +7,21 @@ pictures found and measured, objects put together.
 import collections
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from foir360_jax.files.listing import any_spelling, child, list_files, same_form
 from foir360_jax.files.picture_file import SUFFIXES, PictureError, printable
-from foir360_jax.files.picture_folder import find_file, list_pictures, same_form
+from foir360_jax.files.picture_folder import list_pictures
 from foir360_jax.files.placement import Placement, read_placement
 from foir360_jax.scenes.run_lengths import RunLengths, check_size
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming
 
-_SPLIT = re.compile(r"(train|trainval|val|valid|validation|test)(\d+|[A-Z])?")
+_SPLIT = re.compile(r"((?i:train|trainval|val|valid|validation|test))(\d+|[A-Z])?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class SceneFolder:
     splits: ids of each split that the folder itself gives, sorted; {} if it gives none.
     records: what is known of each scene before it is read, or the error that reading it raises.
     read_record: reads one scene from its id and record.
+    notes: what a person should know of the folder as a whole, one line each: files passed over ...
   """
 
   format: str
@@ -38,6 +42,7 @@ class SceneFolder:
   splits: Mapping[str, tuple[str, ...]]
   records: Mapping[str, Any] = dataclasses.field(repr=False)
   read_record: Callable[[str, Any], Scene] = dataclasses.field(repr=False)
+  notes: tuple[str, ...] = ()
 
   @property
   def ids(self) -> tuple[str, ...]:
@@ -79,7 +84,9 @@ def index_records(
   """Names the records of a folder that lists them.
 
   The id is the name of the picture without folders and suffix. Where two splits or folders use one
-  name, these ids begin with the split and the folders, joined by "_".
+  name, these ids begin with the split and the folders, joined by "_". Where that is the id of
+  another picture, eight digits of the SHA-256 of split and path follow. So an id does not depend on
+  the order of the pictures, nor on others that are not named alike.
 
   Args:
     path: the folder, for messages.
@@ -88,15 +95,12 @@ def index_records(
   Returns:
     The records by id, with an error in place of one that is listed twice, and the ids by split.
   """
-  entries = list(entries)
-  places = {(split, without_suffix(name)) for split, name, _ in entries}
-  stems = collections.Counter(_stem(name) for _, name in places)
+  placed = [(split, without_suffix(name), name, record) for split, name, record in entries]
+  ids = _ids_of_places({(split, place) for split, place, _, _ in placed})
   records: dict[str, Any] = {}
   splits: dict[str, dict[str, None]] = collections.defaultdict(dict)
-  for split, name, record in entries:
-    parts = pathlib.PurePosixPath(without_suffix(name)).parts
-    clash = stems[_stem(name)] > 1
-    scene_id = "_".join(part for part in (split, *parts) if part) if clash else _stem(name)
+  for split, place, name, record in placed:
+    scene_id = ids[split, place]
     if scene_id in records:
       record = SceneError(f"{path}: {name} is listed twice; remove one of the two")
     if printable(scene_id) != scene_id:
@@ -107,10 +111,36 @@ def index_records(
   return records, {split: tuple(sorted(ids)) for split, ids in splits.items() if split}
 
 
+def _ids_of_places(places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+  """Returns the id of each (split, picture name without suffix), no two alike."""
+  ids: dict[tuple[str, str], str] = {}
+  left = set(places)
+  for name_of in (_stem_of_place, _joined, _joined_with_digest):
+    names = {place: name_of(*place) for place in left}
+    counts = collections.Counter(names.values())
+    counts.update(ids.values())
+    ids |= {place: name for place, name in names.items() if counts[name] == 1}
+    left = {place for place in left if place not in ids}
+  return ids | {place: _joined_with_digest(*place) for place in left}
+
+
+def _stem_of_place(split: str, name: str) -> str:
+  return pathlib.PurePosixPath(name).name
+
+
+def _joined(split: str, name: str) -> str:
+  return "_".join(part for part in (split, *pathlib.PurePosixPath(name).parts) if part)
+
+
+def _joined_with_digest(split: str, name: str) -> str:
+  digest = hashlib.sha256(f"{split}/{name}".encode("utf-8", "surrogatepass")).hexdigest()
+  return f"{_joined(split, name)}_{digest[:8]}"
+
+
 def without_suffix(name: str) -> str:
   """Returns a picture's name without its suffix, so that equal names compare equal.
 
-  A dot inside a name is no suffix; see `picture_folder` on the Unicode form.
+  A dot inside a name is no suffix; see `listing` on the Unicode form.
 
   >>> without_suffix("train/a.b.JPG"), without_suffix("a.b")
   ('train/a.b', 'a.b')
@@ -120,20 +150,78 @@ def without_suffix(name: str) -> str:
   return stem if f".{suffix.lower()}" in SUFFIXES else name
 
 
-def find_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path | None:
-  """Returns the picture of a name, which may lack its suffix, in the first folder that has it.
+class PictureFinder:
+  """Finds pictures by the names that annotations give them, in the first folder that has them.
 
-  Raises:
-    ValueError: the name leads out of the folder.
+  A name may lack its suffix, and be spelt in other capital letters or another Unicode form than the
+  file. Folders are listed once, when they are first looked into.
+
+  Args:
+    folders: where pictures may lie, the most likely first.
   """
-  relative = str(inside_folder(name))
-  for folder in folders:
-    if without_suffix(relative) != same_form(relative) and (given := find_file(folder, relative)):
-      return given
-    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
-      if path := find_file(folder, relative + suffix):
-        return path
-  return None
+
+  def __init__(self, folders: Iterable[pathlib.Path]):
+    self._folders = tuple(dict.fromkeys(folders))
+    self._listed: dict[pathlib.Path, dict[str, list[pathlib.Path]]] = {}
+
+  def find(self, name: str) -> pathlib.Path | None:
+    """Returns the picture of a name, None where no folder has it.
+
+    Raises:
+      ValueError: the name leads out of the folder.
+    """
+    relative = inside_folder(name)
+    given = [relative.name] if relative.suffix.lower() in SUFFIXES else []
+    names = given + [relative.name + suffix for suffix in SUFFIXES]
+    for folder in self._folders:
+      pictures = self._list(folder / relative.parent)
+      for candidate in names:
+        found = pictures.get(any_spelling(candidate), ())
+        if found:
+          return next((path for path in found if path.name == candidate), found[0])
+    return None
+
+  def require(self, name: str) -> pathlib.Path:
+    """Returns `find`, or raises a ValueError that says where it looked."""
+    path = self.find(name)
+    if path is None:
+      raise ValueError(self.missing(name))
+    return path
+
+  def has_any(self, names: Iterable[str]) -> bool:
+    """Whether at least one of the pictures named is there."""
+    for name in names:
+      with contextlib.suppress(ValueError):  # reading that scene will raise it
+        if self.find(name):
+          return True
+    return False
+
+  def missing(self, name: str) -> str:
+    """Returns half a line on a picture that is not there: where it was looked for."""
+    root = pathlib.Path(*_shared_parts([folder.parts for folder in self._folders]))
+    places = [str(folder.relative_to(root)) for folder in self._folders]
+    inside = ", ".join("the folder itself" if place == "." else place for place in places)
+    return f"picture {name} is not in {root}: looked for in {inside}; put it in one of them"
+
+  def _list(self, folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Returns the pictures of a folder by `any_spelling` of their names."""
+    if folder not in self._listed:
+      real = functools.reduce(child, folder.parts[1:], pathlib.Path(*folder.parts[:1]))
+      by_name = collections.defaultdict(list)
+      for path in list_files(real, *SUFFIXES):
+        by_name[any_spelling(path.name)].append(path)
+      self._listed[folder] = by_name
+    return self._listed[folder]
+
+
+def _shared_parts(paths: Sequence[Sequence[str]]) -> list[str]:
+  """Returns the parts with which all paths begin."""
+  shared = []
+  for parts in zip(*paths, strict=False):
+    if len(set(parts)) > 1:
+      break
+    shared.append(parts[0])
+  return shared
 
 
 def inside_folder(name: str) -> pathlib.PurePosixPath:
@@ -143,24 +231,6 @@ def inside_folder(name: str) -> pathlib.PurePosixPath:
   if leaves or not relative.name or "\0" in name:
     raise ValueError(f"{name!r:.80} is no name of a file inside the folder; give the name alone")
   return relative
-
-
-def has_any_picture(folders: Sequence[pathlib.Path], names: Iterable[str]) -> bool:
-  """Whether at least one of the pictures named lies in the folders."""
-  for name in names:
-    with contextlib.suppress(ValueError):  # reading that scene will raise it
-      if find_picture(folders, name):
-        return True
-  return False
-
-
-def require_picture(folders: Sequence[pathlib.Path], name: str) -> pathlib.Path:
-  """Returns `find_picture`, or raises a ValueError that says where it looked."""
-  path = find_picture(folders, name)
-  if path is None:
-    places = " or ".join(str(folder) for folder in folders)
-    raise ValueError(f"picture {name} is not in {places}; put it there")
-  return path
 
 
 def pictures_by_id(folder: pathlib.Path) -> dict[str, pathlib.Path | SceneError]:
@@ -174,24 +244,47 @@ def pictures_by_id(folder: pathlib.Path) -> dict[str, pathlib.Path | SceneError]
   }
 
 
+def root_of(file: pathlib.Path) -> pathlib.Path:
+  """Returns the folder to which an annotation file belongs: above `annotations`."""
+  parent = file.parent
+  return parent.parent if parent.name.lower() == "annotations" else parent
+
+
 def split_of(stem: str) -> str:
   """Returns the split that the name of a file speaks of, "" if it speaks of none.
 
-  >>> split_of("instances_val2017"), split_of("test_annotations"), split_of("annotations")
+  >>> split_of("instances_val2017"), split_of("Test_annotations"), split_of("annotations")
   ('val2017', 'test', '')
   """
-  return next((word for word in re.split(r"[_.-]", stem) if _SPLIT.fullmatch(word)), "")
+  for word in re.split(r"[_.-]", stem):
+    if match := _SPLIT.fullmatch(word):
+      return match[1].lower() + (match[2] or "")
+  return ""
 
 
-def files_by_split(files: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
+def split_of_file(path: pathlib.Path, file: pathlib.Path) -> str:
+  """Returns the split that a file's name speaks of, or else that of a folder below `path`."""
+  folders = file.relative_to(path).parts[:-1] if path in file.parents else ()
+  names = (file.stem, *reversed(folders))
+  return next(filter(None, map(split_of, names)), "")
+
+
+def files_by_split(
+  files: Sequence[pathlib.Path], path: pathlib.Path | None = None
+) -> dict[str, pathlib.Path]:
   """Returns the file of each split; of several files, one that names no split is one itself.
+
+  Args:
+    files: the files.
+    path: the folder that was opened; folders below it may name splits, too.
 
   Raises:
     SceneError: two files are of one split.
   """
   by_split: dict[str, pathlib.Path] = {}
   for file in files:
-    split = split_of(file.stem) or (file.stem if len(files) > 1 else "")
+    named = split_of(file.stem) if path is None else split_of_file(path, file)
+    split = named or (file.stem if len(files) > 1 else "")
     if split in by_split:
       raise SceneError(
         f"{file}: is of the split {split}, as {by_split[split]}; keep one of the two"
@@ -209,6 +302,7 @@ def build_scene(
   format: str,
   check_pictures: bool,
   extra: Mapping[str, Any] | None = None,
+  image_missing: str = Scene.image_missing,
 ) -> Scene:
   """Puts a scene together, its size being that of the picture.
 
@@ -220,6 +314,7 @@ def build_scene(
     format: name of the format.
     check_pictures: decode the picture, so that a truncated one is found.
     extra: see `Scene`.
+    image_missing: see `Scene`.
 
   Raises:
     ValueError: sizes are missing or differ, or whatever the objects raise.
@@ -235,7 +330,7 @@ def build_scene(
         " resize the picture or annotate it anew"
       )
   if size is None:
-    raise ValueError("has neither a picture nor a height and width; put the picture beside it")
+    raise ValueError(f"has neither a picture nor a height and width; {image_missing}")
   check_size(*size)
   objects = tuple(make_objects(*size))
   notes: list[str] = []
@@ -244,7 +339,11 @@ def build_scene(
     objects, size = _placed(objects, size, placement), placement.size
     notes = placement.notes()
     extra |= {} if placement.pose is None else {"pose_deg": list(placement.pose)}
-  return Scene(scene_id, image_file, *size, objects, format, tuple(notes), extra)
+  return Scene(
+    *(scene_id, image_file, *size, objects, format, tuple(notes)),
+    extra=extra,
+    image_missing=image_missing,
+  )
 
 
 def _placed(
@@ -258,7 +357,3 @@ def _placed(
     dataclasses.replace(item, run_lengths=RunLengths.from_mask(placement.place_mask(item.mask)))
     for item in objects
   )
-
-
-def _stem(name: str) -> str:
-  return pathlib.PurePosixPath(without_suffix(name)).name

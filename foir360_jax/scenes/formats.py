@@ -4,16 +4,23 @@ The entrance to the formats; each lives in a module of its own.
 """
 
 import collections
-import functools
+import contextlib
+import dataclasses
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from foir360_jax.files.json_file import read_json
+from foir360_jax.files.listing import list_files, list_folders
 from foir360_jax.scenes import assr, coco, irsr, rank_map, scenes_layout, seqrank
+from foir360_jax.scenes.annotation_files import (
+  JSON_FORMATS,
+  AnnotationFiles,
+  find_annotation_files,
+)
 from foir360_jax.scenes.folder import SceneFolder
+from foir360_jax.scenes.foreign_tools import way_in
 from foir360_jax.scenes.scene import Scene, SceneError
 from foir360_jax.scenes.writing import Plan, write_plan
 
@@ -28,7 +35,6 @@ FORMATS = {
 """The names of the formats, each with what is looked for in a folder."""
 
 _BY_FOLDER = {"scenes": scenes_layout, "assr": assr, "rank_map": rank_map}
-_BY_JSON = {"irsr": irsr, "seqrank": seqrank, "coco": coco}
 _PLANS: Mapping[str, Callable[[Sequence[Scene], Mapping[str, str]], Plan]] = {
   "assr": assr.plan,
   "irsr": irsr.plan,
@@ -36,7 +42,6 @@ _PLANS: Mapping[str, Callable[[Sequence[Scene], Mapping[str, str]], Plan]] = {
   "coco": coco.plan,
   "rank_map": rank_map.plan,
 }
-_JSON_PLACES = ("*.json", "annotations/*.json", "Annotations/*.json", "*/*_annotations.json")
 _PICKLES = (".pkl", ".pickle")
 _NEEDS_SPLIT = ("assr", "irsr", "seqrank")
 
@@ -48,8 +53,12 @@ def recognise(folder: str | os.PathLike) -> str:
     SceneError: no format or more than one fits, or there are pickle files only.
   """
   path = _existing(folder)
+  return _recognise(path, find_annotation_files(path))
+
+
+def _recognise(path: pathlib.Path, files: AnnotationFiles) -> str:
   found = [name for name, module in _BY_FOLDER.items() if path.is_dir() and module.recognises(path)]
-  found += [name for name in _BY_JSON if _json_files(path, name)]
+  found += [name for name in JSON_FORMATS if name in files.by_format]
   if len(found) > 1:
     raise SceneError(
       f"{path}: could be {' or '.join(found)}; say which by --format, or remove what is not meant"
@@ -58,9 +67,12 @@ def recognise(folder: str | os.PathLike) -> str:
     found = ["rank_map"]
   if not found:
     _refuse_pickles(path)
+    if files.tools:
+      raise SceneError(f"{path}: {way_in(files.tools)}")
     _refuse_results(path)
     looked_for = "; ".join(f"{name}: {layout}" for name, layout in FORMATS.items())
-    raise SceneError(f"{path}: no known format; looked for {looked_for}")
+    seen = "".join(f"; {note}" for note in files.notes[:1])
+    raise SceneError(f"{path}: no known format{seen}; looked for {looked_for}")
   return found[0]
 
 
@@ -76,9 +88,9 @@ def open_scenes(
   Args:
     folder: the folder; of the JSON formats also the one file, with the pictures beside it.
     format: a name in `FORMATS`; None: recognised by what lies there.
-    rank_field: COCO only: the field of the annotations that orders the objects, lower = more
-      important, "-NAME" if higher is; any numbers will do. None: `rank`, which counts 1, 2, 3 ...,
-      or `importance`.
+    rank_field: COCO only: the field of the annotations, or of their `attributes`, that orders the
+      objects, lower = more important, "-NAME" if higher is; any numbers will do. None: `rank`,
+      which counts 1, 2, 3 ..., or `importance`.
     check_pictures: decode every picture that is read, so that truncated ones are found. Without
       it only their headers are read, which is enough to compare annotations.
 
@@ -89,8 +101,9 @@ def open_scenes(
     SceneError: it is not recognised, of another format, or its lists cannot be read.
   """
   path = _existing(folder)
-  if format is None:
-    format = recognise(path)
+  if format is None or format in JSON_FORMATS:
+    files = find_annotation_files(path)
+    format = format or _recognise(path, files)
   if format not in FORMATS:
     raise SceneError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
   if rank_field is not None and format != "coco":
@@ -99,14 +112,15 @@ def open_scenes(
     if not path.is_dir():
       raise SceneError(f"{path}: is a file; {format} is a folder with {FORMATS[format]}")
     return _BY_FOLDER[format].open_folder(path, check_pictures=check_pictures)
-  files = [path] if path.is_file() else _json_files(path, format)
-  if not files or path.suffix in _PICKLES:
+  chosen = files.by_format.get(format)
+  if not chosen:
     _refuse_pickles(path)
     raise SceneError(f"{path}: is not {format}; looked for {FORMATS[format]}")
-  module = _BY_JSON[format]
   if format == "coco":
-    return module.open_files(path, files, check_pictures=check_pictures, rank_field=rank_field)
-  return module.open_files(path, files, check_pictures=check_pictures)
+    opened = coco.open_files(path, chosen, check_pictures=check_pictures, rank_field=rank_field)
+  else:
+    opened = JSON_FORMATS[format].open_files(path, chosen, check_pictures=check_pictures)
+  return dataclasses.replace(opened, notes=(*files.notes, *opened.notes))
 
 
 def write_scenes(
@@ -158,32 +172,16 @@ def _existing(folder: str | os.PathLike) -> pathlib.Path:
   path = pathlib.Path(folder)
   if not path.exists():
     raise SceneError(f"{path}: no such folder; give the folder with the annotations")
+  if path.is_file():
+    _refuse_pickles(path)
   return path
-
-
-def _json_files(path: pathlib.Path, format: str) -> list[pathlib.Path]:
-  """Returns the JSON files of a format at the places where it may have them."""
-  files = [path] if path.is_file() else {f for place in _JSON_PLACES for f in path.glob(place)}
-  return [
-    file
-    for file in sorted(files)
-    if file.suffix == ".json"
-    and not file.name.startswith("obj_seg_data_")
-    and _kind(file, file.stat().st_mtime_ns) == format
-  ]
-
-
-@functools.lru_cache(maxsize=256)
-def _kind(file: pathlib.Path, modified_ns: int) -> str | None:
-  """Returns the format of a JSON file by its content; remembered while the file stays as it is."""
-  content: Any = read_json(file, SceneError)
-  return next((name for name, module in _BY_JSON.items() if module.holds(content)), None)
 
 
 def _refuse_pickles(path: pathlib.Path) -> None:
   """Raises SceneError if there are pickle files."""
-  for file in [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")]):
-    if file.suffix in _PICKLES:
+  folders = (path, *list_folders(path))
+  for file in [path] if path.is_file() else [f for place in folders for f in list_files(place)]:
+    if file.suffix.lower() in _PICKLES:
       raise SceneError(
         f"{file}: pickle files are refused, since unpickling runs whatever code they hold; in an "
         "environment that may be lost, convert it: python -c 'import json, pickle; json.dump("
@@ -194,8 +192,10 @@ def _refuse_pickles(path: pathlib.Path) -> None:
 
 def _refuse_results(path: pathlib.Path) -> None:
   """Raises SceneError if there is a list of detections, as detectron2 and pycocotools write it."""
-  for file in [path] if path.is_file() else sorted(path.glob("*.json")):
-    content = read_json(file, SceneError) if file.suffix == ".json" else None
+  for file in [path] if path.is_file() else list_files(path, ".json"):
+    content = None
+    with contextlib.suppress(SceneError):  # what is no JSON is passed over, with a line of its own
+      content = read_json(file, SceneError)
     first = content[0] if isinstance(content, list) and content else None
     if isinstance(first, dict) and {"image_id", "score"} <= first.keys():
       raise SceneError(

@@ -7,14 +7,14 @@ ranks in a list `rank` of the record.
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from foir360_jax.files.id_map_file import encode_id_map, topmost
 from foir360_jax.files.json_file import field
-from foir360_jax.scenes.annotation_list import open_annotation_list, order_field
+from foir360_jax.scenes.annotation_list import names_in, open_annotation_list, order_field
 from foir360_jax.scenes.folder import SceneFolder, files_by_split
 from foir360_jax.scenes.scene import Scene
 from foir360_jax.scenes.segmentation import planar_box, write_segmentation
@@ -30,11 +30,16 @@ def holds(content: Any) -> bool:
   )
 
 
+def picture_names(content: Any) -> Iterator[str]:
+  """Yields the names of the pictures in such content."""
+  return names_in(content, "file_name")
+
+
 def open_files(
   path: pathlib.Path, files: Sequence[pathlib.Path], *, check_pictures: bool
 ) -> SceneFolder:
   """Opens the JSON files of IRSR or SIFR; see `open_scenes`."""
-  by_split = files_by_split(files)
+  by_split = files_by_split(files, path)
 
   def picture_folders(split: str) -> list[pathlib.Path]:
     beside = by_split[split].parent

@@ -5,6 +5,7 @@ checks what that says and what a schema cannot. Axes: N objects, H rows, W = 2 H
 (but for a few rows, see `is_panorama`).
 """
 
+import copy
 import json
 import os
 import pathlib
@@ -18,6 +19,9 @@ from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.scenes.run_lengths import RunLengths
 
 RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.json").read_text())
+_LABEL_SCHEMA = copy.deepcopy(RANK_FILE_SCHEMA)  # beside an id map, which says the rest
+_LABEL_SCHEMA["required"] = ["objects"]
+_LABEL_SCHEMA["$defs"]["object"]["required"] = ["id", "rank"]
 _JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
   "string": str,
   "integer": int,
@@ -52,22 +56,74 @@ def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
   try:
     _check_schema(content, RANK_FILE_SCHEMA, "the file")
     _check_order(content)
+    _read_masks(content, content["height"], content["width"])
   except RankFileError as error:
     raise RankFileError(f"{path}: {error}") from None
-  for index, entry in enumerate(content["objects"]):
-    try:
-      entry["segmentation"] = RunLengths.from_coco(
-        entry["segmentation"], content["height"], content["width"]
-      )
-    except ValueError as error:
-      raise RankFileError(f"{path}: objects[{index}].{error}") from None
   return content
 
 
-def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:
+def read_rank_labels(path: str | os.PathLike, height: int, width: int) -> dict[str, Any]:
+  """Returns the content of a rank file that lies beside an id map, which holds the masks.
+
+  It needs the `id` and the `rank` of each object, in any order; or it is a plain object of ranks by
+  ids, `{"7": 1, "3": 2}`. What else a rank file has may be there, and is checked. The importance is
+  (n - rank + 1) / n where none is given.
+
+  Args:
+    path: the file.
+    height: rows of the id map.
+    width: its columns.
+
+  Raises:
+    RankFileError: as `read_rank_records`, or it has the importance of some objects only.
+  """
+  path = pathlib.Path(path)
+  content = _ranks_by_id(read_json(path, RankFileError))
+  try:
+    _check_schema(content, _LABEL_SCHEMA, "the file", _LABEL_SCHEMA)
+    objects = content["objects"]
+    without = [entry["id"] for entry in objects if "importance" not in entry]
+    if without and len(without) < len(objects):
+      raise RankFileError(
+        f"objects {without} have no importance while others have; give all or none"
+      )
+    for entry in objects:
+      entry.setdefault("importance", (len(objects) - entry["rank"] + 1) / len(objects))
+      entry.setdefault("category", "")
+    objects.sort(key=lambda entry: (entry["rank"], -entry["importance"]))
+    content = {"image": "", "height": height, "width": width} | content
+    _check_order(content)
+    _read_masks(content, content["height"], content["width"])
+  except RankFileError as error:
+    raise RankFileError(f"{path}: {error}") from None
+  return content
+
+
+def _ranks_by_id(content: Any) -> Any:
+  """Returns ranks by ids as the content of a rank file; other content as it is."""
+  if not isinstance(content, dict) or "objects" in content or not content:
+    return content
+  if not all(name.isdecimal() for name in content):
+    return content
+  return {"objects": [{"id": int(name), "rank": rank} for name, rank in content.items()]}
+
+
+def _read_masks(content: dict[str, Any], height: int, width: int) -> None:
+  """Puts `RunLengths` in place of each segmentation."""
+  for index, entry in enumerate(content["objects"]):
+    if "segmentation" in entry:
+      try:
+        entry["segmentation"] = RunLengths.from_coco(entry["segmentation"], height, width)
+      except ValueError as error:
+        raise RankFileError(f"objects[{index}].{error}") from None
+
+
+def _check_schema(
+  value: Any, schema: dict[str, Any], where: str, root: dict[str, Any] = RANK_FILE_SCHEMA
+) -> None:
   """Raises RankFileError where `value` breaks the part of JSON Schema that our schema uses."""
   if "$ref" in schema:
-    schema = RANK_FILE_SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
   # bool is an int to Python, and JSON as Python reads it has NaN, neither of which is a number.
   expected = _JSON_TYPES[schema["type"]]
   if not isinstance(value, expected) or isinstance(value, bool):
@@ -79,13 +135,13 @@ def _check_schema(value: Any, schema: dict[str, Any], where: str) -> None:
     for name, part in schema["properties"].items():
       if name not in value:  # not required
         continue
-      _check_schema(value[name], part, name if where == "the file" else f"{where}.{name}")
+      _check_schema(value[name], part, name if where == "the file" else f"{where}.{name}", root)
   elif isinstance(value, list):
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
       raise RankFileError(f"{where} must have {schema['minItems']} entries, not {len(value)}")
     parts = schema.get("prefixItems") or [schema["items"]] * len(value)
     for index, (entry, part) in enumerate(zip(value, parts, strict=True)):
-      _check_schema(entry, part, f"{where}[{index}]")
+      _check_schema(entry, part, f"{where}[{index}]", root)
   elif isinstance(value, str):
     if len(value) < schema.get("minLength", 0):
       raise RankFileError(f"{where} must not be empty; see ranks.schema.json")

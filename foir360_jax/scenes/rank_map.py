@@ -16,16 +16,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from foir360_jax.files.id_map_file import encode_id_map, read_grey_levels, topmost
+from foir360_jax.files.id_map_file import (
+  encode_id_map,
+  note_on_edges,
+  read_grey_levels,
+  topmost,
+)
+from foir360_jax.files.listing import child, list_folders
 from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.files.picture_file import PictureError, open_picture
 from foir360_jax.scenes import assr
 from foir360_jax.scenes.folder import (
+  PictureFinder,
   SceneFolder,
   build_scene,
-  find_picture,
   index_records,
   pictures_by_id,
+  split_of,
 )
 from foir360_jax.scenes.run_lengths import split_id_map
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
@@ -44,7 +51,7 @@ SPECK = 1 / 50_000  # of the picture: 10 pixels of 1024 x 512
 
 def recognises(folder: pathlib.Path) -> bool:
   """Whether a folder has maps and not the annotations of which they are a picture."""
-  maps = any((folder / name).is_dir() for name in MAP_FOLDERS)
+  maps = any(child(folder, name).is_dir() for name in MAP_FOLDERS)
   return maps and not assr.recognises(folder)
 
 
@@ -60,19 +67,20 @@ def is_flat(folder: pathlib.Path) -> bool:
 
 def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   """Opens a folder of rank maps; see `open_scenes`."""
-  roots = [folder / name for name in MAP_FOLDERS if (folder / name).is_dir()]
-  root = roots[0] if roots else folder
+  root = next(filter(pathlib.Path.is_dir, (child(folder, name) for name in MAP_FOLDERS)), folder)
+  image_root = child(folder, "images")
   splits = [""]
-  if roots:
-    splits += sorted(child.name for child in root.iterdir() if child.is_dir())
+  if root != folder:
+    splits += [place.name for place in list_folders(root)]
   entries = []
   for split in splits:
-    images = pictures_by_id(folder / "images" / split)
+    images = pictures_by_id(child(image_root, split))
     maps = _without_counts(pictures_by_id(root / split), images)
     for name in sorted({*maps, *images}):
-      entries.append((split, name, (split, name, maps.get(name))))
+      entries.append((split_of(split) or split, name, (split, name, maps.get(name))))
   records, by_split = index_records(folder, entries)
-  with_pictures = (folder / "images").is_dir()
+  with_pictures = image_root.is_dir()
+  finders = {split: PictureFinder([image_root / split]) for split in splits}
 
   def read(scene_id: str, record: tuple) -> Scene:
     split, name, map_file = record
@@ -82,11 +90,12 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
       raise map_file
     image_file = None
     if with_pictures:
-      image_file = find_picture([folder / "images" / split], name)
+      image_file = finders[split].find(name)
       if image_file is None:
-        raise SceneError(f"{folder / 'images' / split / name}.*: missing; add the picture")
+        raise SceneError(f"{image_root / split / name}.*: missing; add the picture")
     with naming(map_file):
       levels = read_grey_levels(map_file)
+      smoothed = note_on_edges(levels)
       objects, notes = objects_of_map(levels)
       scene = build_scene(
         scene_id,
@@ -96,7 +105,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
         format="rank_map",
         check_pictures=check_pictures,
       )
-    return dataclasses.replace(scene, notes=(*scene.notes, *notes))
+    return dataclasses.replace(scene, notes=tuple(filter(None, [*scene.notes, smoothed, *notes])))
 
   return SceneFolder("rank_map", folder, by_split, records, read)
 

@@ -35,6 +35,7 @@ class SceneObject:
     rank: 1 = most important, dense (ties share a rank: 1, 1, 2); None exactly if `importance` is.
     category: its name, "" where unknown.
     extra: what else the format says of it, kept for writing it back.
+    is_crowd: whether it is no object but a region of several, as COCO's `iscrowd`; never ranked.
   """
 
   id: int
@@ -43,6 +44,7 @@ class SceneObject:
   rank: int | None = None
   category: str = ""
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  is_crowd: bool = False
 
   @classmethod
   def from_mask(cls, id: int, mask: np.ndarray, **fields: Any) -> Self:
@@ -72,10 +74,12 @@ class Scene:
     format: the name of the format it was read from, "" if it was made in memory.
     notes: what a person should look at although it is no error, one line each.
     extra: what else the format says of the picture and of the collection.
+    image_missing: half a line for where a picture is needed and there is none: where it should be.
+    unranked: half a line for where ranks are needed and there are none: how to get them.
 
   Raises:
-    ValueError: sizes differ, two objects have one id, only some objects are ranked (crowd regions,
-      `iscrowd` in `extra`, need not be), ranks are not dense, or importance contradicts them.
+    ValueError: sizes differ, two objects have one id, only some objects are ranked (crowd regions
+      need not be), ranks are not dense, or importance contradicts them.
   """
 
   id: str
@@ -86,6 +90,8 @@ class Scene:
   format: str = ""
   notes: tuple[str, ...] = ()
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  image_missing: str = "there is no picture; put it where the layout has it"
+  unranked: str = "rank every object, or leave it out"
 
   def __post_init__(self) -> None:
     check_size(self.height, self.width)
@@ -122,9 +128,7 @@ class Scene:
     """
     unranked = [item.id for item in self.objects if item.rank is None]
     if unranked:
-      raise SceneError(
-        f"{self.id}: objects {unranked} have no rank; rank them, or leave such objects out"
-      )
+      raise SceneError(f"{self.id}: objects {unranked} have no rank; {self.unranked}")
     return [item.rank for item in self.objects if item.rank is not None]
 
   def importance(self) -> list[float]:
@@ -135,6 +139,27 @@ class Scene:
   def relevance(self) -> np.ndarray:
     """Returns n - rank + 1 of each object [N] float32; raises SceneError as `ranks`."""
     return relevance_from_ranks(self.ranks())
+
+  def require_image_file(self) -> pathlib.Path:
+    """Returns the picture; SceneError where there is none, which says where it was looked for."""
+    if self.image_file is None:
+      raise SceneError(f"{self.id}: {self.image_missing}")
+    return self.image_file
+
+  def without_crowds(self) -> "Scene":
+    """Returns the scene with single objects alone, which is all that can be ranked and found.
+
+    A note says how many regions were left out.
+    """
+    kept = tuple(item for item in self.objects if not item.is_crowd)
+    left_out = len(self.objects) - len(kept)
+    if not left_out:
+      return self
+    note = (
+      f"regions marked iscrowd and without a rank are left out: {left_out}; where they are single"
+      " objects, give them ranks, or set iscrowd to 0"
+    )
+    return dataclasses.replace(self, objects=kept, notes=(*self.notes, note))
 
 
 def order_objects(
@@ -178,9 +203,7 @@ def naming(where: Any) -> Iterator[None]:
 def _check_ranks(objects: Sequence[SceneObject]) -> None:
   """Raises ValueError where ranks and importance are not one order."""
   ranked = [item for item in objects if item.rank is not None]
-  unranked = [
-    item.id for item in objects if item.rank is None and not item.extra.get("iscrowd", False)
-  ]
+  unranked = [item.id for item in objects if item.rank is None and not item.is_crowd]
   if ranked and unranked:
     raise ValueError(f"objects {unranked} have no rank while others have; rank all or none")
   for item in objects:

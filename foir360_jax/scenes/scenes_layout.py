@@ -8,12 +8,13 @@ masks of the rank files count: that is what prediction writes. Axes: id maps [H,
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from foir360_jax.files.id_map_file import encode_id_map, read_id_map, topmost
+from foir360_jax.files.id_map_file import encode_id_map, note_on_edges, read_id_map, topmost
+from foir360_jax.files.listing import child, list_files
 from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.files.picture_folder import picture_id
 from foir360_jax.scenes.folder import (
@@ -24,7 +25,12 @@ from foir360_jax.scenes.folder import (
   split_of,
   without_suffix,
 )
-from foir360_jax.scenes.rank_file import RANK_FILE_SCHEMA, encode_rank_records, read_rank_records
+from foir360_jax.scenes.rank_file import (
+  RANK_FILE_SCHEMA,
+  encode_rank_records,
+  read_rank_labels,
+  read_rank_records,
+)
 from foir360_jax.scenes.ranked_objects import RankedObjects
 from foir360_jax.scenes.run_lengths import RunLengths, split_id_map
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, importance_of, naming
@@ -37,26 +43,31 @@ _RANK_FIELDS = set(RANK_FILE_SCHEMA["$defs"]["object"]["required"])
 
 def recognises(folder: pathlib.Path) -> bool:
   """Whether a folder holds id maps or rank files."""
-  return (folder / "instances").is_dir() or any((folder / "ranks").glob("*.json"))
+  ranks = list_files(child(folder, "ranks"), ".json")
+  return child(folder, "instances").is_dir() or bool(ranks)
 
 
 def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   """Opens a SCENES folder; see `open_scenes`."""
-  images = _Files(folder / "images", pictures_by_id(folder / "images"))
-  instances = _Files(folder / "instances", pictures_by_id(folder / "instances"))
-  ranks = {picture_id(path.name): path for path in sorted((folder / "ranks").glob("*.json"))}
+  images = _Files.of(child(folder, "images"))
+  instances = _Files.of(child(folder, "instances"))
+  ranks = {picture_id(path.name): path for path in list_files(child(folder, "ranks"), ".json")}
   splits, listed_twice = _read_lists(folder)
   ids = {*images.paths, *instances.paths, *ranks}.union(*splits.values())
 
   def read(scene_id: str, record: None) -> Scene:
     image_file = images.path_of(scene_id)
     map_file = instances.path_of(scene_id)
-    content = read_rank_records(ranks[scene_id]) if scene_id in ranks else None
-    notes = []
+    content, notes = None, list[str]()
     if map_file is not None:
       id_map = read_id_map(map_file)
       masks, size = split_id_map(id_map), id_map.shape
-    elif content is not None:
+      with naming(map_file):
+        notes += filter(None, [note_on_edges(id_map)])
+      if scene_id in ranks:
+        content = read_rank_labels(ranks[scene_id], *size)
+    elif scene_id in ranks:
+      content = read_rank_records(ranks[scene_id])
       masks = {entry["id"]: entry["segmentation"] for entry in content["objects"]}
       size = content["height"], content["width"]
     else:
@@ -66,7 +77,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
     else:
       with naming(ranks[scene_id]):
         _check_labels(content, masks, size, map_file)
-        notes = _disagreements(content, masks, scene_id)
+        notes += _disagreements(content, masks, scene_id)
         objects = [_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"]]
     scene = build_scene(
       scene_id,
@@ -143,6 +154,10 @@ class _Files:
   folder: pathlib.Path
   paths: dict[str, pathlib.Path | SceneError]
 
+  @classmethod
+  def of(cls, folder: pathlib.Path) -> Self:
+    return cls(folder, pictures_by_id(folder))
+
   def path_of(self, scene_id: str) -> pathlib.Path | None:
     if not self.folder.is_dir():
       return None
@@ -160,7 +175,7 @@ def _read_lists(
   """Returns the ids of each split, and an error for each id that is listed more than once."""
   splits, twice = {}, {}
   found: dict[str, str] = {}
-  lists = [path for path in sorted(folder.glob("*.txt")) if split_of(path.stem)]
+  lists = [path for path in list_files(folder, ".txt") if split_of(path.stem)]
   for split, path in files_by_split(lists).items():
     ids = read_id_list(path)
     for scene_id in ids:
@@ -218,7 +233,8 @@ def _disagreements(
   if image and without_suffix(pathlib.PurePath(image).name) != scene_id:
     notes.append(f"the rank file names the picture {image}")
   for entry in content["objects"]:
-    pair = [mask.to_coco() for mask in (entry["segmentation"], masks[entry["id"]])]
+    mask = masks[entry["id"]]
+    pair = [mask.to_coco() for mask in (entry.get("segmentation", mask), mask)]
     if pair[0] != pair[1] and coco_mask.iou(pair[:1], pair[1:], [0])[0, 0] < 0.5:
       notes.append(
         f"object {entry['id']} has another mask in the rank file than in the id map, which counts"

@@ -6,11 +6,11 @@ in `images/SPLIT/`.
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foir360_jax.files.json_file import field
-from foir360_jax.scenes.annotation_list import open_annotation_list, order_field
+from foir360_jax.scenes.annotation_list import names_in, open_annotation_list, order_field
 from foir360_jax.scenes.folder import SceneFolder, files_by_split
 from foir360_jax.scenes.scene import Scene
 from foir360_jax.scenes.segmentation import write_segmentation
@@ -27,15 +27,20 @@ def holds(content: Any) -> bool:
   )
 
 
+def picture_names(content: Any) -> Iterator[str]:
+  """Yields the names of the pictures in such content."""
+  return names_in(content["data"], "image_name")
+
+
 def open_files(
   path: pathlib.Path, files: Sequence[pathlib.Path], *, check_pictures: bool
 ) -> SceneFolder:
   """Opens SeqRank's JSON files; see `open_scenes`."""
-  by_split = files_by_split(files)
+  by_split = files_by_split(files, path)
 
   def picture_folders(split: str) -> list[pathlib.Path]:
     beside = by_split[split].parent
-    roots = [beside, beside.parent] if beside.name == "annotations" else [beside]
+    roots = [beside, beside.parent] if beside.name.lower() == "annotations" else [beside]
     return [folder for root in roots for folder in (root / "images" / split, root / "images", root)]
 
   return open_annotation_list(

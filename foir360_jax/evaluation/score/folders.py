@@ -85,8 +85,7 @@ class PairScorer:
         f"{scene_id}: {size[1]} x {size[0]} is not 2:1, the pixels have no known solid angle; "
         "leave --weighted out"
       )
-    scene, true_notes = _without_crowds(scene)
-    predicted, predicted_notes = _without_crowds(predicted)
+    scene, predicted = scene.without_crowds(), predicted.without_crowds()
     relevance = _relevance(self.truth, scene)
     # Ranks are the order; importance may tie by rounding, but AP needs an order of all pictures'
     # predictions, and no format has another figure for it.
@@ -108,8 +107,8 @@ class PairScorer:
       matches=match_masks(iou, confidence),
       num_predictions=len(masks),
       notes=(
-        *(f"truth: {note}" for note in true_notes),
-        *(f"prediction: {note}" for note in predicted_notes),
+        *(f"truth: {note}" for note in scene.notes),
+        *(f"prediction: {note}" for note in predicted.notes),
       ),
     )
 
@@ -198,16 +197,6 @@ def _score_or_reason(scorer: PairScorer, scene_id: str) -> ScoredImage | str:
     return str(error)
   except (ValueError, OSError, MemoryError) as error:  # the other pictures may still do
     return f"{scene_id}: {type(error).__name__}: {error}"
-
-
-def _without_crowds(scene: Scene) -> tuple[Scene, tuple[str, ...]]:
-  """Leaves out COCO's crowd regions that have no rank; returns the notes of the scene as well."""
-  kept = tuple(
-    item for item in scene.objects if item.rank is not None or not item.extra.get("iscrowd")
-  )
-  left_out = len(scene.objects) - len(kept)
-  notes = (*scene.notes, *([f"crowd regions left out: {left_out}"] if left_out else []))
-  return dataclasses.replace(scene, objects=kept), notes
 
 
 def _relevance(folder: SceneFolder, scene: Scene) -> np.ndarray:

@@ -91,6 +91,10 @@ def score_folders(
     "bad": bad,
     "missing": missing,
     "only_in_predictions": surplus,
+    "notes": [
+      *(f"truth: {note}" for note in true_scenes.notes),
+      *(f"prediction: {note}" for note in predicted_scenes.notes),
+    ],
     "num_resamples": num_resamples,
     "metrics": _means(images, num_resamples),
     "average_precision": _average_precision(images, num_resamples),
@@ -130,6 +134,7 @@ def table(report: Mapping[str, Any]) -> str:
       f"{len(single)} with one true object, which has no order: SeqRank's rule ({', '.join(zero)})"
       f" counts them as 0, the others leave them out: {_named([row['id'] for row in single])}"
     )
+  lines += [f"note: {note}" for note in report["notes"]]
   noted = [row["id"] for row in report["per_image"] if row["notes"]]
   if noted:
     lines.append(f"{len(noted)} with notes, see the JSON: {_named(noted)}")

@@ -130,7 +130,7 @@ def _of_fold(pictures: Iterable[Labelled], fold: int, folds: int) -> Iterator[La
 
 
 def _ranked_scenes(folder: str | pathlib.Path) -> Iterator[Labelled]:
-  for scene in open_scenes(folder):
+  for scene in (scene.without_crowds() for scene in open_scenes(folder)):
     if len(scene.objects) >= 2 and scene.is_ranked and scene.image_file is not None:
       check_scene(scene, scene.image_file)
       panorama = stretch(read_panorama(scene.image_file))
