@@ -35,9 +35,8 @@ _PREPARE = Command(
   "prepare",
   "write a data set to disk, or check a folder of annotations",
   """\
-Out: DATA_DIR/NAME/CONFIG/VERSION, which training reads. What is complete there already is kept.
-Data sets: synthetic360 (rendered, needs no download), rank360 (a folder of ranked panoramas, as
-360Rank) and fixations (crowd, osie). A flag that names data sets below is for these alone.""",
+Out: DATA_DIR/NAME/CONFIG/VERSION, which training reads; kept where it is complete. Data sets:
+synthetic360 (rendered), rank360 (a folder of ranked panoramas) and fixations (crowd, osie).""",
   "foir360 prepare --dataset=synthetic360/64x128 --data_dir=data",
   (
     Flag("dataset", "NAME[/CONFIG]", f"{_SMALL} if not given", str, _SMALL),

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -43,6 +43,7 @@ class FolderWork:
       started before the results of this one are fetched.
     too_large: what a line says where the device has too little memory for a batch.
     files: where the results go.
+    notes: what a person should look at in the panoramas, one line each; said at the end.
   """
 
   source: pathlib.Path
@@ -52,6 +53,7 @@ class FolderWork:
   returns_early: bool = False
   too_large: str = "the device has too little memory for it"
   files: ResultFiles = RANKED
+  notes: Collection[str] = ()
 
   def title(self, scene_id: str) -> str:
     """Names a panorama that was not read yet."""
@@ -169,6 +171,8 @@ def run_folder(
     finally:
       pool.shutdown(cancel_futures=True)  # waits for files that are being written
     summary = run.summary(len(work.ids), len(done))
+    for note in sorted(work.notes):
+      say(f"note: {note}")
     say(f"{summary.line()} -> {output}")
     return summary
 

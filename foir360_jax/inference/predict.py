@@ -81,8 +81,6 @@ def rank_provided_masks(
     OSError: a result cannot be written.
   """
   work = _ProvidedMasks(ranker, pathlib.Path(input_path).expanduser())
-  for note in work.notes:
-    say(f"note: {note}")
   summary = run_folder(work, output, overwrite=overwrite, say=say, show=show)
   if work.unknown:
     say(
@@ -176,20 +174,17 @@ class _ProvidedMasks(_Ranking):
       raise SceneError(f"{path}: holds no picture; give the folder with images and instances")
     super().__init__(ranker, rank_masks=True)
     self.source, self.ids = self._folder.path, self._folder.ids
-    self.notes = self._folder.notes
+    self.notes: set[str] = set(self._folder.notes)
     self.unknown: set[str] = set()
 
   def read(self, scene_id: str) -> _Panorama:
     scene = self._folder.read(scene_id).without_crowds()
     image_file = scene.require_image_file()
+    self.notes.update(f"{scene_id}: {note}" for note in scene.notes)
     return _Panorama(scene_id, self.title(scene_id), read_panorama(image_file), scene)
 
   def rank(self, items: list[_Panorama]) -> list[RankedObjects]:
     return [self._rank(item) for item in items]
-
-  def write(self, item: _Panorama, result: RankedObjects, files: tuple[pathlib.Path, ...]) -> str:
-    notes = item.scene.notes if item.scene else ()
-    return "\n".join([super().write(item, result, files), *(f"note: {note}" for note in notes)])
 
   def _rank(self, item: _Panorama) -> RankedObjects:
     scene = item.scene

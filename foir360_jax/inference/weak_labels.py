@@ -62,8 +62,6 @@ def label_folder(
   if batch_size < 1:
     raise ValueError(f"batch_size must be at least 1, not {batch_size}")
   work = _WeakLabels(ranker, input_path, batch_size, overlays)
-  for note in work.notes:
-    say(f"note: {note}")
   return run_folder(work, output, overwrite=overwrite, say=say, show=show)
 
 
@@ -81,12 +79,14 @@ class _WeakLabels(FolderWork):
       raise SceneError(f"{path}: holds no picture; give the folder with images and instances")
     self._ranker, self._overlays = ranker, overlays
     self.source, self.ids = self._folder.path, self._folder.ids
-    self.notes = self._folder.notes
+    self.notes: set[str] = set(self._folder.notes)
     self.settings = settings_of(ranker)
     self.batch_size = batch_size
 
   def read(self, scene_id: str) -> ReadyScene:
-    return read_scene(self._folder, scene_id)
+    item = read_scene(self._folder, scene_id)
+    self.notes.update(f"{scene_id}: {note}" for note in item.scene.notes)
+    return item
 
   def shape(self, item: ReadyScene) -> tuple[int, int]:
     """Height and padded number of objects."""
@@ -117,7 +117,7 @@ class _WeakLabels(FolderWork):
   def write(self, item: ReadyScene, result: Any, files: tuple[pathlib.Path, ...]) -> str:
     ranks, index = result
     write_result(item, ranks, index, files, self._overlays)
-    return "\n".join(f"note: {item.id}: {note}" for note in item.scene.notes)
+    return ""
 
 
 def settings_of(ranker: WeakRanker) -> dict[str, Any]:
