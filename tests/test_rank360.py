@@ -221,6 +221,18 @@ def test_an_id_keeps_its_split_whatever_other_ids_there_are():
   assert (found["000"], found["022"]) == ("train", "test")
 
 
+def test_a_split_without_pictures_is_noted(folder):
+  assert review_folder(folder).notes == ()
+  for place in ("images", "instances", "ranks"):
+    for file in (folder / place).iterdir():
+      if file.stem != "dummy_0":
+        file.unlink()
+  (record,) = review_folder(folder).records
+  (note,) = review_folder(folder).notes
+  other = {"train": "test", "test": "train"}[record.split]
+  assert note == f"no picture falls into {other} by its hash; give lists by --split_dir"
+
+
 def test_an_id_in_two_lists_or_in_none_or_of_no_record_is_named():
   lists = {"train": ["a", "b", "e"], "val": ["b", "c", "c"]}
   split_of, wrong = assign_splits(["a", "b", "c", "d"], lists)
@@ -230,6 +242,11 @@ def test_an_id_in_two_lists_or_in_none_or_of_no_record_is_named():
   assert "none of the lists train, val" in wrong["d"]
   assert "not in the folder" in wrong["e"]
   assert "a" not in wrong
+
+
+def test_splits_get_names_by_which_they_can_be_asked_for():
+  found, _ = assign_splits(["a", "b", "c"], {"valid": ["a"], "my file-2.b": ["b"], "test": ["c"]})
+  assert found == {"a": "validation", "b": "my_file-2_b", "c": "test"}
 
 
 def test_lists_of_the_folder_count_and_val_becomes_validation(folder, tmp_path):

@@ -19,8 +19,9 @@ from foir360_jax.sphere import bounding_fov_deg, solid_angle
 from rank360.checks import ERROR, Finding, check_scene
 from rank360.columns import decode
 from rank360.seam import join_torn
-from rank360.splits import assign_splits, read_split_dir
+from rank360.splits import SHARES, assign_splits, read_split_dir
 
+_EMPTY_SPLIT = "no picture falls into {} by its hash; give lists by --split_dir"
 BY_HASH = "hash of the id: about 80 % train, 20 % test"
 
 
@@ -141,7 +142,10 @@ def review_folder(
     ids = sorted({*folder.ids, *wrong})
     measured = [pool.submit(_measured, read(scene_id)) for scene_id in ids]
   records = tuple(future.result() for future in measured)
-  return Review(path, folder.format, rule, records, folder.notes)
+  notes = list(folder.notes)
+  if not lists:
+    notes += [_EMPTY_SPLIT.format(split) for split in SHARES if split not in splits.values()]
+  return Review(path, folder.format, rule, records, tuple(notes))
 
 
 def _with_other_ranks(scene: Scene, folder: pathlib.Path) -> Scene:

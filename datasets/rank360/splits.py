@@ -5,6 +5,7 @@ Between `review`, which asks, and the lists that a folder or `--split_dir` has.
 
 import collections
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 from foir360_jax.files.listing import list_files
@@ -57,4 +58,6 @@ def assign_splits(
       wrong[scene_id] = f"is listed in {' and '.join(splits)}; keep it once"
     elif scene_id not in known:
       wrong[scene_id] = f"is listed in {splits[0]}, but is not in the folder; add or unlist it"
-  return {scene_id: _NAMES.get(s[0], s[0]) for scene_id, s in found.items()}, wrong
+  # TFDS takes letters, digits, _ and - alone; a file, after which a split is named, may have more.
+  names = {split: _NAMES.get(split, re.sub(r"[^\w-]+", "_", split)) for split in lists}
+  return {scene_id: names[splits[0]] for scene_id, splits in found.items()}, wrong

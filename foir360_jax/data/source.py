@@ -66,7 +66,7 @@ class PreparedSource:
     The builders keep it in the metadata; where one did not, the split is read once.
     """
     known = (self._builder.info.metadata or {}).get("max_objects") or {}
-    splits = re.findall(r"(?:^|\+)\s*(\w[\w.-]*)", self.split)
+    splits = re.findall(r"(?:^|\+)\s*([\w-]+)", self.split)
     if all(split in known for split in splits):
       return max(int(known[split]) for split in splits)
     return int(self.object_counts.max())
