@@ -1,6 +1,7 @@
 """The command `foir360`: its words, its flags, its help, and what it hands on."""
 
 import contextlib
+import io
 import os
 import pathlib
 import pty
@@ -10,6 +11,7 @@ import sys
 import time
 import types
 
+import numpy as np
 import pytest
 
 from foir360_jax.cli import command as module
@@ -18,9 +20,13 @@ from foir360_jax.cli.command import main
 from foir360_jax.cli.commands import COMMANDS, FORMATS, MODES
 from foir360_jax.cli.config_file import load_config
 from foir360_jax.cli.flags import UsageError, parse_flags
+from foir360_jax.files import find_panoramas, read_panorama, save_image, sole_writer
+from foir360_jax.inference import Ranker
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.models.pretrained import encoder as pretrained_encoder
+from foir360_jax.saliency.readout_file import file_of_run
 from foir360_jax.scenes import FORMATS as SCENE_FORMATS
+from foir360_jax.scenes import open_scenes
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ["--config=configs/tiny.py", "--workdir=x"]
@@ -197,6 +203,50 @@ def test_paths_on_the_command_line_may_begin_with_a_tilde(monkeypatch, tmp_path)
   assert parse("score", "g", "p", "--out=~/r.json").out == tmp_path / "r.json"
   (tmp_path / "mine.py").write_text((ROOT / "configs/tiny.py").read_text())
   assert load_config("~/mine.py", []).task == "ranking"
+
+
+def test_a_user_who_is_not_there_is_refused_and_no_folder_of_that_name_made(
+  monkeypatch, tmp_path, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  for words in (
+    ["prepare", "--data_dir=~nobody-here/data"],
+    ["weak-labels", "--input=x", "--output=~nobody-here/out"],
+    ["train", "--config=~nobody-here/a.py", "--workdir=x"],
+  ):
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert "~nobody-here is no user's folder; write ./~nobody-here for" in line
+    assert line.count("\n") == 1
+  for function in (open_scenes, read_panorama, Ranker.load, file_of_run, sole_writer_of):
+    with pytest.raises(ValueError, match="~nobody-here is no user's folder"):
+      function("~nobody-here/x")
+  assert not list(tmp_path.iterdir())
+
+
+def test_functions_that_take_paths_know_the_tilde_as_well(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  save_image("~/a/images/x.png", np.zeros((32, 64, 3), np.uint8))
+  assert read_panorama("~/a/images/x.png").shape == (32, 64, 3)
+  assert list(find_panoramas("~/a/images").pictures) == ["x"]
+  save_image("~/a/instances/x.png", np.zeros((32, 64, 3), np.uint8))
+  assert open_scenes("~/a").path == tmp_path / "a"
+  sole_writer_of("~/b")
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def sole_writer_of(folder):
+  with sole_writer(folder):
+    pass
+
+
+def test_what_is_not_utf8_in_a_name_is_shown_all_the_same(monkeypatch):
+  shown = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+  monkeypatch.setattr(sys, "stdout", shown)
+  monkeypatch.setattr(module, "main", lambda *_, **__: print(os.fsdecode(b"m\xfcll.jpg")) or 0)
+  with pytest.raises(SystemExit):
+    module.start()
+  assert shown.buffer.getvalue() == rb"m\udcfcll.jpg" + b"\n"
 
 
 def test_a_file_of_weights_may_begin_with_a_tilde(monkeypatch, tmp_path):

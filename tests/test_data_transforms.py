@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from foir360_jax.data import pad_objects, resample, select_objects
+from foir360_jax.files.panorama_file import stretch
 from foir360_jax.scenes import pack_masks, unpack_masks
 
 
@@ -194,3 +195,19 @@ def test_masks_that_do_not_fit_image_or_labels_are_refused(key):
   example[key] = example[key][:-1]
   with pytest.raises(ValueError, match="image a of .* needs bit-packed masks"):
     select_objects(example, 5)
+
+
+@pytest.mark.parametrize("width", [62, 63, 65, 66])
+@pytest.mark.parametrize("height", [32, 16, 48])
+def test_panoramas_a_row_off_2_to_1_are_stretched_to_it(width, height):
+  rng = np.random.default_rng()
+  image = rng.integers(0, 256, (32, width, 3), np.uint8)
+  masks = np.zeros((2, 32, width), bool)
+  masks[0, 8:24, : width // 2], masks[1, 8:24, width // 2 :] = True, True
+  example = resample({"image": image, "masks": pack_masks(masks)}, height)
+  assert example["image"].shape == (height, 2 * height, 3)
+  found = unpack_masks(example["masks"], 2 * height)
+  assert found.shape == (2, height, 2 * height)
+  np.testing.assert_allclose(found.mean((1, 2)), 0.25, atol=0.02)
+  if height == 32:
+    np.testing.assert_array_equal(example["image"], stretch(image))

@@ -27,13 +27,14 @@ from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.evaluation.report import table, write_report
 from foir360_jax.evaluation.run import _numbers
 from foir360_jax.files import PanoramaError
+from foir360_jax.files.panorama_file import resize_columns, stretch
 from foir360_jax.inference import Ranker
 from foir360_jax.inference.decision import NEVER, Decision, choose
 from foir360_jax.inference.predict import predict_folder
 from foir360_jax.metrics import mask_iou
 from foir360_jax.models import Order
 from foir360_jax.models.cells import cell_masks
-from foir360_jax.scenes import RANK_FILE_SCHEMA, unpack_masks
+from foir360_jax.scenes import RANK_FILE_SCHEMA, read_rank_file, unpack_masks
 from foir360_jax.scenes.packed_masks import pack_masks
 from foir360_jax.sphere import solid_angle
 
@@ -441,7 +442,8 @@ def test_a_folder_is_ranked_picture_by_picture_and_bad_ones_get_a_line(
 ):
   lines, output = [], tmp_path / "out"
   assert len(predict_folder(tiny_ranker, pictures, output, say=lines.append).bad) == 2
-  broken, flat, good = sorted(lines[1:-1])
+  assert lines[0] == "passed over, as no pictures by their names: notes.txt"
+  broken, flat, good = sorted(lines[2:-1])
   assert broken.startswith("bad: ") and "broken.png" in broken
   assert flat.startswith("bad: ") and "flat.jpg: 150 x 60 pixels is not 2:1" in flat
   assert good.startswith("good.png: ") and "objects ->" in good
@@ -524,6 +526,20 @@ def test_the_ranker_returns_ranked_objects_of_the_size_of_the_panorama(tiny_rank
   assert ranked.masks.any((1, 2)).all()
   assert ((ranked.importance > 0) & (ranked.importance < 1)).all()
   assert (np.diff(ranked.importance) <= 0).all() and ranked.ranks[0] == 1
+
+
+def test_a_panorama_a_row_off_2_to_1_gets_results_of_its_size(tiny_ranker, tmp_path):
+  panorama = np.random.default_rng(8).integers(0, 256, (75, 151, 3), np.uint8)
+  ranked = tiny_ranker(panorama, image="a.png")
+  stretched = tiny_ranker(stretch(panorama))
+  assert ranked.masks.shape == (len(stretched), 75, 151) and ranked.masks.any((1, 2)).all()
+  np.testing.assert_array_equal(resize_columns(ranked.masks, 150), stretched.masks)
+  np.testing.assert_allclose(ranked.area_sr, stretched.area_sr, rtol=1e-6)
+  ranked.save_json(tmp_path / "a.json")
+  ranked.save_overlay(tmp_path / "a.png")
+  assert read_rank_file(tmp_path / "a.json", panorama).masks.shape == ranked.masks.shape
+  again = tiny_ranker.rank_masks(panorama, ranked.masks)
+  assert again.masks.shape == ranked.masks.shape
 
 
 def test_a_threshold_that_nothing_passes_gives_an_empty_ranking(tiny_ranker, tmp_path):

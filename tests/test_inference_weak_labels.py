@@ -11,6 +11,8 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from foir360_jax.files import read_panorama, save_image
 from foir360_jax.files.id_map_file import encode_id_map
@@ -289,6 +291,45 @@ def test_bad_panoramas_get_a_line_as_they_are_met_and_the_others_go_through(scen
     assert str(scenes / file) in line and re.search(reason, line) and "\n" not in line
   again, _ = label(StubRanker(), scenes, tmp_path / "out")
   assert again.bad == summary.bad and again.done_before == 10
+
+
+def test_panoramas_that_are_not_plain_get_results_of_what_is_read(tmp_path):
+  """A row off 2:1, upside down, a part of the sphere, a name that is not UTF-8."""
+  folder, rng = tmp_path / "in", np.random.default_rng(3)
+  for name in ("off", "turned", "part", "plain"):
+    write_scene(folder, name, rng)
+  for file in (folder / "images/off.png", folder / "instances/off.png"):
+    cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[:, :63])
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  xmp = " ".join(
+    f'GPano:{name}Pixels="{value}"'
+    for name, value in dict(
+      FullPanoWidth=128, FullPanoHeight=64, CroppedAreaLeft=100, CroppedAreaTop=9
+    ).items()
+  )
+  information = PngInfo()
+  information.add_itxt("XML:com.adobe.xmp", xmp)
+  for name, options in (("turned", {"exif": exif}), ("part", {"pnginfo": information})):
+    file = folder / f"images/{name}.png"
+    Image.open(file).save(file, **options)
+  for part in ("images", "instances"):
+    latin = os.fsdecode(os.fsencode(folder / part) + b"/caf\xe9.png")
+    shutil.copy(folder / part / "plain.png", latin)
+  summary, _ = label(StubRanker(), folder, tmp_path / "out", overlays=True)
+  assert summary.ranked == 4
+  (bad,) = summary.bad
+  assert r"caf\udce9.png: the name is not UTF-8" in bad
+  for scene_id, size in {"off": (32, 63), "turned": (32, 64), "part": (64, 128)}.items():
+    found = read_rank_file(tmp_path / f"out/ranks/{scene_id}.json")
+    assert found.masks.shape[1:] == size
+    scene = open_scenes(folder).read(scene_id)
+    assert scene.masks().sum() == found.masks.sum()
+    assert read_panorama(scene.image_file).shape[:2] == size
+    picture = cv2.imread(str(tmp_path / f"out/overlays/{scene_id}.png"))
+    assert picture.shape[0] > picture.shape[1] * size[0] // size[1]  # and the legend
+  part = read_rank_file(tmp_path / "out/ranks/part.json").masks.any(0)
+  assert not part[:9].any() and not part[41:].any() and not part[:, 36:100].any()
 
 
 def test_a_size_that_the_ranker_refuses_makes_bad_panoramas(scenes, tmp_path):

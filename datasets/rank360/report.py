@@ -22,8 +22,10 @@ def write_report(review: Review, output: str | os.PathLike) -> str:
   """Writes `report.txt` and `report.html` into a folder and returns the text."""
   labels = measure_labels(review)
   text = report_text(review, labels)
-  write_atomically(pathlib.Path(output) / TEXT_FILE, text.encode())
-  write_atomically(pathlib.Path(output) / PAGE_FILE, build_page(review, labels).encode())
+  write_atomically(pathlib.Path(output) / TEXT_FILE, text.encode(errors="backslashreplace"))
+  write_atomically(
+    pathlib.Path(output) / PAGE_FILE, build_page(review, labels).encode(errors="backslashreplace")
+  )
   return text
 
 

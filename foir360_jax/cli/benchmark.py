@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import types
 
 import jax
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from foir360_jax.benchmarks.throughput import throughput
 from foir360_jax.cli.check import need_task, validate
 from foir360_jax.files import write_atomically
+from foir360_jax.paths import expand
 
 
 def run(flags: types.SimpleNamespace) -> int:
@@ -26,7 +26,7 @@ def benchmark(config: ConfigDict, workdir: str | os.PathLike) -> None:
   report, text = throughput(config.to_dict(), **config.benchmark)
   if jax.process_index() > 0:
     return
-  folder = pathlib.Path(workdir).expanduser()
+  folder = expand(workdir)
   write_atomically(folder / "benchmark.json", (json.dumps(report, indent=2) + "\n").encode())
   write_atomically(folder / "benchmark.txt", text.encode())
   print(f"{text}wrote benchmark.json and benchmark.txt into {folder}")

@@ -6,6 +6,7 @@ come to that, with one line that says why; 128 + the signal's number where it wa
 """
 
 import importlib
+import io
 import re
 import signal
 import sys
@@ -19,7 +20,12 @@ _WRONG = 2
 
 
 def start() -> None:
-  """Runs the command of this process, which ends with it."""
+  """Runs the command of this process, which ends with it.
+
+  Names of files need not be UTF-8, and are shown all the same.
+  """
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # as that of errors is
   sys.exit(main(sys.argv[1:], owns_process=True))
 
 

@@ -4,8 +4,6 @@ ml_collections checks the types. It reads flags of absl, here of a set of its ow
 of this process's command line or of an earlier call takes part.
 """
 
-import os
-import pathlib
 import re
 import types
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from foir360_jax.cli.flags import UsageError
+from foir360_jax.paths import expand
 
 
 def load_config(file: str | None, overrides: Sequence[str]) -> ConfigDict | None:
@@ -47,7 +46,10 @@ def load_config(file: str | None, overrides: Sequence[str]) -> ConfigDict | None
 def _read(file: str) -> ConfigDict:
   """Calls the `get_config` of a file."""
   name, _, text = file.partition(":")
-  path = pathlib.Path(os.path.expanduser(name))
+  try:
+    path = expand(name)
+  except ValueError as error:
+    raise UsageError(f"--config={file}: {error}") from None
   if not path.is_file():
     raise UsageError(f"--config={file}: no such file; give one of configs/, as configs/tiny.py")
   loader = SourceFileLoader("config", str(path))

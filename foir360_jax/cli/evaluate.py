@@ -1,7 +1,6 @@
 """`foir360 evaluate`: a trained run measured; a table, and its files."""
 
 import os
-import pathlib
 import types
 
 from ml_collections import ConfigDict
@@ -10,6 +9,7 @@ from foir360_jax.cli.check import need_task, validate
 from foir360_jax.cli.compiled import keep_compiled_programs
 from foir360_jax.cli.progress import progress_bar
 from foir360_jax.evaluation.run import evaluate_ranking
+from foir360_jax.paths import expand
 from foir360_jax.saliency.fixations.run import evaluate_fixation
 
 
@@ -26,4 +26,4 @@ def evaluate_run(config: ConfigDict, workdir: str | os.PathLike) -> None:
   keep_compiled_programs()
   evaluate = evaluate_fixation if config.task == "fixation" else evaluate_ranking
   with progress_bar("evaluating") as show:
-    evaluate(config, pathlib.Path(workdir).expanduser(), show=show)
+    evaluate(config, expand(workdir), show=show)

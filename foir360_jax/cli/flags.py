@@ -1,18 +1,19 @@
 """What a subcommand takes: its flags as a table, parsed and explained in the same way everywhere.
 
 One style: `--snake_case=value` (or `--snake_case value`), switches `--flag` and `--no-flag`, no
-abbreviations. A wrong flag is one line that names it and the cure. Imports the standard library
-alone, for `foir360 --help` comes at once.
+abbreviations. A wrong flag is one line that names it and the cure. Imports nothing but the
+standard library, for `foir360 --help` comes at once.
 """
 
 import argparse
 import difflib
-import os
 import pathlib
 import re
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
+
+from foir360_jax.paths import expand
 
 _INDENT = 28  # columns of a help text in which the names of the flags stand
 
@@ -87,20 +88,14 @@ def switch(name: str, help: str = "", *, means: str | None = None) -> Flag:
 
 
 def path(text: str) -> pathlib.Path:
-  """A path on the command line; `~` is the user's folder, also behind `=`, where shells leave it.
-
-  A name that begins with `~` and is no user's is refused: a folder of that name is nobody's wish.
+  """A path on the command line, see `paths.expand`.
 
   >>> path("runs/tiny"), path("~").is_absolute()
   (PosixPath('runs/tiny'), True)
   """
   if not text:
     raise ValueError("is empty; give a path")
-  expanded = os.path.expanduser(text)
-  if expanded.startswith("~"):
-    user = expanded.partition("/")[0]
-    raise ValueError(f"there is no user {user[1:]}; write ./{user} for a folder of that name")
-  return pathlib.Path(expanded)
+  return expand(text)
 
 
 def one_of(*names: str) -> Callable[[str], str]:

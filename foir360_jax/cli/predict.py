@@ -1,7 +1,6 @@
 """`foir360 predict`: a trained run ranks the objects of new panoramas."""
 
 import os
-import pathlib
 import types
 
 from ml_collections import ConfigDict
@@ -12,6 +11,7 @@ from foir360_jax.cli.flags import UsageError
 from foir360_jax.cli.progress import progress_bar
 from foir360_jax.inference.folder_runner import Summary
 from foir360_jax.inference.predict import load_ranker, predict_folder, rank_provided_masks
+from foir360_jax.paths import expand
 from foir360_jax.train.run import check_same_model
 
 _OF_PREDICTED_MASKS = ("confidence_threshold", "stop_margin")
@@ -69,7 +69,7 @@ def predict(
     What became of the pictures.
   """
   keep_compiled_programs()
-  workdir = pathlib.Path(workdir).expanduser()
+  workdir = expand(workdir)
   if config is not None:
     validate(config)
     need_task(config, "predict", "ranking")

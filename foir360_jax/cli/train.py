@@ -1,7 +1,6 @@
 """`foir360 train`: a configuration in, a trained and evaluated run out."""
 
 import os
-import pathlib
 import types
 
 from ml_collections import ConfigDict
@@ -10,6 +9,7 @@ from foir360_jax.cli.check import need_task, validate
 from foir360_jax.cli.compiled import keep_compiled_programs
 from foir360_jax.cli.evaluate import evaluate_run
 from foir360_jax.cli.progress import progress_bar
+from foir360_jax.paths import expand
 from foir360_jax.saliency.fixations.run import train_fixation
 from foir360_jax.train.run import train_ranking
 
@@ -27,5 +27,5 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> None:
   keep_compiled_programs()
   train = train_fixation if config.task == "fixation" else train_ranking
   with progress_bar("training") as show:
-    train(config, pathlib.Path(workdir).expanduser(), show=show)
+    train(config, expand(workdir), show=show)
   evaluate_run(config, workdir)

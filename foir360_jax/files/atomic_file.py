@@ -1,7 +1,8 @@
 """Atomic writing: a file is either complete or not there."""
 
 import os
-import pathlib
+
+from foir360_jax.paths import expand
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
@@ -16,7 +17,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
   Raises:
     OSError: the folder cannot be written; nothing is left behind.
   """
-  path = pathlib.Path(path)
+  path = expand(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:

@@ -3,8 +3,9 @@
 import contextlib
 import fcntl
 import os
-import pathlib
 from collections.abc import Iterator
+
+from foir360_jax.paths import expand
 
 _FILE = ".lock"
 
@@ -22,7 +23,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
   Raises:
     ValueError: another process holds it.
   """
-  folder = pathlib.Path(folder)
+  folder = expand(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / _FILE).open("a+") as file:
     try:

@@ -19,6 +19,8 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
   "object": dict,
 }
 _REQUIRED = object()
+ESCAPES = "backslashreplace"
+"""How text that is JSON is encoded: what is no UTF-8 in a path becomes an escape of JSON itself."""
 
 
 def read_json(path: pathlib.Path, error_class: type[ValueError]) -> Any:

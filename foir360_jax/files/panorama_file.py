@@ -15,6 +15,7 @@ from foir360_jax.files.atomic_file import write_atomically
 from foir360_jax.files.picture_file import SUFFIXES, PictureError, open_picture
 from foir360_jax.files.picture_folder import Listing, list_pictures, picture_id
 from foir360_jax.files.placement import placement_of
+from foir360_jax.paths import expand
 
 MIN_HEIGHT = 32
 MAX_OFF_DEG = 1.0
@@ -38,7 +39,7 @@ def find_panoramas(path: str | os.PathLike) -> Listing:
   Raises:
     PanoramaError: nothing there, or no picture in the folder.
   """
-  path = pathlib.Path(path).expanduser()
+  path = expand(path)
   if not path.is_dir():
     if not os.path.lexists(path):
       raise PanoramaError(f"{path}: no such file or folder; give a picture or a folder of pictures")
@@ -69,7 +70,7 @@ def read_panorama(path: str | os.PathLike) -> np.ndarray:
   Raises:
     PanoramaError: missing, empty, truncated or no picture; not 2:1; fewer than `MIN_HEIGHT` rows.
   """
-  path = pathlib.Path(path).expanduser()
+  path = expand(path)
   try:
     panorama = read_pixels(path)
   except PictureError as error:
@@ -99,7 +100,7 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
   Raises:
     PictureError: missing, empty, truncated or no picture, or of a kind that is not read.
   """
-  path = pathlib.Path(path).expanduser()
+  path = expand(path)
   picture = open_picture(path, whole=True)
   return placement_of(path, picture).place(_rgb(path, picture))
 

@@ -16,6 +16,8 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
+from foir360_jax.paths import expand
+
 SUFFIXES = (
   *(".avif", ".bmp", ".gif", ".insp", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
   *(".tif", ".tiff", ".webp"),
@@ -109,7 +111,7 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def open_picture(path: str | os.PathLike, *, whole: bool) -> Image.Image:
   """Opens a picture as it is stored; arguments and errors as of `picture_size`."""
-  path = pathlib.Path(path).expanduser()
+  path = expand(path)
   _check_file(path)
   try:
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ import jax
 
 from foir360_jax.files import PanoramaError, sole_writer
 from foir360_jax.inference.output_folder import RANKED, ResultFiles, claim_output
+from foir360_jax.paths import expand
 from foir360_jax.scenes import SceneError
 
 _WAITING_BATCHES = 4  # panoramas that wait for others of their shape, in batches
@@ -141,7 +142,7 @@ def run_folder(
     OSError: a result cannot be written.
     KeyboardInterrupt: on Ctrl-C; what is finished stays, and nothing is half-written.
   """
-  output = pathlib.Path(output).expanduser()
+  output = expand(output)
   if output.exists() and not output.is_dir():
     raise ValueError(f"{output} is a file; give a folder as --output")
   if output.resolve() == work.source.resolve():

@@ -18,6 +18,7 @@ from foir360_jax.inference.decision import Decision
 from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_folder
 from foir360_jax.inference.output_folder import package_version
 from foir360_jax.inference.ranker import Ranker
+from foir360_jax.paths import expand
 from foir360_jax.scenes import RankedObjects, Scene, SceneError, open_scenes
 from foir360_jax.train.checkpoint import newest_checkpoint
 
@@ -48,7 +49,7 @@ def predict_folder(
     ValueError: see `run_folder`.
     OSError: a result cannot be written.
   """
-  work = _Pictures(ranker, pathlib.Path(input_path).expanduser())
+  work = _Pictures(ranker, expand(input_path))
   if work.passed_over:
     say(f"passed over, as no pictures by their names: {work.passed_over}")
   return run_folder(work, output, overwrite=overwrite, say=say, show=show)
@@ -80,7 +81,7 @@ def rank_provided_masks(
     ValueError: the folder cannot be opened or holds nothing, or as `run_folder`.
     OSError: a result cannot be written.
   """
-  work = _ProvidedMasks(ranker, pathlib.Path(input_path).expanduser())
+  work = _ProvidedMasks(ranker, expand(input_path))
   summary = run_folder(work, output, overwrite=overwrite, say=say, show=show)
   if work.unknown:
     say(

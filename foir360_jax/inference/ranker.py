@@ -18,6 +18,7 @@ from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.models.mask_head import picture_masks
 from foir360_jax.objective import learns_detection
+from foir360_jax.paths import expand
 from foir360_jax.scenes import RankedObjects
 from foir360_jax.scenes.packed_masks import pack_masks, resample_masks
 from foir360_jax.sphere import resize_panorama
@@ -92,7 +93,7 @@ class Ranker:
     Raises:
       ValueError: no run there, or its checkpoint does not fit its configuration.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = expand(folder)
     config, file = load_settings(folder), settings_file(folder)
     if config is None:
       raise ValueError(

@@ -19,6 +19,7 @@ import numpy as np
 from foir360_jax.inference.described_scene import ReadyScene, read_scene, write_result
 from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_folder
 from foir360_jax.inference.output_folder import package_version
+from foir360_jax.paths import expand
 from foir360_jax.saliency import LearnedSaliency
 from foir360_jax.scenes import SceneError, open_scenes
 from foir360_jax.weak_labels.program import METHOD_VERSION, DescribedScene, WeakRanks
@@ -73,7 +74,7 @@ class _WeakLabels(FolderWork):
   )
 
   def __init__(self, ranker, input_path, batch_size, overlays):
-    path = pathlib.Path(input_path).expanduser()
+    path = expand(input_path)
     self._folder = open_scenes(path, check_pictures=False)  # every picture is decoded anyway
     if not len(self._folder):
       raise SceneError(f"{path}: holds no picture; give the folder with images and instances")

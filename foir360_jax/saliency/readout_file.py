@@ -13,6 +13,7 @@ import safetensors.numpy
 from flax import nnx
 
 from foir360_jax.files import write_atomically
+from foir360_jax.paths import expand
 from foir360_jax.saliency.readout import FixationReadout
 
 COMMITTED = pathlib.Path(__file__).with_name("fixation_readout.safetensors")
@@ -28,7 +29,7 @@ def file_of_run(workdir: str | os.PathLike, fold: int | None = None) -> pathlib.
   >>> file_of_run("runs/fixation", 2).as_posix()
   'runs/fixation/without_2/fixation_readout.safetensors'
   """
-  folder = pathlib.Path(workdir)
+  folder = expand(workdir)
   return (folder if fold is None else folder / f"without_{fold}") / _NAME
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from foir360_jax.files.json_file import read_json
 from foir360_jax.files.listing import list_files, list_folders
+from foir360_jax.paths import expand
 from foir360_jax.scenes import assr, coco, irsr, rank_map, scenes_layout, seqrank
 from foir360_jax.scenes.annotation_files import (
   JSON_FORMATS,
@@ -164,12 +165,12 @@ def write_scenes(
     plan = scenes_layout.plan(scenes, splits)
   else:
     plan = _PLANS[format](scenes, split_by_id)
-  write_plan(pathlib.Path(folder).absolute(), plan, overwrite=overwrite)
+  write_plan(expand(folder).absolute(), plan, overwrite=overwrite)
   return plan.lines()
 
 
 def _existing(folder: str | os.PathLike) -> pathlib.Path:
-  path = pathlib.Path(folder)
+  path = expand(folder)
   if not path.exists():
     raise SceneError(f"{path}: no such folder; give the folder with the annotations")
   if path.is_file():

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.files.json_file import read_json
+from foir360_jax.files.json_file import ESCAPES, read_json
 from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.paths import expand
 from foir360_jax.scenes.run_lengths import RunLengths
 
 RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.json").read_text())
@@ -42,7 +43,8 @@ def encode_rank_records(content: Mapping[str, Any]) -> bytes:
   """
   head = {name: value for name, value in content.items() if name != "objects"}
   lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in content["objects"])
-  return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "objects": [\n{lines}\n]}}\n'.encode()
+  text = f'{json.dumps(head, ensure_ascii=False)[:-1]}, "objects": [\n{lines}\n]}}\n'
+  return text.encode(errors=ESCAPES)
 
 
 def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     RankFileError: the file is missing, no JSON, breaks the schema or contradicts itself.
   """
-  path = pathlib.Path(path)
+  path = expand(path)
   content = read_json(path, RankFileError)
   try:
     _check_schema(content, RANK_FILE_SCHEMA, "the file")

@@ -11,6 +11,7 @@ from foir360_jax.data import build_training_batches, open_source
 from foir360_jax.models import PanoRank, build_model
 from foir360_jax.models.pretrained import load_encoder_weights
 from foir360_jax.objective import build_objective, learns_detection
+from foir360_jax.paths import expand
 from foir360_jax.train.checkpoint import has_checkpoint, start_from
 from foir360_jax.train.loop import train
 from foir360_jax.train.optimizer import build_optimizer
@@ -67,7 +68,7 @@ def _initialise(model: PanoRank, config: ConfigDict) -> None:
     report = load_encoder_weights(model.encoder, config.encoder_weights)
     print(f"encoder, {config.encoder_weights}: {report}", flush=True)
   if config.init_from:
-    copied, new = start_from(pathlib.Path(config.init_from).expanduser() / "checkpoints", model)
+    copied, new = start_from(expand(config.init_from) / "checkpoints", model)
     kept = f"; new are {', '.join(new)}" if new else ""
     print(f"{len(copied)} parameters of {config.init_from}{kept}", flush=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from foir360_jax.evaluation.score.folders import ScoredImage, Source, score_scenes
-from foir360_jax.files.json_file import without_nan
+from foir360_jax.files.json_file import ESCAPES, without_nan
 from foir360_jax.metrics import (
   Score,
   ScoreAccumulator,
@@ -146,7 +146,7 @@ def to_json(report: Mapping[str, Any]) -> bytes:
   clean = without_nan(report)
   rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in clean.pop("per_image"))
   head = json.dumps(clean, indent=2, ensure_ascii=False, allow_nan=False)
-  return f'{head[:-2]},\n  "per_image": [\n{rows}\n]}}\n'.encode()
+  return f'{head[:-2]},\n  "per_image": [\n{rows}\n]}}\n'.encode(errors=ESCAPES)
 
 
 def _ids(scenes: SceneFolder, split: str | None) -> tuple[str, ...]:

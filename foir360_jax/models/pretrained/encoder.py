@@ -1,6 +1,5 @@
 """Loads public weights into the encoder of a model before training."""
 
-import os
 import pathlib
 
 from flax import nnx
@@ -11,6 +10,7 @@ from foir360_jax.models.pretrained.report import Report, named_parameters
 from foir360_jax.models.pretrained.resnet50 import load_resnet50
 from foir360_jax.models.pretrained.swin import import_swin
 from foir360_jax.models.pretrained.tensor_file import read_tensors
+from foir360_jax.paths import expand
 
 PACKAGE = "package"
 """In place of a file: the weights of the extra `pretrained`."""
@@ -30,7 +30,7 @@ def load_encoder_weights(encoder: Encoder, source: str) -> Report:
   Raises:
     ValueError: there are none for this encoder, or the file is not of it.
   """
-  name, source = type(encoder).__name__, os.path.expanduser(source)
+  name, source = type(encoder).__name__, str(expand(source))
   if not isinstance(encoder, EfficientNetLite0 | ResNet50 | PanoSwin):
     raise ValueError(f"there are no public weights for {name}: leave them out")
   if source == PACKAGE and not isinstance(encoder, EfficientNetLite0):

@@ -26,13 +26,13 @@ learned from the very pictures of the last, and corrections fitted to them go th
 
 import argparse
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from foir360_jax.files import write_atomically
+from foir360_jax.paths import expand
 from foir360_jax.saliency.build import NAMES, build_saliency
 from foir360_jax.weak_labels.object_score import (
   COEFFICIENTS,
@@ -83,7 +83,7 @@ def main():
     help="for saliency learned: the run of configs/fixation.py, with folds, that gave the readout",
   )
   arguments = parser.parse_args()
-  path = pathlib.Path(arguments.out)
+  path = expand(arguments.out)
   content = json.loads(path.read_text()) if path.is_file() else {}
   try:
     for name in arguments.saliency:
