@@ -594,3 +594,22 @@ def test_panoramas_a_row_off_2_to_1_are_weighted_as_well(tmp_path):
   gt = write(tmp_path / "gt", [make_scene("a", masks, [3, 2, 1])])
   report = report_of(gt, gt, weighted=True)
   assert report["images_scored"] == 1 and not report["bad"]
+
+
+def test_predictions_on_a_part_of_the_sphere_are_placed_as_its_picture(pairs, tmp_path):
+  scene, predicted = pairs[0]
+  gt, pred = tmp_path / "gt", write(tmp_path / "pred", [predicted], "rank_map")
+  write(gt, [scene])
+  shutil.rmtree(pred / "images")  # as other systems write them: maps alone
+  expected = report_of(gt, pred)
+  fields = {"FullPanoWidth": 2 * WIDTH, "FullPanoHeight": 2 * HEIGHT}
+  fields |= {"CroppedAreaLeft": 5, "CroppedAreaTop": 20}
+  xmp = " ".join(f'GPano:{name}Pixels="{value}"' for name, value in fields.items())
+  picture = Image.open(gt / "images/s00.png")
+  picture.save(gt / "images/s00.webp", lossless=True, xmp=xmp.encode())
+  (gt / "images/s00.png").unlink()
+  truth = open_scenes(gt).read("s00")
+  assert (truth.height, truth.width) == (2 * HEIGHT, 2 * WIDTH)
+  report = report_of(gt, pred)
+  for name in ("sa_sor_irsr", "recall"):
+    assert report["metrics"][name]["mean"] == pytest.approx(expected["metrics"][name]["mean"])

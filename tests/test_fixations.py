@@ -228,6 +228,12 @@ BREAKS = {
     lambda f, e: Image.new("RGB", SIZE).save(f / "002.jpg", format="PNG"),
     "is PNG of mode RGB; save it as JPEG",
   ),
+  "orientation": (
+    lambda f, e: Image.new("RGB", SIZE).save(
+      f / "002.jpg", exif=b"Exif\0\0II*\0\b\0\0\0\1\0\x12\1\3\0\1\0\0\0\3\0\0\0\0\0\0\0"
+    ),
+    "has the EXIF orientation 3; store it upright",
+  ),
   "CMYK": (lambda f, e: Image.new("CMYK", SIZE).save(f / "002.jpg"), "is JPEG of mode CMYK"),
   "size": (
     lambda f, e: e.update(size=[96, 65]),

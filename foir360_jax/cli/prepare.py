@@ -14,6 +14,7 @@ import types
 import tensorflow_datasets as tfds
 
 from foir360_jax.cli.flags import UsageError
+from foir360_jax.files.picture_file import printable
 
 BUILDERS = pathlib.Path(__file__).parents[2] / "datasets"
 
@@ -73,6 +74,12 @@ def _check_flags(flags: types.SimpleNamespace, name: str) -> None:
     if option in flags.given and option not in OPTIONS[name]:
       owners = " and ".join(owner for owner in OPTIONS if option in OPTIONS[owner])
       raise UsageError(f"--{option} is for {owners}, not for {name}; leave it out")
+  folder = str(flags.data_dir.resolve())
+  if not flags.check and printable(folder) != folder:
+    raise UsageError(
+      f"--data_dir={printable(folder)}: ArrayRecord writes to folders named in UTF-8 only; give"
+      " another"
+    )
   if flags.output and not flags.check:
     raise UsageError("--output is where --check writes; add --check, or leave it out")
   if flags.check and flags.skip_bad:

@@ -84,7 +84,9 @@ def orientation_of(picture: Image.Image) -> int:
   if picture.format == "TIFF":  # which Pillow turns itself
     return 1
   try:  # the method of the base class: that of PNG would decode what is left out on purpose
-    orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
   except Exception:  # broken EXIF: the pixels are what counts
     return 1
   return orientation if orientation in _TURNS else 1

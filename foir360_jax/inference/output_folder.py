@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import read_json
+from foir360_jax.files.picture_folder import same_form
 
 SETTINGS_FILE = "settings.json"
 _EARLIER_FILE = "weak_labels.json"
@@ -32,7 +33,8 @@ class ResultFiles(NamedTuple):
   def done(self, output: pathlib.Path) -> set[str]:
     """Returns the ids that have a result."""
     folder, suffix = self.last
-    return {path.name.removesuffix(suffix) for path in (output / folder).glob(f"*{suffix}")}
+    names = (path.name.removesuffix(suffix) for path in (output / folder).glob(f"*{suffix}"))
+    return {same_form(name) for name in names}
 
   def of(self, output: pathlib.Path, scene_id: str) -> tuple[pathlib.Path, ...]:
     """Returns the files of a panorama, the last one first."""

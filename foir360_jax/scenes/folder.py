@@ -336,7 +336,7 @@ def build_scene(
   notes: list[str] = []
   extra = dict(extra or {})
   if placement is not None:
-    objects, size = _placed(objects, size, placement), placement.size
+    objects, size = place_objects(objects, placement), placement.size
     notes = placement.notes()
     extra |= {} if placement.pose is None else {"pose_deg": list(placement.pose)}
   return Scene(
@@ -346,14 +346,13 @@ def build_scene(
   )
 
 
-def _placed(
-  objects: tuple[SceneObject, ...], size: tuple[int, int], placement: Placement
-) -> tuple[SceneObject, ...]:
-  """Returns objects that were annotated on a picture of `size` as the picture itself is read."""
-  if size == placement.size:
-    return objects
+def place_objects(objects: Sequence[SceneObject], placement: Placement) -> tuple[SceneObject, ...]:
+  """Returns objects as the picture is read, whose masks have a size that the placement fits."""
+
+  def placed(run_lengths: RunLengths) -> RunLengths:
+    if (run_lengths.height, run_lengths.width) == placement.size:
+      return run_lengths
+    return RunLengths.from_mask(placement.place_mask(run_lengths.mask()))
+
   check_size(*placement.size)
-  return tuple(
-    dataclasses.replace(item, run_lengths=RunLengths.from_mask(placement.place_mask(item.mask)))
-    for item in objects
-  )
+  return tuple(dataclasses.replace(item, run_lengths=placed(item.run_lengths)) for item in objects)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.files.placement import read_placement
 from foir360_jax.metrics import (
   CroppedMasks,
   MaskMatches,
@@ -26,6 +27,7 @@ from foir360_jax.metrics import (
   score_image,
 )
 from foir360_jax.scenes import RunLengths, Scene, SceneError, SceneFolder, open_scenes
+from foir360_jax.scenes.folder import place_objects
 from foir360_jax.sphere import pixel_areas
 
 _CHUNK = 8  # pictures that a process is handed at once
@@ -74,6 +76,7 @@ class PairScorer:
       predicted = self.predictions.read(scene_id)
     else:
       predicted = dataclasses.replace(scene, objects=(), notes=())
+    predicted = _placed_as(scene, predicted)
     size, predicted_size = ((s.height, s.width) for s in (scene, predicted))
     if size != predicted_size:
       raise SceneError(
@@ -197,6 +200,22 @@ def _score_or_reason(scorer: PairScorer, scene_id: str) -> ScoredImage | str:
     return str(error)
   except (ValueError, OSError, MemoryError) as error:  # the other pictures may still do
     return f"{scene_id}: {type(error).__name__}: {error}"
+
+
+def _placed_as(scene: Scene, predicted: Scene) -> Scene:
+  """Places predictions that count the pixels of a part of the sphere as the truth's picture is.
+
+  Other systems do not know that it is one, and their results have no picture beside them.
+  """
+  size = predicted.height, predicted.width
+  if scene.image_file is None or size == (scene.height, scene.width):
+    return predicted
+  placement = read_placement(scene.image_file, whole=False)
+  if not placement.fits(size):
+    return predicted
+  height, width = placement.size
+  objects = place_objects(predicted.objects, placement)
+  return dataclasses.replace(predicted, height=height, width=width, objects=objects)
 
 
 def _relevance(folder: SceneFolder, scene: Scene) -> np.ndarray:
