@@ -407,3 +407,13 @@ def test_a_name_that_is_not_utf8_is_a_line_and_others_go_through(folder, content
   good = [scene for scene in scenes.values() if not isinstance(scene, SceneError)]
   assert len(good) == 1
   assert r"the name caf\udce9.jpg is not UTF-8" in str(scenes[r"caf\udce9"])
+
+
+def test_a_file_name_and_its_file_may_differ_in_the_unicode_form(folder, content, masks):
+  (image,) = (image for image in content["images"] if image["id"] == 50)
+  image["file_name"] = "k\u00fcche.jpg"
+  store(folder, content)
+  (folder / "images/b.jpg").rename(folder / "images/ku\u0308che.jpg")
+  scene = open_scenes(folder).read("k\u00fcche")
+  assert scene.image_file == folder / "images/ku\u0308che.jpg"
+  np.testing.assert_array_equal(scene.masks(), masks)
