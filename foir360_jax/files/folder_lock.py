@@ -31,7 +31,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     except BlockingIOError as error:
       file.seek(0)
       raise ValueError(
-        f"{folder} is being written by process {file.read().strip() or 'unknown'}: wait for it, or"
+        f"{folder} is being written by process {file.readline().strip() or 'unknown'}: wait for it, or"
         " give another folder"
       ) from error
     except OSError:
