@@ -94,7 +94,9 @@ def table(rows: object, num_columns: int, name: str) -> np.ndarray:
 
 def _wrong_picture(picture, orientation, size) -> Iterator[str]:
   if orientation != 1:  # the data set holds the file, whose other readers may not follow it
-    yield f"has the EXIF orientation {orientation}; store it upright: magick mogrify -auto-orient FILE"
+    yield (
+      f"has the EXIF orientation {orientation}; store it upright: magick mogrify -auto-orient FILE"
+    )
   if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
     yield f"is {picture.format} of mode {picture.mode}; save it as JPEG in RGB or grey"
   if size is not None and picture.size != size:

@@ -30,9 +30,9 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       file.seek(0)
+      process = file.readline().strip() or "unknown"
       raise ValueError(
-        f"{folder} is being written by process {file.readline().strip() or 'unknown'}: wait for it, or"
-        " give another folder"
+        f"{folder} is being written by process {process}: wait for it, or give another folder"
       ) from error
     except OSError:
       pass
