@@ -1,6 +1,7 @@
 """Promises that every ranking loss keeps; their formulas are in test_losses_formulas.py."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +161,70 @@ def test_value_and_gradient_are_finite_for_equal_labels_and_large_scores(loss_fn
   for labels in (np.zeros(SHAPE), np.ones(SHAPE), np.arange(35).reshape(SHAPE) % 6):
     for array in evaluate(loss_fn, scores, labels.astype(np.float32), where, np.ones(SHAPE)):
       assert np.all(np.isfinite(array))
+
+
+@every_loss
+def test_huge_scores_labels_and_weights_bring_no_nan_in_any_pattern_of_padding(loss_fn):
+  huge = np.float32(3.4e38)
+  patterns = np.array(list(itertools.product([False, True], repeat=5)))
+  patterns = np.concatenate([patterns, patterns[:, :2]], axis=1)[2:].reshape(-1, *SHAPE)
+  scores = [[1e32, 0, -1e32, 1, 5e31, 1e32, -7], [1e32] * 7, [huge, -huge, huge, 0, -huge, 1, 1e37]]
+  labels = [[3, 0, 1, 2, 1, 0, 2], [0, 1, 2, 3, 4, 5, 6], [1e32, 0, 1e31, 3, huge, 1, 1]]
+  weights = [[1] * 7, [1e32, 1, 0, 1e-32, 2, 0, 1e32], [0] * 7]
+  lists = [[np.array(row, np.float32) for row in rows] for rows in (scores, labels, weights)]
+  for (i, s), (j, x), (k, w) in itertools.product(*map(enumerate, lists)):
+    for where in patterns:
+      for score in (s, -s):
+        results = evaluate(loss_fn, *(np.broadcast_to(a, SHAPE) for a in (score, x)), where, w)
+        assert not any(np.isnan(array).any() for array in results)
+        assert not np.any(np.asarray(results[1])[~where])
+        if max(i, j) < 2 and k == 0:  # what is asked for is a float
+          assert all(np.isfinite(array).all() for array in results)
+
+
+@every_loss
+def test_hessian_equals_finite_differences_of_the_gradient(loss_fn):
+  rng = np.random.default_rng(16)
+  where = np.array([True, False, True, True, True, False, True])
+  scores, weights = rng.normal(size=7), rng.uniform(0.5, 2, 7)
+  labels = np.array([1.0, 3.0, 0.0, 2.0, 2.0, 1.0, 0.0])
+  steps = 1e-5 * np.eye(7)
+
+  @jax.jit
+  def evaluate_both(scores):
+    loss = functools.partial(loss_fn, labels=labels, where=where, weights=weights)
+    gradient = jax.vmap(jax.grad(loss))
+    differences = gradient(scores + steps) - gradient(scores - steps)
+    return jax.hessian(loss)(scores), differences / 2e-5
+
+  with jax.enable_x64(True):
+    hessian, expected = evaluate_both(scores)
+  assert np.isfinite(hessian).all()
+  if loss_fn is not LOSSES["approx_ndcg_topn"]:  # there a part counts as constant
+    np.testing.assert_allclose(hessian, expected, atol=1e-7)
+  assert np.any(hessian) or loss_fn is losses.pairwise_hinge_loss  # which is linear
+
+
+@pytest.mark.parametrize("name", ["pairwise_logistic", "lambdarank"])
+def test_hessian_of_losses_over_pairs_is_that_of_their_formula(name):
+  scores, labels = jnp.array([0.5, 3.0, -1.0, 2.0]), np.array([1, 3, 0, 2])
+  where = np.array([True, False, True, True])
+
+  def formula(scores):
+    objects = np.flatnonzero(where)
+    gains, ranks = 2.0**labels - 1, np.array([2, 0, 3, 1])  # of the real objects by score
+    ideal = sum(gains[i] / np.log2(place + 2) for place, i in enumerate((3, 0, 2)))
+    total = 0.0
+    for i, j in itertools.permutations(objects, 2):
+      if labels[i] > labels[j]:
+        change = (gains[i] - gains[j]) * (1 / np.log2(ranks[i] + 1) - 1 / np.log2(ranks[j] + 1))
+        factor = abs(change) / ideal if name == "lambdarank" else 1.0
+        total += factor * jax.nn.softplus(scores[j] - scores[i])
+    return total
+
+  loss = functools.partial(LOSSES[name], labels=labels, where=where)
+  hessian, expected = jax.jit(lambda x: (jax.hessian(loss)(x), jax.hessian(formula)(x)))(scores)
+  np.testing.assert_allclose(hessian, expected, atol=1e-6)
 
 
 @every_loss

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,18 @@ def test_loss_and_gradient_are_finite_for_large_logits(loss_fn, logit, sign):
   logits = np.full_like(targets, sign * logit)
   value, gradient = value_and_gradient(loss_fn, logits, targets, np.ones(6, bool))
   assert np.isfinite(value) and value >= 0 and np.all(np.isfinite(gradient))
+
+
+@every_loss
+def test_the_largest_logits_bring_no_nan(loss_fn):
+  """Neither where they are right nor where they are wrong, whatever the target of the pixel."""
+  targets = random_masks(4, 6)[1]
+  targets = np.where(targets > 0, [[0.5], [1], [1], [0.9995], [1], [1]], targets)
+  sides = np.where(np.array([1, -1] * 3)[:, None] * (targets - 0.2) > 0, 1.0, -1.0)
+  for logit, row in itertools.product((3.4e38, -3.4e38, 1e32), range(6)):
+    lists = (logit * sides).astype(np.float32), targets.astype(np.float32), np.arange(6) == row
+    for array in value_and_gradient(loss_fn, *lists):
+      assert not np.isnan(array).any()
 
 
 @every_loss

@@ -16,7 +16,7 @@ ArrayFn = Callable[[jax.Array], jax.Array]
 
 
 def exponential_gain(labels: jax.Array) -> jax.Array:
-  """2^label - 1, for small grades: it overflows from a label of 128 on."""
+  """2^label - 1, for small grades: float32 has none of its values from a label of 128 on."""
   return jnp.exp2(labels) - 1
 
 
@@ -37,7 +37,8 @@ def normalised_gains(
     discount_fn: ranks from 1 -> discounts, elementwise.
 
   Returns:
-    [..., N], 0 in the padding and in lists without any gain; constant, as the labels are.
+    [..., N], 0 in the padding and in lists without any gain; constant, as the labels are. Gains
+    too large to be added up (in float32 beyond some 1e38 / N) count as the largest that are not.
 
   Raises:
     ValueError: if `topn` is less than 1.
@@ -45,6 +46,8 @@ def normalised_gains(
   if topn is not None and topn < 1:
     raise ValueError(f"topn must be at least 1, not {topn}; None counts every rank")
   gains = jnp.where(lists.where, gain_fn(jax.lax.stop_gradient(lists.labels)), 0.0)
+  largest = jnp.finfo(gains.dtype).max / (2 * max(gains.shape[-1], 1))
+  gains = jnp.clip(gains, -largest, largest)
   best = jnp.take_along_axis(gains, descending_order(gains, lists.where), axis=-1)[..., :topn]
   discounts = discount_fn(jnp.arange(1, best.shape[-1] + 1, dtype=gains.dtype))
   ideal = jnp.sum(best * discounts, axis=-1, keepdims=True)

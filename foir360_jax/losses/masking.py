@@ -5,7 +5,8 @@ A ranking loss is `mask_lists`, then one loss a list, then `reduce_lists`. The e
 
 What lies in the padding never matters, be it inf or NaN: it is overwritten *before* the arithmetic,
 because a mask on the result alone lets NaN into the gradient (0 * inf). A NaN among the real inputs
-is never hidden: it reaches the loss, where the training loop sees it.
+is never hidden: it reaches the loss, where the training loop sees it. Of finite inputs nothing is
+NaN: where the cost of an object is beyond the largest float, it is inf, or counts as that float.
 """
 
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def mask_lists(
   """Makes padded lists safe to compute with.
 
   Args:
-    scores: [..., N], any finite value.
+    scores: [..., N], any finite values.
     labels: [..., N], higher = more important.
     where: bool, broadcastable to [..., N], True for real objects; None = all are.
     weights: broadcastable to [..., N]: an object's weight, or with shape [..., 1] a list's; None =
@@ -83,6 +84,18 @@ def mask_lists(
     plain_weights=jnp.where(where, weights, 0.0),
     where=where,
   )
+
+
+def weighted_sum(weights: jax.Array, terms: jax.Array) -> jax.Array:
+  """Sums weight times term over the objects of each list, [...].
+
+  A term beyond the largest float counts nothing where its weight is 0, instead of 0 * inf.
+
+  >>> float(weighted_sum(jnp.array([2.0, 0.0]), jnp.array([3.0, jnp.inf])))
+  6.0
+  """
+  left_out = (weights == 0) & jnp.isinf(terms)
+  return jnp.sum(weights * jnp.where(left_out, 0.0, terms), axis=-1)
 
 
 def reduce_lists(losses: jax.Array, lists: PaddedLists, reduce_fn: ReduceFn | None) -> jax.Array:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 
 def differentiable(
@@ -16,7 +17,8 @@ def differentiable(
   """Makes a loss from a function that returns it together with its gradients.
 
   Forward and reverse mode, `jit`, `vmap` and the partition over devices work as for any function,
-  because the rule is the plain product of gradient and tangent.
+  because the rule is the plain product of gradient and tangent. Second derivatives are those of the
+  gradients that `compute` returns, by automatic differentiation.
 
   Args:
     compute: `(*arrays) -> (losses, gradients)` with arrays [..., N], losses [...] and one gradient
@@ -35,10 +37,14 @@ def differentiable(
   def losses(*arrays):
     return compute(*arrays)[0]
 
-  @losses.defjvp
   def product(arrays, tangents):
     values, gradients = compute(*arrays)
-    pairs = zip(gradients, tangents, strict=True)
-    return values, sum(jnp.sum(g * t, axis=-1) for g, t in pairs if g is not None)
+    total = jnp.zeros_like(values)
+    for gradient, tangent in zip(gradients, tangents, strict=True):
+      # What is not varied must not be multiplied: its gradient may be inf.
+      if gradient is not None and not isinstance(tangent, SymbolicZero):
+        total += jnp.sum(gradient * tangent, axis=-1)
+    return values, total
 
+  losses.defjvp(product, symbolic_zeros=True)
   return losses

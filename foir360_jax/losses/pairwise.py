@@ -1,6 +1,6 @@
 """Ranking losses over pairs of objects. Axes: [..., N], the objects of a list last.
 
-The arguments mean the same as in `listwise.py`. The loss of a list is the sum over its pairs, so
+The arguments mean the same as in `softmax.py`. The loss of a list is the sum over its pairs, so
 `jnp.mean` is the mean over lists (rax takes it over pairs; sums over everything agree). Only the
 order of the labels counts, equal labels make no pair, and no loss can be differentiated by them.
 """
@@ -18,7 +18,13 @@ from foir360_jax.losses.gains import (
   logarithmic_discount,
   normalised_gains,
 )
-from foir360_jax.losses.masking import PaddedLists, ReduceFn, mask_lists, reduce_lists
+from foir360_jax.losses.masking import (
+  PaddedLists,
+  ReduceFn,
+  mask_lists,
+  reduce_lists,
+  weighted_sum,
+)
 from foir360_jax.losses.one_pass import differentiable
 from foir360_jax.losses.order import ranks_by_score
 from foir360_jax.losses.row_blocks import scan_row_blocks
@@ -97,7 +103,8 @@ def pairwise_hinge_loss(
   def hinge(lag):
     costs = jnp.maximum(margin + lag, 0.0)
     # 1 for every normal float above 0: a comparison would keep XLA's CPU backend from fusing.
-    return costs, jnp.minimum(costs * jnp.finfo(lag.dtype).max, 1.0)
+    slopes = jnp.minimum(costs * jnp.finfo(lag.dtype).max, 1.0)
+    return costs, jax.lax.stop_gradient(slopes)  # they are constant but for the kink
 
   lists = mask_lists(scores, labels, where, weights)
   return reduce_lists(_sum_over_pairs(hinge, lists), lists, reduce_fn)
@@ -154,7 +161,8 @@ def lambdarank_loss(
 
 
 def _logistic(lag: jax.Array) -> tuple[jax.Array, jax.Array]:
-  return jnp.maximum(lag, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(lag))), 1 / (1 + jnp.exp(-lag))
+  # The primitive's derivative is 0 for -inf; that of its formula, with exp(inf), is NaN.
+  return jnp.maximum(lag, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(lag))), jax.lax.logistic(lag)
 
 
 def _sum_over_pairs(cost: PairCost, lists: PaddedLists, *factors: jax.Array) -> jax.Array:
@@ -176,13 +184,14 @@ def _sum_over_pairs(cost: PairCost, lists: PaddedLists, *factors: jax.Array) -> 
       if factors:
         steps = (r - c[..., None, :] for r, c in zip(row_factors, factors, strict=True))
         change = jnp.abs(math.prod(steps))
-        costs, slopes = costs * change, slopes * change
+        largest = jnp.finfo(costs.dtype).max  # of a change of 0 not inf, which would bring NaN
+        costs, slopes = jnp.minimum(costs, largest) * change, slopes * change
       slopes *= weights[..., None, :]
       return (jnp.sum(costs, axis=-2), jnp.sum(slopes, axis=-2)), jnp.sum(slopes, axis=-1)
 
     rows, constants = (scores, labels, *factors), [None] * (1 + len(factors))
     (terms, down), up = scan_row_blocks(tile, rows, [0.0, jnp.nan, *(0.0 for _ in factors)])
-    return jnp.sum(weights * terms, axis=-1), [up - down, terms, *constants]
+    return weighted_sum(weights, terms), [up - down, terms, *constants]
 
   labels = jnp.where(lists.where, lists.labels, jnp.nan)
   return losses(lists.scores, lists.weights, labels, *factors)

@@ -2,14 +2,20 @@
 
 Axes: [..., N], the objects of a list last; inside this module they are sorted by falling label, so
 that what is left to choose from is the rest of the list. The arguments mean the same as in
-`listwise.py`. Only the order of the labels counts, and no loss can be differentiated by them.
+`softmax.py`. Only the order of the labels counts, and no loss can be differentiated by them.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from foir360_jax.losses.masking import PaddedLists, ReduceFn, mask_lists, reduce_lists
+from foir360_jax.losses.masking import (
+  PaddedLists,
+  ReduceFn,
+  mask_lists,
+  reduce_lists,
+  weighted_sum,
+)
 from foir360_jax.losses.order import descending_order
 
 
@@ -51,7 +57,7 @@ def listmle_loss(
   chosen = _sort_by_label(lists)
   peaks, log_sums = _log_sum_of_rest(chosen.scores)
   terms = (peaks - chosen.scores) + log_sums
-  return reduce_lists(jnp.sum(chosen.weights * terms, axis=-1), lists, reduce_fn)
+  return reduce_lists(weighted_sum(chosen.weights, terms), lists, reduce_fn)
 
 
 def plackett_luce_loss(
@@ -124,7 +130,7 @@ def plackett_luce_loss(
     share = group_sum(jnp.exp(-terms))  # of the group in what it is chosen from
     size = (last - first + 1).astype(share.dtype)
     terms += group_sum(jnp.log1p(-(index - first) / size * share)) / size
-  return reduce_lists(jnp.sum(chosen.weights * terms, axis=-1), lists, reduce_fn)
+  return reduce_lists(weighted_sum(chosen.weights, terms), lists, reduce_fn)
 
 
 def _sort_by_label(lists: PaddedLists) -> PaddedLists:

@@ -130,9 +130,10 @@ def focal_heatmap_loss(
   0.1841
   """
   logits, targets = _mask_pixels(logits, targets, where)
+  largest = jnp.finfo(logits.dtype).max / 4  # twice as much occurs in the gradient, times 0
   probability = jax.nn.sigmoid(logits)
-  at_peak = jax.nn.softplus(-logits) * (1 - probability) ** 2
-  elsewhere = jax.nn.softplus(logits) * probability**2 * (1 - targets) ** 4
+  at_peak = jnp.minimum(jax.nn.softplus(-logits), largest) * (1 - probability) ** 2
+  elsewhere = jnp.minimum(jax.nn.softplus(logits), largest) * probability**2 * (1 - targets) ** 4
   return safe_reduce(jnp.sum(jnp.where(targets > PEAK, at_peak, elsewhere), -1), where, reduce_fn)
 
 

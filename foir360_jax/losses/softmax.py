@@ -55,7 +55,11 @@ def softmax_loss(
 
 @differentiable
 def _cross_entropy(scores, mass, where):
-  shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
+  # Bounded, so that a mass of 0 costs nothing, in the padding and far below the highest score.
+  largest = jnp.finfo(scores.dtype).max
+  shifted = jnp.maximum(scores - jnp.max(scores, axis=-1, keepdims=True), -largest)
+  bound = largest / (2 * scores.shape[-1])  # masses can be added up
+  mass = jnp.clip(mass, -bound, bound)
   # The padding's are 0 already; said again, XLA's CPU backend computes each exponential once.
   exponentials = jnp.where(where, jnp.exp(shifted), 0.0)
   total = jnp.sum(exponentials, axis=-1, keepdims=True)
