@@ -10,8 +10,10 @@ from flax import nnx
 
 from foir360_jax.models import parameter_keys
 from foir360_jax.models.encoders import ENCODERS, build_encoder, layer_depths
+from foir360_jax.saliency import FixationReadout
+from foir360_jax.saliency.fixations.training import BiasedReadout
 from foir360_jax.train import build_optimizer
-from foir360_jax.train.optimizer import learning_rate_factors
+from foir360_jax.train.optimizer import is_kernel, learning_rate_factors
 
 BLOCKS = dict(zip(ENCODERS, (6, 16, 16, 13), strict=True))
 
@@ -118,6 +120,40 @@ def test_factors_are_applied_to_what_an_update_adds_weight_decay_included(draw_p
     lambda a, b, factor: np.testing.assert_allclose(b, factor * a, rtol=1e-5),
     *(plain, scaled, factors),
   )
+
+
+NOT_DECAYED = {
+  "sphere_small": {"bias", "scale"},
+  "sphere_efficientnet_lite0": {"bias"},
+  "sphere_resnet50": {"bias"},
+  "panoswin_tiny": {"bias", "scale", "alpha", "beta"},
+  "readout": {"bias", "coefficients", "log_blur"},
+}
+
+
+@pytest.mark.parametrize("name", NOT_DECAYED)
+def test_weight_decay_shrinks_the_kernels_of_layers_and_nothing_else(name):
+  if name == "readout":
+    readout = nnx.eval_shape(lambda: BiasedReadout(FixationReadout(rngs=nnx.Rngs(0)), 2))
+    params = nnx.state(readout, nnx.Param)
+  else:
+    params = parameters(name)["encoder"]
+  names, decayed = {True: set(), False: set()}, is_kernel(params)
+  assert jax.tree.structure(decayed) == jax.tree.structure(params)
+  for (path, is_decayed), x in zip(
+    jax.tree.leaves_with_path(decayed), jax.tree.leaves(params), strict=True
+  ):
+    names[is_decayed].add(jax.tree_util.keystr(path, simple=True, separator=".").split(".")[-2])
+    assert x.ndim > 1 or not is_decayed  # a kernel has inputs and outputs
+  assert names == {True: {"kernel"}, False: NOT_DECAYED[name]}
+
+
+def test_what_is_no_kernel_keeps_its_value_without_a_gradient():
+  params = {"kernel": jnp.ones((2, 3)), "alpha": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+  optimizer = build_optimizer(1e-2, 0, 0.1, 0.99, 1.0)
+  nothing = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(nothing, optimizer.init(params), params, progress=0.0)
+  assert {name for name, update in updates.items() if np.any(update)} == {"kernel"}
 
 
 def test_the_state_of_the_optimizer_does_not_depend_on_the_rates():

@@ -84,7 +84,7 @@ def base_config() -> ConfigDict:
   config.optimizer.encoder_rate = 1.0  # factor of it for the encoder, below 1 for public weights
   config.optimizer.layer_decay = 1.0  # ... and for each of its blocks from the last one down
   config.optimizer.warmup_steps = 50
-  config.optimizer.weight_decay = 0.02
+  config.optimizer.weight_decay = 0.02  # of the kernels of layers
   config.optimizer.b2 = 0.99
   config.optimizer.clip_norm = 1.0
 

@@ -73,6 +73,24 @@ def learning_rate_factors(
   return jax.tree.unflatten(structure, factors)
 
 
+def is_kernel(params: optax.Params) -> optax.Params:
+  """Returns for each parameter whether it is the kernel of a dense or convolutional layer.
+
+  All such layers, those of Flax and of this project, call it so. What is no kernel has no reason
+  to be small: biases, norms, gains, PanoSwin's tables of biases by place, the centre bias that is
+  trained beside the readout of fixations.
+
+  >>> is_kernel({"dense": {"kernel": 0.5, "bias": 0.0}, "table": 0.1})
+  {'dense': {'bias': False, 'kernel': True}, 'table': False}
+  """
+
+  def named_kernel(path, _) -> bool:
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    return name.removesuffix(".value").rpartition(".")[2] == "kernel"  # .value: of an nnx.State
+
+  return jax.tree.map_with_path(named_kernel, params)
+
+
 def build_optimizer(
   learning_rate: float,
   warmup_steps: int,
@@ -84,13 +102,13 @@ def build_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
   """Returns clipping by global norm -> Adam -> decoupled weight decay -> learning rate.
 
-  Weight decay (Loshchilov and Hutter, ICLR 2019) leaves out vectors and scalars: biases and the
-  parameters of norms. `update` needs the keyword argument `progress`, see `learning_rate_at`.
+  Weight decay (Loshchilov and Hutter, ICLR 2019) is of kernels alone, see `is_kernel`. `update`
+  needs the keyword argument `progress`, see `learning_rate_at`.
 
   Args:
     learning_rate: the peak.
     warmup_steps: number of updates of linear warm-up.
-    weight_decay: shrinks a weight by `rate · weight_decay` of itself at each update.
+    weight_decay: shrinks a kernel by `rate · weight_decay` of itself at each update.
     b2: decay of Adam's second moment.
     clip_norm: gradients of a larger global norm are scaled down to it.
     encoder_rate: factor of the learning rate for the parameters of `encoder`.
@@ -100,14 +118,10 @@ def build_optimizer(
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),
     optax.scale_by_adam(b1=0.9, b2=b2),
-    optax.add_decayed_weights(weight_decay, mask=_is_matrix),
+    optax.add_decayed_weights(weight_decay, mask=is_kernel),
     _scale_by_progress(learning_rate, warmup_steps),
     _scale_encoder(encoder_rate, layer_decay),
   )
-
-
-def _is_matrix(params: optax.Params) -> optax.Params:
-  return jax.tree.map(lambda param: jnp.ndim(param) > 1, params)
 
 
 def _scale_encoder(encoder_rate: float, layer_decay: float) -> optax.GradientTransformation:
