@@ -453,6 +453,10 @@ def test_a_run_with_folds_measures_each_picture_by_a_readout_that_has_not_seen_i
       assert same if shared else not same or not name.endswith("kernel"), name
   report = json.loads((workdir / "metrics.json").read_text())
   assert report["folds"] == 2 and report["results"]["together"]["pictures"] == 4
+  biases = [readout["centre_bias.coefficients"] for readout in readouts[1:]]
+  for number, name in enumerate(settings.data.names):  # those of both folds, which differ
+    np.testing.assert_array_equal(report["centre_bias"][name], [bias[number] for bias in biases])
+  assert not np.array_equal(*biases)
   assert len(measured_by) == 4
   for (_, image_id), bias in measured_by.items():
     np.testing.assert_array_equal(bias, readouts[1 + fold_of(image_id, 2)]["bias"])

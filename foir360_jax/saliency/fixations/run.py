@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +173,7 @@ def evaluate_fixation(
     "definition": DEFINITION,
     "size": list(size),
     "degree_px": [degree * config.data.width for degree in config.data.degrees],
-    "centre_bias": np.asarray(bias.coefficients[...]).tolist(),
+    "centre_bias": _biases(config.data.names, [bias for _, _, bias in readers]),
     "results": summary,
   }
   if jax.process_index() > 0:
@@ -183,6 +183,12 @@ def evaluate_fixation(
   if rows:
     save_image(folder / "evaluation.png", fixation_sheet(rows))
   print(f"wrote metrics.json and evaluation.png ({split}) into {folder}")
+
+
+def _biases(names: Sequence[str], biases: Sequence[CentreBias]) -> dict[str, list[list[float]]]:
+  """The coefficients a, b, c of each data set's centre bias, of one readout after the other."""
+  stacked = np.stack([bias.coefficients[...] for bias in biases], axis=1)
+  return dict(zip(names, stacked.tolist(), strict=True))
 
 
 def _check_goes_on(workdir: pathlib.Path, config: ConfigDict) -> None:
