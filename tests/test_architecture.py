@@ -19,7 +19,7 @@ AS_COMMAND = "if __name__ == '__main__':"
 # A module imports only from rows above its own, or from its own room.
 LEVELS = (
   {"paths"},
-  {"sphere", "losses", "metrics", "files", "config", "batch", "allocator"},
+  {"sphere", "losses", "metrics", "files", "config", "batch", "allocator", "compilation"},
   {"drawing"},
   {"scenes"},
   {"models", "data"},

@@ -334,6 +334,7 @@ SCHEMA = strict_object(
       interval_95=INTERVAL,
     )
   ),
+  average_precision_by=dict(enum=["detection_confidence", "importance"]),
   average_precision=strict_object(
     **dict.fromkeys(
       ("ap", "ap_50", "ap_75", "ar"), strict_object(value=NUMBER, interval_95=INTERVAL)
@@ -442,12 +443,67 @@ def test_any_field_of_coco_can_be_the_order(pairs, tmp_path, capsys):
   (file,) = pred.rglob("*.json")
   content = json.loads(file.read_text())
   for annotation in content["annotations"]:
-    annotation["score"] = 3.0 - annotation.pop("rank")
+    annotation["points"] = 3.0 - annotation.pop("rank")
     annotation.pop("importance", None)
   file.write_text(json.dumps(content))
-  code, _, _ = run(capsys, gt, pred, "--pred_rank_field=-score", f"--out={tmp_path / 'r.json'}")
+  code, _, _ = run(capsys, gt, pred, "--pred_rank_field=-points", f"--out={tmp_path / 'r.json'}")
   assert code == 0
   assert_same(json.loads((tmp_path / "r.json").read_text()), expected)
+
+
+def confident(scene, values, name="detection_confidence"):
+  """The scene, as it is read from rank files that tell a confidence."""
+  objects = [
+    dataclasses.replace(item, extra={name: float(value)})
+    for item, value in zip(scene.objects, values, strict=True)
+  ]
+  return dataclasses.replace(scene, objects=tuple(objects), format="scenes")
+
+
+def test_average_precision_goes_by_detection_confidence_where_all_predictions_tell_it(
+  pairs, tmp_path, capsys
+):
+  rng = np.random.default_rng()
+  truth, predictions = zip(*pairs, strict=True)
+  values = [rng.random(len(scene.objects)).astype(np.float32) for scene in predictions]
+  told = [confident(*pair) for pair in zip(predictions, values, strict=True)]
+  gt, plain = write(tmp_path / "gt", truth), write(tmp_path / "plain", predictions)
+  expected = average_precision(
+    [
+      match_masks(mask_iou(scene.masks(), found.masks()), value)
+      for scene, found, value in zip(truth, predictions, values, strict=True)
+    ]
+  )._asdict()
+  report = report_of(gt, write(tmp_path / "told", told))
+  found = {name: figure["value"] for name, figure in report["average_precision"].items()}
+  assert found == pytest.approx(expected)
+  by_importance = report_of(gt, plain)
+  for name in ("metrics", "per_image"):  # the order within a picture stays that of the ranks
+    np.testing.assert_equal(without_nan(report[name]), without_nan(by_importance[name]))
+  assert report["average_precision_by"] == "detection_confidence"
+  assert by_importance["average_precision_by"] == "importance"
+  # One picture that does not tell it, and all go by importance: two scales do not mix.
+  mixed = report_of(gt, write(tmp_path / "mixed", [*told[:-1], predictions[-1]]))
+  assert mixed["average_precision"] == by_importance["average_precision"]
+  _, table, _ = run(capsys, gt, tmp_path / "told")
+  assert "over all objects, by detection confidence" in table.splitlines()
+
+
+def test_scores_of_coco_are_detection_confidences(pairs, tmp_path):
+  truth, predictions = zip(*pairs, strict=True)
+  values = [[1 - 0.1 * item.rank for item in scene.objects] for scene in predictions]
+  told = [confident(*pair) for pair in zip(predictions, values, strict=True)]
+  gt = write(tmp_path / "gt", truth)
+  expected = report_of(gt, write(tmp_path / "told", told))
+  coco = write(tmp_path / "coco", predictions, "coco")
+  (file,) = coco.rglob("*.json")
+  content = json.loads(file.read_text())
+  for annotation in content["annotations"]:
+    annotation["score"] = 1 - 0.1 * annotation["rank"]
+  file.write_text(json.dumps(content))
+  report = report_of(gt, coco)
+  assert report["average_precision_by"] == "detection_confidence"
+  assert_same(report, expected)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_an_export_can_be_built_again_and_loses_nothing_more(overlapping, tmp_pa
     download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "out")
   )
   lines = export_scenes.export_scenes(again, tmp_path / "twice")
-  assert len(lines) == 2 and "further fields: confidence, source" in lines[1]
+  assert len(lines) == 2 and "further fields: agreement, source" in lines[1]
   first, second = open_scenes(tmp_path / "out"), open_scenes(tmp_path / "twice")
   assert first.splits == second.splits
   for scene in first:

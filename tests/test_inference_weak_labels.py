@@ -73,8 +73,8 @@ class StubRanker:
     )
     # In the padding there is garbage that would not pass as importance.
     importance = np.where(scenes.where, importance, 7.0).astype(np.float32)
-    confidence = np.where(scenes.where, np.abs(scenes.elevation), -3.0)
-    return WeakRanks(importance, importance, confidence, scenes.where, np.int32(0))
+    agreement = np.where(scenes.where, np.abs(scenes.elevation), -3.0)
+    return WeakRanks(importance, importance, agreement, scenes.where, np.int32(0))
 
 
 def write_scene(folder, scene_id, rng, *, height=32, num_objects=3):
@@ -138,7 +138,7 @@ def check_results(scenes, output):
     np.testing.assert_array_equal(found.ranks, wanted.ranks)
     np.testing.assert_array_equal(found.masks, wanted.masks)
     np.testing.assert_allclose(found.importance, wanted.importance, rtol=1e-5)
-    assert found.confidence is not None and found.confidence.max() > 0
+    assert found.agreement is not None and found.agreement.max() > 0
 
 
 def test_every_panorama_gets_its_own_result_in_batches_of_one_size(scenes, tmp_path):
@@ -182,7 +182,7 @@ def test_what_else_is_in_a_batch_does_not_matter(tmp_path):
     alone = ranked_objects(result, 1, panorama, masks, ids=ids)
     np.testing.assert_array_equal(found.ids, alone.ids)
     np.testing.assert_allclose(found.importance, alone.importance, atol=1e-4)
-    np.testing.assert_allclose(found.confidence, alone.confidence, atol=1e-3)
+    np.testing.assert_allclose(found.agreement, alone.agreement, atol=1e-3)
 
 
 def test_names_and_order_of_the_files_do_not_matter(scenes, tmp_path):

@@ -30,7 +30,7 @@ def write_ranks(folder, output, rng):
       [item.category for item in scene.objects],
       ids=[item.id for item in scene.objects],
       image=scene.image_file.name,
-      confidence=rng.random(len(scene.objects)),
+      agreement=rng.random(len(scene.objects)),
     )
     ranked[scene.id].save_json(output / f"ranks/{scene.id}.json")
   (output / "settings.json").write_text(json.dumps(SETTINGS))
@@ -65,7 +65,7 @@ def test_ranks_of_the_other_folder_replace_those_of_the_folder(folder, ranked, t
   for scene in open_scenes(folder):
     example, wanted = found[scene.id], ranked[scene.id]
     order = np.argsort(wanted.ids)  # so that the order of the objects tells nothing of their ranks
-    for name in ("importance", "confidence"):
+    for name in ("importance", "agreement"):
       assert example[name].dtype == np.float32
       np.testing.assert_array_equal(example[name], getattr(wanted, name)[order])
     np.testing.assert_array_equal(example["rank"], wanted.ranks[order])
@@ -98,21 +98,21 @@ def test_weak_and_human_examples_differ_in_their_ranks_only(folder, ranked, tmp_
   assert weak.keys() == human.keys()
   for name, example in weak.items():
     assert (np.diff(example["id"]) > 0).all()
-    for key in example.keys() - {"importance", "rank", "confidence", "source"}:
+    for key in example.keys() - {"importance", "rank", "agreement", "source"}:
       np.testing.assert_array_equal(example[key], human[name][key], err_msg=f"{name} {key}")
 
 
-def test_confidence_is_one_where_the_ranks_do_not_tell(folder, ranked, tmp_path):
+def test_agreement_is_one_where_the_ranks_do_not_tell(folder, ranked, tmp_path):
   file = folder / "annotations.json"
   if file.exists():  # a field of this name in another format may mean anything
     content = json.loads(file.read_text())
     for annotation in content["annotations"]:
-      annotation["confidence"] = "high"
+      annotation["agreement"] = "high"
     file.write_text(json.dumps(content))
   builder = build(folder, tmp_path / "data", config="human")
   for split in builder.info.splits:
     for example in builder.as_data_source(split):
-      np.testing.assert_array_equal(example["confidence"], np.ones(len(example["rank"])))
+      np.testing.assert_array_equal(example["agreement"], np.ones(len(example["rank"])))
   assert builder.info.metadata["weak_settings"] is None
 
 

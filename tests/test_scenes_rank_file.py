@@ -61,31 +61,48 @@ def test_reading_gives_back_exactly_what_was_written(ranked, tmp_path):
       assert found == expected, field.name
 
 
+@pytest.fixture(params=["detection_confidence", "agreement"])
+def field(request):
+  return request.param
+
+
 @pytest.fixture
-def unsure(ranked):
-  return dataclasses.replace(ranked, confidence=np.linspace(0, 1, 7, dtype=np.float32))
+def unsure(ranked, field):
+  return dataclasses.replace(ranked, **{field: np.linspace(0, 1, 7, dtype=np.float32)})
 
 
-def test_confidence_is_written_where_it_is_known(ranked, unsure, tmp_path):
+def test_optional_fields_are_written_where_they_are_known(ranked, unsure, field, tmp_path):
   unsure.save_json(tmp_path / "a.json")
-  np.testing.assert_array_equal(read_rank_file(tmp_path / "a.json").confidence, unsure.confidence)
+  found = read_rank_file(tmp_path / "a.json")
+  np.testing.assert_array_equal(getattr(found, field), getattr(unsure, field))
+  assert (found.detection_confidence is None) != (found.agreement is None)
   VALIDATOR.validate(json.loads((tmp_path / "a.json").read_text(encoding="utf-8")))
   ranked.save_json(tmp_path / "b.json")
-  assert "confidence" not in (tmp_path / "b.json").read_text(encoding="utf-8")
+  assert field not in (tmp_path / "b.json").read_text(encoding="utf-8")
 
 
-def test_confidence_of_some_objects_alone_is_none(unsure, tmp_path):
+def test_an_optional_field_of_some_objects_alone_is_none(unsure, field, tmp_path):
   unsure.save_json(tmp_path / "a.json")
   content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-  del content["objects"][3]["confidence"]
-  assert read_content(content, tmp_path).confidence is None
+  del content["objects"][3][field]
+  assert getattr(read_content(content, tmp_path), field) is None
 
 
-def test_scenes_keep_confidence_as_a_field_beside_the_known_ones(unsure, tmp_path):
+def test_scenes_keep_optional_fields_beside_the_known_ones(unsure, field, tmp_path):
   unsure.save_json(tmp_path / "scenes/ranks/a.json")
   (scene,) = open_scenes(tmp_path / "scenes")
   kept = [item.extra for item in scene.objects]
-  assert kept == [{"confidence": float(str(value))} for value in unsure.confidence]
+  assert kept == [{field: float(str(value))} for value in getattr(unsure, field)]
+
+
+def test_what_version_0_1_0_called_confidence_is_read_as_agreement(content, tmp_path):
+  for number, entry in enumerate(content["objects"]):
+    entry["confidence"] = number / 8
+  VALIDATOR.validate(content)
+  found = read_content(content, tmp_path)
+  np.testing.assert_array_equal(found.agreement, np.arange(7) / 8)
+  assert found.detection_confidence is None
+  assert "confidence" not in found.to_dict()["objects"][0]
 
 
 def test_no_objects_come_back_with_their_shapes(tmp_path):
@@ -157,6 +174,8 @@ OUTSIDE_THE_SCHEMA = [
   (set_in(["objects", 2, "confidence"], 1.5), r"objects\[2\].confidence is 1.5, outside"),
   (set_in(["objects", 2, "confidence"], -0.5), r"confidence is -0.5, outside"),
   (set_in(["objects", 2, "confidence"], None), "confidence must be of type number"),
+  (set_in(["objects", 2, "agreement"], 1.5), r"objects\[2\].agreement is 1.5, outside"),
+  (set_in(["objects", 2, "detection_confidence"], -1), "detection_confidence is -1, outside"),
   (set_in(["objects", 2, "segmentation", "counts"], ""), "counts must not be empty"),
 ]
 

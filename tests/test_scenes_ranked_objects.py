@@ -42,15 +42,15 @@ def test_objects_are_sorted_and_keep_their_mask_category_and_id():
     )
 
 
-def test_confidence_goes_along_with_its_object():
+@pytest.mark.parametrize("field", ["detection_confidence", "agreement"])
+def test_optional_fields_go_along_with_their_object(field):
   rng = np.random.default_rng()
-  importance, confidence = rng.permutation(9) / 9, rng.random(9)
+  importance, values = rng.permutation(9) / 9, rng.random(9)
   arguments = panorama(rng), random_masks(rng, 9), importance
-  ranked = RankedObjects.from_masks(*arguments, confidence=confidence)
-  assert ranked.confidence.dtype == np.float32
-  for index, number in enumerate(ranked.ids):
-    assert ranked.confidence[index] == np.float32(confidence[number - 1])
-  assert RankedObjects.from_masks(*arguments).confidence is None
+  found = getattr(RankedObjects.from_masks(*arguments, **{field: values}), field)
+  assert found.dtype == np.float32
+  np.testing.assert_array_equal(found, values[np.argsort(-importance)].astype(np.float32))
+  assert getattr(RankedObjects.from_masks(*arguments), field) is None
 
 
 def test_ties_share_a_rank_and_keep_their_order():
@@ -109,10 +109,10 @@ def test_labels_without_a_panorama_refuse_to_be_drawn(tmp_path):
     ({"ids": [2**63, 1]}, "below 2"),
     ({"ids": [10**20, 1]}, "below 2"),
     ({"ids": [0.5, 1]}, "whole numbers"),
-    ({"confidence": [0.5]}, "confidence needs a value in .0, 1. for each of the 2"),
-    ({"confidence": [0.5, 1.5]}, "confidence needs a value"),
-    ({"confidence": [-0.1, 1.0]}, "confidence needs a value"),
-    ({"confidence": [0.5, np.nan]}, "confidence needs a value"),
+    ({"agreement": [0.5]}, "agreement needs a value in .0, 1. for each of the 2"),
+    ({"detection_confidence": [0.5, 1.5]}, "detection_confidence needs a value"),
+    ({"detection_confidence": [-0.1, 1.0]}, "detection_confidence needs a value"),
+    ({"agreement": [0.5, np.nan]}, "agreement needs a value"),
   ],
 )
 def test_arguments_that_do_not_fit_are_named(change, message):

@@ -331,18 +331,19 @@ def test_real_panoramas_brought_to_this_layout_are_read(shared, tmp_path):
       assert item.run_lengths.area() == np.count_nonzero(id_map == item.id)
 
 
+@pytest.mark.parametrize("field", ["agreement", "detection_confidence"])
 @pytest.mark.parametrize("complete", [True, False])
-def test_confidence_of_rank_files_is_written_again(folder, tmp_path, complete):
+def test_optional_fields_of_rank_files_are_written_again(folder, tmp_path, field, complete):
   file = folder / "ranks" / "a.json"
   content = json.loads(file.read_text())
-  for entry, confidence in zip(content["objects"], [0.25, 1.0, 0.5], strict=True):
-    entry["confidence"] = confidence
+  for entry, value in zip(content["objects"], [0.25, 1.0, 0.5], strict=True):
+    entry[field] = value
   if not complete:
-    del content["objects"][1]["confidence"]
+    del content["objects"][1][field]
   file.write_text(json.dumps(content))
   scene = open_scenes(folder).read("a")
   losses = write_scenes(tmp_path / "new", [scene], format="scenes")
   written = json.loads((tmp_path / "new" / "ranks" / "a.json").read_text())["objects"]
-  found = {entry["id"]: entry.get("confidence") for entry in written}
+  found = {entry["id"]: entry.get(field) for entry in written}
   assert found == ({7: 0.25, 1: 1.0, 2: 0.5} if complete else {7: None, 1: None, 2: None})
-  assert any("confidence" in line for line in losses) != complete
+  assert any(field in line for line in losses) != complete

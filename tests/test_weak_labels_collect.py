@@ -124,7 +124,7 @@ def test_strengths_are_those_of_a_slow_reference(name, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", COLLECTORS)
-def test_confidence_is_the_weighted_share_of_comparisons_that_agree(name, seed):
+def test_agreement_is_the_weighted_share_of_comparisons_that_agree(name, seed):
   scores, visibility, order, prior, where = arguments = draw(seed, seen=0.5, padding=1)
   result = collect(name, *arguments)
   local = -order if name in BY_ORDER else scores
@@ -138,7 +138,7 @@ def test_confidence_is_the_weighted_share_of_comparisons_that_agree(name, seed):
           final = np.sign(result.strength[i] - result.strength[j])
           agreeing += weight * (1 + here * final) / 2
           total += weight
-    assert result.confidence[i] == pytest.approx(agreeing / total if total else 0, abs=1e-5)
+    assert result.agreement[i] == pytest.approx(agreeing / total if total else 0, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -190,7 +190,7 @@ def test_what_is_not_seen_and_what_pads_changes_nothing(name, garbage):
   for value, expect in zip(result, expected, strict=True):
     np.testing.assert_array_equal(value, expect)
   assert not result.strength[~where].any()
-  assert not result.confidence[~where].any() and not result.connected[~where].any()
+  assert not result.agreement[~where].any() and not result.connected[~where].any()
 
 
 @pytest.mark.parametrize("name", COLLECTORS)
@@ -210,7 +210,7 @@ def test_an_object_that_no_view_sees_gets_its_prior(name):
   scores, visibility, order, prior, where = draw(9, padding=1)
   visibility[:, 2], order[:, 2] = 0, -1
   result = collect(name, scores, visibility, order, prior, where)
-  assert np.isfinite(result.strength).all() and result.confidence[2] == 0
+  assert np.isfinite(result.strength).all() and result.agreement[2] == 0
   if name == "borda":
     assert result.strength[2] == pytest.approx((prior[2] > prior[where]).sum() / (where.sum() - 1))
   else:
@@ -222,7 +222,7 @@ def test_no_view_at_all_or_no_object_at_all_is_no_error(name):
   scores, visibility, order, prior, where = draw(10)
   blind = collect(name, scores, 0 * visibility, 0 * order - 1, prior, where)
   assert np.argsort(blind.strength).tolist() == np.argsort(prior).tolist()
-  assert not blind.confidence.any() and blind.connected.sum() == 1
+  assert not blind.agreement.any() and blind.connected.sum() == 1
   nothing = collect(name, scores, visibility, order, prior, ~where)
   assert not any(np.any(value) for value in nothing)
 
@@ -254,7 +254,7 @@ def test_one_view_without_a_prior_gives_its_margins_back():
     scores, ones, orders(scores, ones), np.zeros(4), np.ones(4, bool), prior_weight=1e-5
   )
   np.testing.assert_allclose(result.strength, scores[0] - scores[0].mean(), atol=2e-3)
-  assert result.confidence.tolist() == [1, 1, 1, 1]
+  assert result.agreement.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

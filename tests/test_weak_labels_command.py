@@ -123,7 +123,7 @@ def test_panoramas_with_masks_become_a_weakly_labelled_data_set(run_command, run
       np.testing.assert_array_equal(example["id"], ranked.ids[order])
       np.testing.assert_array_equal(example["rank"], ranked.ranks[order])
       np.testing.assert_array_equal(example["importance"], ranked.importance[order])
-      np.testing.assert_array_equal(example["confidence"], ranked.confidence[order])
+      np.testing.assert_array_equal(example["agreement"], ranked.agreement[order])
       assert set(example["source"]) == {b"weak"}
       assert (tmp_path / f"out/overlays/{example['image_id']}.png").is_file()
   assert ids == set(open_scenes(tmp_path / "scenes").ids) - {"dummy_3"}

@@ -60,8 +60,8 @@ def by_id(ranked, field="ranks"):
 def test_every_object_gets_a_place_wherever_and_however_large_it_is(ranked):
   assert sorted(ranked.ranks) == list(range(1, 9))
   assert ((ranked.importance > 0) & (ranked.importance < 1)).all()
-  assert ((ranked.confidence >= 0) & (ranked.confidence <= 1)).all()
-  assert (ranked.confidence > 0.5).mean() > 0.5  # views mostly agree on so plain a scene
+  assert ((ranked.agreement >= 0) & (ranked.agreement <= 1)).all()
+  assert (ranked.agreement > 0.5).mean() > 0.5  # views mostly agree on so plain a scene
 
 
 def test_permuted_ids_have_the_same_ranks(ranker, ranked):

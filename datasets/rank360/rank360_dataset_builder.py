@@ -62,7 +62,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     "1.1.0": "Confidence of each object; its ranks may come from another folder.",
     "2.0.0": (
       "The split of an id depends on the id alone, so a few ids change between train and test;"
-      " pictures without objects can be read; the largest number of objects is in the metadata."
+      " pictures without objects can be read; the largest number of objects is in the metadata;"
+      " the confidence of each object is called agreement."
     ),
   }
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
@@ -111,7 +112,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "id": per_object(dtype=np.int64),
           "importance": per_object(dtype=np.float32),
           "rank": per_object(dtype=np.int32),
-          "confidence": per_object(dtype=np.float32),  # 1 where the ranks do not tell
+          "agreement": per_object(dtype=np.float32),  # 1 where the ranks do not tell
           "category": per_object(dtype=np.int32),
           "solid_angle_sr": per_object(dtype=np.float32),
           "bfov_deg": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
@@ -178,9 +179,9 @@ def encode(record: Record, category_names: list[str], source: str) -> dict:
   order = sorted(range(len(scene.objects)), key=lambda index: scene.objects[index].id)
   items = [scene.objects[index] for index in order]
   number_of = {name: number for number, name in enumerate(category_names)} | {"": -1}
-  confidence = np.ones(len(items), np.float32)
+  agreement = np.ones(len(items), np.float32)
   if scene.format == "scenes":  # elsewhere a field of this name may mean anything
-    confidence[:] = [item.extra.get("confidence", 1.0) for item in items]
+    agreement[:] = [item.extra.get("agreement", 1.0) for item in items]
   masks = np.zeros([len(items), scene.height, -(-scene.width // 8)], np.uint8)
   for index, item in enumerate(items):
     masks[index] = np.packbits(decode(item.run_lengths), axis=-1)
@@ -193,7 +194,7 @@ def encode(record: Record, category_names: list[str], source: str) -> dict:
     "id": np.array([item.id for item in items], np.int64),
     "importance": np.array([item.importance for item in items], np.float32),
     "rank": np.array([item.rank for item in items], np.int32),
-    "confidence": confidence,
+    "agreement": agreement,
     "category": np.array([number_of[item.category] for item in items], np.int32),
     "solid_angle_sr": record.area_sr[order],
     "bfov_deg": record.bfov_deg[order],

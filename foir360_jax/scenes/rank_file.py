@@ -23,6 +23,10 @@ RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.jso
 _LABEL_SCHEMA = copy.deepcopy(RANK_FILE_SCHEMA)  # beside an id map, which says the rest
 _LABEL_SCHEMA["required"] = ["objects"]
 _LABEL_SCHEMA["$defs"]["object"]["required"] = ["id", "rank"]
+OPTIONAL_FIELDS = ("detection_confidence", "agreement")
+"""Of an object, in [0, 1]: what only some methods tell; `RankedObjects` explains them."""
+
+_RENAMED = {"confidence": "agreement"}  # in files of version 0.1.0, where weak labels alone had it
 _JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
   "string": str,
   "integer": int,
@@ -50,6 +54,8 @@ def encode_rank_records(content: Mapping[str, Any]) -> bytes:
 def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
   """Returns the content of a rank file, checked, each segmentation as `RunLengths`.
 
+  Fields have the names of now.
+
   Raises:
     RankFileError: the file is missing, no JSON, breaks the schema or contradicts itself.
   """
@@ -58,7 +64,7 @@ def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
   try:
     _check_schema(content, RANK_FILE_SCHEMA, "the file")
     _check_order(content)
-    _read_masks(content, content["height"], content["width"])
+    _decode(content, content["height"], content["width"])
   except RankFileError as error:
     raise RankFileError(f"{path}: {error}") from None
   return content
@@ -95,7 +101,7 @@ def read_rank_labels(path: str | os.PathLike, height: int, width: int) -> dict[s
     objects.sort(key=lambda entry: (entry["rank"], -entry["importance"]))
     content = {"image": "", "height": height, "width": width} | content
     _check_order(content)
-    _read_masks(content, content["height"], content["width"])
+    _decode(content, content["height"], content["width"])
   except RankFileError as error:
     raise RankFileError(f"{path}: {error}") from None
   return content
@@ -110,9 +116,12 @@ def _ranks_by_id(content: Any) -> Any:
   return {"objects": [{"id": int(name), "rank": rank} for name, rank in content.items()]}
 
 
-def _read_masks(content: dict[str, Any], height: int, width: int) -> None:
-  """Puts `RunLengths` in place of each segmentation."""
+def _decode(content: dict[str, Any], height: int, width: int) -> None:
+  """Gives fields the names of now, and puts `RunLengths` in place of each segmentation."""
   for index, entry in enumerate(content["objects"]):
+    for old, new in _RENAMED.items():
+      if old in entry:
+        entry.setdefault(new, entry.pop(old))
     if "segmentation" in entry:
       try:
         entry["segmentation"] = RunLengths.from_coco(entry["segmentation"], height, width)

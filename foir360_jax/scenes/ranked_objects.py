@@ -14,7 +14,12 @@ import numpy as np
 from foir360_jax.drawing import draw_overlay
 from foir360_jax.files import save_image, write_atomically
 from foir360_jax.files.panorama_file import is_panorama, resize_columns
-from foir360_jax.scenes.rank_file import RankFileError, encode_rank_records, read_rank_records
+from foir360_jax.scenes.rank_file import (
+  OPTIONAL_FIELDS,
+  RankFileError,
+  encode_rank_records,
+  read_rank_records,
+)
 from foir360_jax.scenes.run_lengths import RunLengths
 from foir360_jax.sphere import regions
 
@@ -36,8 +41,10 @@ class RankedObjects:
     ids: [N] int64, the objects' numbers in the instance map or file they come from.
     panorama: [H, W, 3] uint8 RGB, or None where only labels were read.
     image: name of the picture file, "" if there is none.
-    confidence: [N] float32 in [0, 1], how sure the order is, where a method tells (weak labels: the
-      share of comparisons that agree with it); else None.
+    detection_confidence: [N] float32 in [0, 1], how surely each is an object, on one scale for all
+      panoramas of a model that detects; None where masks were provided.
+    agreement: [N] float32 in [0, 1], where weak labels tell: the share of an object's comparisons
+      with others, over all views, that agree with the final order; else None.
   """
 
   masks: np.ndarray
@@ -50,7 +57,8 @@ class RankedObjects:
   ids: np.ndarray
   panorama: np.ndarray | None = None
   image: str = ""
-  confidence: np.ndarray | None = None
+  detection_confidence: np.ndarray | None = None
+  agreement: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.masks)
@@ -65,7 +73,8 @@ class RankedObjects:
     *,
     ids: np.ndarray | Sequence[int] | None = None,
     image: str = "",
-    confidence: np.ndarray | Sequence[float] | None = None,
+    detection_confidence: np.ndarray | Sequence[float] | None = None,
+    agreement: np.ndarray | Sequence[float] | None = None,
   ) -> Self:
     """Ranks objects by their importance and measures their boxes and areas on the sphere.
 
@@ -76,7 +85,8 @@ class RankedObjects:
       categories: N names; None: unknown.
       ids: [N] whole numbers, 0 or more, no two equal; None: 1 ... N in the order given.
       image: name of the picture file.
-      confidence: [N] in [0, 1], or None.
+      detection_confidence: [N] in [0, 1], or None.
+      agreement: [N] in [0, 1], or None.
 
     Raises:
       ValueError: shapes, types or values that do not fit together.
@@ -95,8 +105,10 @@ class RankedObjects:
     categories = ("",) * num_objects if categories is None else tuple(categories)
     ids = np.arange(1, num_objects + 1) if ids is None else np.asarray(ids)
     _check(np.asarray(panorama), masks, importance, categories, ids)
-    if confidence is not None:
-      confidence = _checked_confidence(confidence, num_objects)
+    detection_confidence = _checked_shares(
+      "detection_confidence", detection_confidence, num_objects
+    )
+    agreement = _checked_shares("agreement", agreement, num_objects)
 
     order = np.argsort(-importance, kind="stable")
     masks, importance = masks[order], importance[order]
@@ -114,7 +126,8 @@ class RankedObjects:
       ids=ids[order].astype(np.int64),
       panorama=np.asarray(panorama),
       image=image,
-      confidence=None if confidence is None else confidence[order],
+      detection_confidence=None if detection_confidence is None else detection_confidence[order],
+      agreement=None if agreement is None else agreement[order],
     )
 
   def to_dict(self) -> dict[str, Any]:
@@ -140,9 +153,11 @@ class RankedObjects:
       }
       for index in range(len(self))
     ]
-    if self.confidence is not None:
-      for entry, confidence in zip(objects, self.confidence, strict=True):
-        entry["confidence"] = _number(confidence)
+    for name in OPTIONAL_FIELDS:
+      values = getattr(self, name)
+      if values is not None:
+        for entry, value in zip(objects, values, strict=True):
+          entry[name] = _number(value)
     return {"image": self.image, "height": height, "width": width, "objects": objects}
 
   def save_json(self, path: str | os.PathLike) -> None:
@@ -189,7 +204,11 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
   def column(name: str, dtype: type, *shape: int) -> np.ndarray:
     return np.array([entry[name] for entry in content["objects"]], dtype).reshape(-1, *shape)
 
-  certain = bool(content["objects"]) and all("confidence" in entry for entry in content["objects"])
+  def optional(name: str) -> np.ndarray | None:
+    entries = content["objects"]
+    there = bool(entries) and all(name in entry for entry in entries)
+    return column(name, np.float32) if there else None
+
   return RankedObjects(
     masks=np.array(masks, bool).reshape(-1, height, width),
     importance=column("importance", np.float32),
@@ -201,7 +220,7 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
     ids=column("id", np.int64),
     panorama=panorama,
     image=content["image"],
-    confidence=column("confidence", np.float32) if certain else None,
+    **{name: optional(name) for name in OPTIONAL_FIELDS},
   )
 
 
@@ -217,12 +236,16 @@ def _measure(
   return np.array([function(mask) for mask in masks], dtype).reshape(-1, 4)
 
 
-def _checked_confidence(confidence: np.ndarray | Sequence[float], num_objects: int) -> np.ndarray:
-  """Returns it as float32, or raises ValueError."""
-  confidence = np.asarray(confidence, np.float32)
-  if confidence.shape != (num_objects,) or not np.all((confidence >= 0) & (confidence <= 1)):
-    raise ValueError(f"confidence needs a value in [0, 1] for each of the {num_objects} masks")
-  return confidence
+def _checked_shares(
+  name: str, values: np.ndarray | Sequence[float] | None, num_objects: int
+) -> np.ndarray | None:
+  """Returns them as float32, or raises ValueError."""
+  if values is None:
+    return None
+  values = np.asarray(values, np.float32)
+  if values.shape != (num_objects,) or not np.all((values >= 0) & (values <= 1)):
+    raise ValueError(f"{name} needs a value in [0, 1] for each of the {num_objects} masks")
+  return values
 
 
 def _check(

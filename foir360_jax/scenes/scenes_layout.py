@@ -26,6 +26,7 @@ from foir360_jax.scenes.folder import (
   without_suffix,
 )
 from foir360_jax.scenes.rank_file import (
+  OPTIONAL_FIELDS,
   RANK_FILE_SCHEMA,
   encode_rank_records,
   read_rank_labels,
@@ -137,7 +138,7 @@ def plan(scenes: Sequence[Scene], splits: Mapping[str, Sequence[str]] | None) ->
     id_map = np.append(numbers, 0).astype(np.int64)[top]
     planned.add(f"instances/{scene.id}.png", encode_id_map(id_map))
     ranked = any(item.rank for item in scene.objects)
-    planned.lose_extra(scene, kept={"confidence"} if ranked and _confidence(scene) else set())
+    planned.lose_extra(scene, kept=set(_optional_fields(scene)) if ranked else set())
     if ranked:
       planned.add(f"ranks/{scene.id}.json", _rank_file(scene, masks, numbers, image))
     else:
@@ -257,7 +258,7 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     raise SceneError(
       f"{scene.id}: rank files hold 2:1 panoramas only, not {width} x {height}; write it as coco"
     )
-  items, confidence = scene.objects, _confidence(scene)
+  items = scene.objects
   order = sorted(range(len(items)), key=lambda i: (ranks[i], -importance[i]))
   ranked = RankedObjects.from_masks(
     np.broadcast_to(np.uint8(0), (height, width, 3)),
@@ -266,13 +267,15 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     [items[i].category for i in order],
     ids=[numbers[i] for i in order],
     image=image,
-    confidence=confidence and [confidence[i] for i in order],
+    **{name: [x[i] for i in order] for name, x in _optional_fields(scene).items()},
   )
   ranked = dataclasses.replace(ranked, importance=np.array(importance, np.float32)[order])
   return encode_rank_records(ranked.to_dict())
 
 
-def _confidence(scene: Scene) -> list[float] | None:
+def _optional_fields(scene: Scene) -> dict[str, list[Any]]:
   """Returns what rank files call so, where all objects have it; elsewhere it may mean anything."""
-  values: list[Any] = [item.extra.get("confidence") for item in scene.objects]
-  return values if scene.format == "scenes" and None not in values else None
+  if scene.format != "scenes" or not scene.objects:
+    return {}
+  fields = {name: [item.extra.get(name) for item in scene.objects] for name in OPTIONAL_FIELDS}
+  return {name: values for name, values in fields.items() if None not in values}

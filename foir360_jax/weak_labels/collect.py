@@ -31,7 +31,7 @@ class Collected(NamedTuple):
   Attributes:
     strength: [N] higher = more important; 0 in the padding. In the unit of the scores, but for
       Borda, whose unit is the share of objects that an object beats.
-    confidence: [N] in [0, 1]: of the object's comparisons, over views and other objects, the share
+    agreement: [N] in [0, 1]: of the object's comparisons, over views and other objects, the share
       that agrees with the final order. Comparisons weigh the product of the two visibilities, ties
       agree by half. 0 where an object was compared with none.
     connected: [N] bool: the object belongs to the largest component of the graph whose edges are
@@ -40,7 +40,7 @@ class Collected(NamedTuple):
   """
 
   strength: jax.Array
-  confidence: jax.Array
+  agreement: jax.Array
   connected: jax.Array
 
 

@@ -80,14 +80,14 @@ class WeakRanks(NamedTuple):
   Attributes:
     strength: [B, N] log odds; 0 in the padding.
     importance: [B, N] in (0, 1); 0 in the padding.
-    confidence: [B, N] in [0, 1], the share of comparisons that agree with the final order.
+    agreement: [B, N] in [0, 1], the share of comparisons that agree with the final order.
     connected: [B, N] bool, see `collect.Collected`.
     evaluations: [] how many views the saliency was computed of.
   """
 
   strength: Array
   importance: Array
-  confidence: Array
+  agreement: Array
   connected: Array
   evaluations: Array
 
@@ -110,7 +110,7 @@ def rank_scenes(
   return WeakRanks(
     strength=collected.strength,
     importance=jnp.where(scenes.where, importance, 0.0),
-    confidence=collected.confidence,
+    agreement=collected.agreement,
     connected=collected.connected,
     evaluations=local.evaluations,
   )

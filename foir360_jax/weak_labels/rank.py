@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.files.panorama_file import is_panorama, resize_columns, stretch
 from foir360_jax.saliency.build import build_saliency
 from foir360_jax.saliency.weights import separate_weights
@@ -51,6 +52,10 @@ def fitted_variant(strategy: Strategy) -> str:
 
 class WeakRanker:
   """Ranks provided masks of panoramas without annotators or training.
+
+  It compiles once a size of panoramas and padded number of objects (`OBJECT_COUNTS`), and turns
+  JAX's compilation cache on when it first ranks, unless the user decided on it: see
+  `compilation.keep_compiled_programs`.
 
   Args:
     saliency: a local saliency model or its name, see `saliency.build_saliency`.
@@ -135,6 +140,7 @@ class WeakRanker:
 
   def rank(self, scenes: DescribedScene) -> WeakRanks:
     """Ranks a batch: scenes of one size and one padded number of objects, stacked."""
+    keep_compiled_programs()
     return self._rank(self._weights, scenes)
 
 
@@ -192,6 +198,6 @@ def ranked_objects(
     panorama,
     masks,
     np.asarray(result.importance[index, :count]),
-    confidence=np.asarray(result.confidence[index, :count]),
+    agreement=np.asarray(result.agreement[index, :count]),
     **names,
   )

@@ -90,10 +90,9 @@ class PairScorer:
       )
     scene, predicted = scene.without_crowds(), predicted.without_crowds()
     relevance = _relevance(self.truth, scene)
-    # Ranks are the order; importance may tie by rounding, but AP needs an order of all pictures'
-    # predictions, and no format has another figure for it.
+    # Ranks are the order within a picture: importance may tie by rounding.
     values = _relevance(self.predictions, predicted)
-    confidence = predicted.importance()
+    confidence = _detection_confidence(predicted)
     true_masks, masks = _cropped(scene), _cropped(predicted)
     iou = mask_iou(true_masks, masks)
     weights = pixel_areas(size[0])[:, :1] if self.weighted else None
@@ -107,7 +106,8 @@ class PairScorer:
     return ScoredImage(
       id=scene_id,
       scores=scores,
-      matches=match_masks(iou, confidence),
+      matches=match_masks(iou, predicted.importance()),
+      matches_by_confidence=None if confidence is None else match_masks(iou, confidence),
       num_predictions=len(masks),
       notes=(
         *(f"truth: {note}" for note in scene.notes),
@@ -123,7 +123,8 @@ class ScoredImage:
   Attributes:
     id: its id.
     scores: a score by name of metric.
-    matches: for AP and AR; knows the number of true objects, too.
+    matches: for AP and AR, by importance; knows the number of true objects, too.
+    matches_by_confidence: the same by detection confidence; None where the prediction has none.
     num_predictions: predicted objects.
     notes: what a person should look at, one line each.
   """
@@ -131,6 +132,7 @@ class ScoredImage:
   id: str
   scores: dict[str, Score]
   matches: MaskMatches
+  matches_by_confidence: MaskMatches | None
   num_predictions: int
   notes: tuple[str, ...] = ()
 
@@ -216,6 +218,18 @@ def _placed_as(scene: Scene, predicted: Scene) -> Scene:
   height, width = placement.size
   objects = place_objects(predicted.objects, placement)
   return dataclasses.replace(predicted, height=height, width=width, objects=objects)
+
+
+def _detection_confidence(scene: Scene) -> list[float] | None:
+  """How surely each prediction is an object; None where one of them does not say.
+
+  `score` is what COCO's results call it; in other formats it may mean anything.
+  """
+  for name in ("detection_confidence", *(["score"] if scene.format == "coco" else [])):
+    values: list[Any] = [item.extra.get(name) for item in scene.objects]
+    if all(isinstance(value, int | float) and np.isfinite(value) for value in values):
+      return [float(value) for value in values]
+  return None
 
 
 def _relevance(folder: SceneFolder, scene: Scene) -> np.ndarray:

@@ -81,6 +81,7 @@ def score_folders(
       bad.append({"id": scene_id, "reason": result})
     if show:
       show(len(images) + len(bad), len(ids))
+  by_confidence = bool(images) and all(image.matches_by_confidence is not None for image in images)
   return {
     "truth": {"path": truth.path, "format": true_scenes.format, "split": split},
     "predictions": {"path": predictions.path, "format": predicted_scenes.format},
@@ -97,7 +98,8 @@ def score_folders(
     ],
     "num_resamples": num_resamples,
     "metrics": _means(images, num_resamples),
-    "average_precision": _average_precision(images, num_resamples),
+    "average_precision_by": "detection_confidence" if by_confidence else "importance",
+    "average_precision": _average_precision(images, num_resamples, by_confidence),
     "per_image": [_row(image) for image in images],
   }
 
@@ -109,7 +111,7 @@ def table(report: Mapping[str, Any]) -> str:
   for name, mean in report["metrics"].items():
     counts = "".join(f"{mean[count]:>10}" for count in _COUNTS)
     lines.append(f"{name:24}{_cell(mean['mean'], mean['interval_95']):>24}{counts}")
-  lines.append("over all objects")
+  lines.append(f"over all objects, by {report['average_precision_by'].replace('_', ' ')}")
   for name, figure in report["average_precision"].items():
     lines.append(f"{name:24}{_cell(figure['value'], figure['interval_95']):>24}")
   bad, missing, surplus = (report[key] for key in ("bad", "missing", "only_in_predictions"))
@@ -169,8 +171,11 @@ def _means(images: Sequence[ScoredImage], num_resamples: int) -> dict[str, Any]:
   return means
 
 
-def _average_precision(images: Sequence[ScoredImage], num_resamples: int) -> dict[str, Any]:
-  matches = [image.matches for image in images]
+def _average_precision(
+  images: Sequence[ScoredImage], num_resamples: int, by_confidence: bool
+) -> dict[str, Any]:
+  found = [image.matches_by_confidence if by_confidence else image.matches for image in images]
+  matches = [match for match in found if match is not None]
   values = average_precision(matches)
   lows, highs = bootstrap_average_precision(matches, num_resamples=num_resamples)
   return {
