@@ -145,11 +145,24 @@ def test_a_flag_may_take_several_values_or_be_repeated():
     (["score", "x", "y", "--config.a=1"], "--config.a: score has no configuration"),
     (
       ["train", *TINY, "--config.model.witdhs=3"],
-      "witdhs: the configuration has no such field; did",
+      "--config.model.witdhs: config.model has no field witdhs; did you mean widths?",
     ),
     (
       ["train", *TINY, "--config.modle.widths=3"],
-      "--config.modle.widths: the configuration has no",
+      "--config.modle.widths: config has no field modle; did you mean model?",
+    ),
+    (
+      ["train", *TINY, "--config.optimizer.lr=1"],
+      "--config.optimizer.lr: config.optimizer has no field lr; it has ",
+    ),
+    (["train", *TINY, "--config.seed.a=1"], "config.seed has no fields of its own; set it as a"),
+    (
+      ["train", *TINY, "--config.model.surround=true"],
+      "--config.model.surround is now --config.model.context",
+    ),
+    (
+      ["predict", *FOLDERS, TINY[0], "--config.seed=1", "--config.evaluate.turns=2"],
+      "--config.evaluate.turns is now --config.evaluate.yaw_augmentation",
     ),
     (["train", *TINY, "--config.train.steps=many"], "--config.train.steps=many: give a whole numb"),
     (["train", *TINY, "--config.model.remat=1.5"], "--config.model.remat=1.5: give true or false"),
@@ -290,7 +303,25 @@ def test_ctrl_c_has_its_exit_code(monkeypatch):
   assert main(["score", "g", "p"]) == 128 + signal.SIGINT
 
 
+@pytest.mark.parametrize(
+  ("words", "level"), [((), "3"), (("--verbosity=1",), None), (("score", "g", "p"), None)]
+)
+def test_the_alarm_on_slow_compilation_is_silent_unless_asked_for(
+  called, monkeypatch, words, level
+):
+  monkeypatch.setattr(module, "restart_with_huge_pages", lambda: None)
+  monkeypatch.setattr(module, "_set_logging", lambda verbosity: None)
+  monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+  words = words if "score" in words else ["predict", *FOLDERS, *words]
+  main(words, owns_process=True)
+  assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == level
+  monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+  main(words, owns_process=True)
+  assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
 def test_only_a_process_of_its_own_that_computes_is_restarted(called, monkeypatch):
+  monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")  # whose default it would set
   restarted = []
   monkeypatch.setattr(module, "restart_with_huge_pages", lambda: restarted.append(True))
   monkeypatch.setattr(module, "_set_logging", lambda verbosity: None)

@@ -1,11 +1,13 @@
 """Evaluation and prediction: what perfect and simple rankers score, and what is written."""
 
 import copy
+import functools
 import importlib
 import json
 
 import cv2
 import jax
+import jax.numpy as jnp
 import jsonschema
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from foir360_jax.evaluation.infer import (
   GroundTruthMeasures,
   GroundTruthScores,
   PredictedMasks,
+  infer,
   measure_ground_truth,
 )
 from foir360_jax.evaluation.measures import MaskMeasures, measure_masks
@@ -32,7 +35,7 @@ from foir360_jax.inference import Ranker
 from foir360_jax.inference.decision import NEVER, Decision, choose
 from foir360_jax.inference.predict import predict_folder
 from foir360_jax.metrics import mask_iou
-from foir360_jax.models import Order
+from foir360_jax.models import Order, PanoRank
 from foir360_jax.models.cells import cell_masks
 from foir360_jax.scenes import RANK_FILE_SCHEMA, read_rank_file, unpack_masks
 from foir360_jax.scenes.packed_masks import pack_masks
@@ -443,7 +446,8 @@ def test_a_folder_is_ranked_picture_by_picture_and_bad_ones_get_a_line(
   lines, output = [], tmp_path / "out"
   assert len(predict_folder(tiny_ranker, pictures, output, say=lines.append).bad) == 2
   assert lines[0] == "passed over, as no pictures by their names: notes.txt"
-  broken, flat, good = sorted(lines[2:-1])
+  broken, flat, compiling, good = sorted(lines[2:-1])
+  assert compiling.startswith("compiling the model: one to three minutes on a CPU")
   assert broken.startswith("bad: ") and "broken.png" in broken
   assert flat.startswith("bad: ") and "flat.jpg: 150 x 60 pixels is not 2:1" in flat
   assert good.startswith("good.png: ") and "objects ->" in good
@@ -454,6 +458,7 @@ def test_a_folder_is_ranked_picture_by_picture_and_bad_ones_get_a_line(
   jsonschema.validate(ranks, RANK_FILE_SCHEMA)
   assert (ranks["image"], ranks["height"], ranks["width"]) == ("good.png", 75, 150)
   assert len(ranks["objects"]) > 1
+  assert all(entry["detection_confidence"] > 0.3 for entry in ranks["objects"])
   assert [o["rank"] for o in ranks["objects"]] == sorted(o["rank"] for o in ranks["objects"])
   assert {o["category"] for o in ranks["objects"]} <= {"disc", "box", ""}
 
@@ -515,7 +520,7 @@ def test_the_ranker_refuses_what_is_no_panorama(tiny_ranker):
     np.zeros((48, 96, 4), np.uint8),
     np.zeros((48, 90, 3), np.uint8),
   ):
-    with pytest.raises(ValueError, match=r"panorama (must be uint8|is) \[.*2 H"):
+    with pytest.raises(ValueError, match=r"panorama must be uint8 \[H, 2 H, 3\], not .*; "):
       tiny_ranker(panorama)
 
 
@@ -577,17 +582,17 @@ def test_provided_masks_are_ranked_whatever_their_size_and_number(
   np.testing.assert_allclose(ranked.importance, expected, rtol=1e-3)
   permuted = tiny_ranker.rank_masks(panorama, masks[::-1], ids=[4, 1, 9, 3, 7])
   assert permuted.ids.tolist() == ranked.ids.tolist()
-  assert len(tiny_ranker.rank_masks(panorama, masks[:0])) == 0
+  assert ranked.detection_confidence is None
   many = np.concatenate([masks, masks, masks, masks])  # more than the fewest places
 
-  def rank(state, image, covered, where, told):
-    assert covered.shape[1] == where.shape[1] == told.shape[1] == 32
+  def order(state, scene, packed, where, told):
+    assert packed.shape[1] == where.shape[1] == told.shape[1] == 32
     return Order(np.where(where, 0.5, 0), None, None, np.zeros((*where.shape, 2)))
 
-  assert len(like(tiny_ranker, _rank=rank).rank_masks(panorama, many)) == 20
+  assert len(like(tiny_ranker, _order=order).rank_masks(panorama, many)) == 20
 
 
-def test_provided_masks_come_to_the_model_as_in_training(planar_model, tiny_ranker):
+def test_provided_masks_come_to_the_model_as_in_training(tiny_ranker):
   """From a picture of another size: the same pixels as the input pipeline makes, tiny ones too."""
   rng = np.random.default_rng()
   masks = np.zeros((4, 110, 220), bool)
@@ -596,17 +601,17 @@ def test_provided_masks_come_to_the_model_as_in_training(planar_model, tiny_rank
     row, column = rng.integers(0, [80, 190])
     mask[row : row + 27, column : column + 25] = rng.random((27, 25)) < 0.7
   example = {"image": np.zeros((110, 220, 3), np.uint8), "masks": pack_masks(masks)}
-  expected = cell_masks(resample(example, 48)["masks"][None], planar_model.pixel_stride)[0]
+  expected = resample(example, 48)["masks"]
   seen = []
 
-  def rank(state, image, covered, where, told):
-    seen.append(np.asarray(covered[0]))
+  def order(state, scene, packed, where, told):
+    seen.append(packed[0])
     nothing = np.zeros(where.shape)
     return Order(nothing, nothing, nothing, np.zeros((*where.shape, 2)))
 
-  like(tiny_ranker, _rank=rank).rank_masks(example["image"], masks)
+  like(tiny_ranker, _order=order).rank_masks(example["image"], masks)
   np.testing.assert_array_equal(seen[0][:4], expected)
-  assert not seen[0][4:].any() and (seen[0][:4].max(-1) > 0).all()
+  assert not seen[0][4:].any() and seen[0][:4].any((1, 2)).all()
 
 
 @pytest.mark.parametrize(
@@ -639,12 +644,12 @@ def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_rank
   masks = unpack_masks(batch["masks"][0], 96)[:3]
   told = []
 
-  def rank(state, image, masks, where, category):
+  def order(state, scene, packed, where, category):
     told.append(category[0, :4].tolist())
     nothing = np.zeros(where.shape)
     return Order(nothing, nothing, nothing, np.zeros((*where.shape, 2)))
 
-  ranker = like(tiny_ranker, _rank=rank)
+  ranker = like(tiny_ranker, _order=order)
   ranked = ranker.rank_masks(batch["image"][0], masks, categories=["box", "", "cat"])
   ranker.rank_masks(batch["image"][0], masks)
   assert told == [[1, -1, -1, -1], [-1, -1, -1, -1]]
@@ -652,6 +657,31 @@ def test_the_model_is_conditioned_on_names_of_provided_masks_by_number(tiny_rank
   assert ranker.unknown_names(["box", "", "cat"]) == set()  # this one goes by looks anyway
   ranker._is_conditioned = True
   assert ranker.unknown_names(["box", "", "cat"]) == {"cat"}
+
+
+def test_nothing_of_the_segmentation_is_computed_where_the_model_does_not_detect(
+  planar_model, draw_batch, monkeypatch
+):
+  for part in ("segment", "decode", "candidates"):
+    monkeypatch.setattr(PanoRank, part, None)  # whatever calls it fails
+  batch = draw_batch(np.random.default_rng(18), (5, 2))
+  graphdef, state = nnx.split(planar_model)
+  run = functools.partial(infer, graphdef, yaw_augmentation=1, detects=False)
+  ground_truth, predicted = jax.eval_shape(run, state, batch, jnp.asarray(THRESHOLDS))
+  assert predicted is None and ground_truth.importance.shape == (2, 6)
+
+
+def test_an_evaluation_without_predicted_masks_needs_none(examples, run_oracle, monkeypatch):
+  complete = run_oracle([batch_of(examples)], [batch_of(examples)], detects=False)[0]
+  passed = evaluate_module._compile()
+  monkeypatch.setattr(
+    evaluate_module,
+    "_compile",
+    lambda *_: lambda batch: (lambda given, _, measures: (given, None, measures))(*passed(batch)),
+  )
+  report, results = run_oracle([batch_of(examples)], [batch_of(examples)], detects=False)
+  assert report == complete
+  assert all(result.iou.shape == (len(result.relevance), 0) for result in results)
 
 
 def test_a_model_that_ranks_provided_masks_alone_is_asked_for_nothing_else(

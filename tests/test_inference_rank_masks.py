@@ -51,7 +51,9 @@ def test_every_scene_gets_the_ranks_of_its_masks_and_bad_ones_a_line(scenes, tmp
   lines, output = [], tmp_path / "out"
   summary = rank_provided_masks(ByArea(), scenes, output, say=lines.append)
   bad = sorted(line for line in lines if line.startswith("bad: "))
-  assert bad == [f"bad: {line}" for line in summary.bad] and len(bad) == 2 and len(lines) == 6
+  assert bad == [f"bad: {line}" for line in summary.bad] and len(bad) == 2 and len(lines) == 7
+  told = [line for line in lines if line.startswith("compiling the model: ")]
+  assert len(told) == 1  # two good ones, of two sizes
   assert "flat" in bad[0] and "odd" in bad[1]
   assert lines[0] == f"{scenes}: 4 panoramas, 0 done before"
   assert lines[-1].startswith("2 of 4 panoramas ranked, 0 done before, 2 bad; ")

@@ -13,6 +13,7 @@ from foir360_jax.models.cells import cell_masks
 from foir360_jax.models.layers import roll_map
 from foir360_jax.models.panorank import confident
 from foir360_jax.models.places import find_peaks
+from foir360_jax.sphere import pixel_areas
 
 TURN = 16  # columns: one cell of the coarsest map
 
@@ -134,6 +135,51 @@ def test_of_equally_confident_duplicates_the_first_stays_and_empty_masks_go():
     False,
     False,
   ]
+
+
+def test_what_is_suppressed_suppresses_nothing():
+  """A > B > C: B is a duplicate of A, and C of B alone (IoU 3/5 of neighbours, 1/3 of A and C)."""
+  boxes = [(slice(4, 8), slice(start, start + 8)) for start in (2, 4, 6)]
+  confidence = confidence_of(logits(*boxes), [[3.0, 2.0, 1.0]])
+  assert (confidence > 0).tolist() == [True, False, True]
+
+
+def greedy(masks, confidence):
+  """Non-maximum suppression written out: one query after the other, the most confident first."""
+  areas = np.asarray(pixel_areas(12), np.float64).reshape(-1)
+  kept = []
+  for query in sorted(range(len(masks)), key=lambda i: -confidence[i]):
+    overlaps = (
+      (masks[query] & masks[other]) @ areas / ((masks[query] | masks[other]) @ areas)
+      for other in kept
+    )
+    if masks[query].any() and all(overlap <= 0.5 for overlap in overlaps):
+      kept.append(query)
+  return kept
+
+
+def test_suppression_is_greedy_on_random_masks():
+  rng = np.random.default_rng()
+  suppress = jax.jit(confident)
+  stayed = 0
+  for _ in range(20):
+    examples, queries = 3, 24
+    # Many boxes at few places make long chains of neighbours. None overlap by just a half: of seven
+    # columns that would take 14 / 3 in common. Ties of confidence occur.
+    starts = rng.integers([0, 0], [4, 16], (examples, queries, 2))
+    maps = np.full((examples, queries, 12, 24), -1.0, np.float32)
+    for found, (row, column) in zip(maps.reshape(-1, 12, 24), starts.reshape(-1, 2), strict=True):
+      found[row : row + 4, (column + np.arange(7)) % 24] = 1
+    maps[:, rng.integers(queries)] = -1
+    sure = rng.integers(-8, 8, (examples, queries)).astype(np.float32) / 4
+    maps = maps.reshape(examples, queries, -1)
+    confidence = np.asarray(suppress(maps, sure))
+    for masks, logit, found in zip(maps > 0, sure, confidence, strict=True):
+      expected = greedy(masks, logit)
+      assert np.flatnonzero(found).tolist() == sorted(expected)
+      np.testing.assert_allclose(found[expected], 1 / (1 + np.exp(-logit[expected])), rtol=1e-6)
+      stayed += len(expected)
+  assert stayed > 200
 
 
 def test_masks_finer_than_a_cell_are_objects_too(tiny_model):

@@ -7,6 +7,7 @@ come to that, with one line that says why; 128 + the signal's number where it wa
 
 import importlib
 import io
+import os
 import re
 import signal
 import sys
@@ -51,9 +52,11 @@ def main(tokens: Sequence[str], *, owns_process: bool = False) -> int:
     flags = parse_flags(command, rest, COMMANDS.values())
   except UsageError as error:
     return _fail(error)
-  if owns_process and command.computes:
-    restart_with_huge_pages()
   debug = flags.verbosity is not None and flags.verbosity >= 1
+  if owns_process and command.computes:
+    if not debug:
+      _silence_slow_compile_alarm()
+    restart_with_huge_pages()
   try:
     if owns_process:
       _set_logging(flags.verbosity)
@@ -131,6 +134,16 @@ From nothing to a ranked panorama:
   foir360 train --config=configs/tiny.py --workdir=runs/tiny
   foir360 predict --workdir=runs/tiny --input=data/panorama.png --output=OUT
 """
+
+
+def _silence_slow_compile_alarm() -> None:
+  """Leaves out XLA's alarms on slow compilation, which are no errors; a line of ours comes before.
+
+  They have no switch of their own and are logged as errors. What goes wrong is an exception in
+  Python, whatever XLA logs, and what ends the process is logged at any level. To be called before
+  JAX is imported; a level that the user has set stays.
+  """
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _set_logging(verbosity: int | None) -> None:

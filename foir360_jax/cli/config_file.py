@@ -12,8 +12,9 @@ from importlib.machinery import SourceFileLoader
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from foir360_jax.cli.flags import UsageError
+from foir360_jax.cli.flags import UsageError, similar
 from foir360_jax.paths import expand
+from foir360_jax.train.settings import RENAMED_FIELDS
 
 
 def load_config(file: str | None, overrides: Sequence[str]) -> ConfigDict | None:
@@ -38,8 +39,8 @@ def load_config(file: str | None, overrides: Sequence[str]) -> ConfigDict | None
     values(arguments)
   except flags.Error as error:
     raise UsageError(_plain(error)) from None
-  except (AttributeError, KeyError, TypeError) as error:  # of a field that is not there
-    raise UsageError(_unknown_field(overrides, error)) from None
+  except (AttributeError, KeyError, TypeError):  # of a field that is not there
+    raise UsageError(_unknown_field(config, overrides)) from None
   return values.config
 
 
@@ -73,12 +74,20 @@ def _plain(error: Exception) -> str:
   return re.sub(r"could not convert string to float.*", "give a number", text)
 
 
-def _unknown_field(overrides: Sequence[str], error: Exception) -> str:
-  """Names the unknown field; the message of ml_collections has a part of its name."""
-  text = str(error.args[0]) if error.args else ""
-  part = next(iter(re.findall(r"'(\w+)'", text)), "")
-  meant = re.search(r'Did you mean "(\w+)"', text)
-  names = [re.sub("^--(no)?", "", override).partition("=")[0] for override in overrides]
-  name = next((name for name in names if part in name.split(".")), names[0] if names else "config")
-  cure = f"did you mean {meant[1]}?" if meant else "see the file and what it starts from"
-  return f"--{name}: the configuration has no such field; {cure}"
+def _unknown_field(config: ConfigDict, overrides: Sequence[str]) -> str:
+  """Names the first field that is not there, and those that may have been meant."""
+  for override in overrides:
+    name = re.sub("^--(no)?config[.]", "", override.partition("=")[0])
+    if name in RENAMED_FIELDS:
+      return f"--config.{name} is now --config.{RENAMED_FIELDS[name]}"
+    section, *parents = config, "config"
+    for part in name.split("."):
+      if not isinstance(section, ConfigDict):
+        return f"--config.{name}: {'.'.join(parents)} has no fields of its own; set it as a whole"
+      if part not in section:
+        close = similar(part, section)
+        meant = f"did you mean {close}?" if close else f"it has {', '.join(sorted(section))}"
+        return f"--config.{name}: {'.'.join(parents)} has no field {part}; {meant}"
+      parents.append(part)
+      section = section[part]
+  return f"{overrides[0]}: cannot be set; see the file and what it starts from"

@@ -6,9 +6,9 @@ import types
 from ml_collections import ConfigDict
 
 from foir360_jax.cli.check import need_task, validate
-from foir360_jax.cli.compiled import keep_compiled_programs
 from foir360_jax.cli.flags import UsageError
 from foir360_jax.cli.progress import progress_bar
+from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.inference.folder_runner import Summary
 from foir360_jax.inference.predict import load_ranker, predict_folder, rank_provided_masks
 from foir360_jax.paths import expand

@@ -6,9 +6,9 @@ import types
 from ml_collections import ConfigDict
 
 from foir360_jax.cli.check import need_task, validate
-from foir360_jax.cli.compiled import keep_compiled_programs
 from foir360_jax.cli.evaluate import evaluate_run
 from foir360_jax.cli.progress import progress_bar
+from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.paths import expand
 from foir360_jax.saliency.fixations.run import train_fixation
 from foir360_jax.train.run import train_ranking

@@ -7,8 +7,8 @@ import types
 from ml_collections import ConfigDict
 
 from foir360_jax.cli.check import need_task, validate
-from foir360_jax.cli.compiled import keep_compiled_programs
 from foir360_jax.cli.progress import progress_bar
+from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.config import weak_labels_config
 from foir360_jax.inference.folder_runner import Summary
 from foir360_jax.inference.weak_labels import label_folder

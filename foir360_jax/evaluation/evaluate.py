@@ -17,7 +17,7 @@ from flax import nnx
 
 from foir360_jax.batch import HostBatch
 from foir360_jax.evaluation.baselines import TITLES, fit_linear, measure_scores, with_linear
-from foir360_jax.evaluation.infer import infer, measure_ground_truth
+from foir360_jax.evaluation.infer import PredictedMasks, infer, measure_ground_truth
 from foir360_jax.evaluation.measures import MaskMeasures
 from foir360_jax.evaluation.recall_by_place import recall_by_place
 from foir360_jax.inference.decision import Decision, choose
@@ -43,7 +43,7 @@ class ImageResult:
     relevance: `[n]`.
     ground_truth: scores `[n]` of the ground-truth masks, by ranker.
     on_seam: `[n]` bool, whether the ground-truth mask is cut by the seam.
-    iou: `[n, m]`.
+    iou: `[n, m]`; m = 0 where the model does not detect, as in the next four.
     confidence: `[m]` of the detections.
     importance: `[T, m]`.
     stop_margin: `[T, m]`, see `models.Order`.
@@ -96,7 +96,7 @@ def evaluate(
   Returns:
     a report of plain values (see `docs/metrics.md`), and the results per picture of the test split.
   """
-  run = _compile(model, thresholds, yaw_augmentation)
+  run = _compile(model, thresholds, yaw_augmentation, detects)
   validation, test = (_renumbered(batches, categories) for batches in (validation, test))
   tuning = list(_results(run, validation))
   coefficients = fit_linear((result.ground_truth, result.relevance) for result in tuning)
@@ -157,10 +157,12 @@ def evaluate(
 
 
 def _compile(
-  model: PanoRank, thresholds: Sequence[float], yaw_augmentation: int
+  model: PanoRank, thresholds: Sequence[float], yaw_augmentation: int, detects: bool
 ) -> Callable[[HostBatch], Any]:
   graphdef, state = nnx.split(model)
-  infer_batch = jax.jit(functools.partial(infer, graphdef, yaw_augmentation=yaw_augmentation))
+  infer_batch = jax.jit(
+    functools.partial(infer, graphdef, yaw_augmentation=yaw_augmentation, detects=detects)
+  )
   measure = jax.jit(measure_ground_truth)
 
   def run(batch: HostBatch) -> Any:
@@ -191,25 +193,38 @@ def _results(
         "rank_head_alone": ground_truth.head_scores[row][real],
         **measure_scores(MaskMeasures(*(values[row][real] for values in measures.measures))),
       }
-      predicted_scores = measure_scores(
-        MaskMeasures(*(values[row] for values in predicted.measures))
-      )
-      iou = predicted.iou[row][real]
+      truth = None
       if "true_importance" in batch:
-        truth = batch["true_importance"][row][real]
-        ground_truth_scores["ceiling"] = truth
-        predicted_scores["ceiling"] = _truth_of_candidates(iou, truth)
+        truth = ground_truth_scores["ceiling"] = batch["true_importance"][row][real]
       yield ImageResult(
         index=int(batch["index"][row]),
         relevance=batch["relevance"][row][real],
         ground_truth=ground_truth_scores,
         on_seam=measures.on_seam[row][real],
-        iou=iou,
-        confidence=predicted.confidence[row],
-        importance=predicted.importance[row],
-        stop_margin=predicted.stop_margin[row],
-        predicted=predicted_scores,
+        **_of_candidates(predicted, int(row), real, truth),
       )
+
+
+def _of_candidates(
+  predicted: PredictedMasks | None, row: int, real: np.ndarray, truth: np.ndarray | None
+) -> dict[str, Any]:
+  """The fields of an `ImageResult` on its candidates; none, where the model does not detect."""
+  if predicted is None:
+    none = np.zeros((1, 0))
+    iou = np.zeros((np.count_nonzero(real), 0))
+    scores = measure_scores(MaskMeasures(none[0], none[0], none[0]))
+    return dict(iou=iou, confidence=none[0], importance=none, stop_margin=none, predicted=scores)
+  overlap = np.asarray(predicted.iou[row])[real]
+  scores = measure_scores(MaskMeasures(*(values[row] for values in predicted.measures)))
+  if truth is not None:
+    scores["ceiling"] = _truth_of_candidates(overlap, truth)
+  return dict(
+    iou=overlap,
+    confidence=predicted.confidence[row],
+    importance=predicted.importance[row],
+    stop_margin=predicted.stop_margin[row],
+    predicted=scores,
+  )
 
 
 def _truth_of_candidates(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:

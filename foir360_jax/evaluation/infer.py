@@ -58,12 +58,26 @@ def infer(
   thresholds: jax.Array,
   *,
   yaw_augmentation: int,
-) -> tuple[GroundTruthScores, PredictedMasks]:
-  """One pass over a batch; jit it with `graphdef` static. `thresholds [T]` in [0, 1)."""
+  detects: bool = True,
+) -> tuple[GroundTruthScores, PredictedMasks | None]:
+  """One pass over a batch; jit it with `graphdef` static.
+
+  Args:
+    graphdef: of the model.
+    state: its parameters.
+    batch: of `build_evaluation_batches`.
+    thresholds: `[T]` in [0, 1).
+    yaw_augmentation: see `PanoRank.encode`.
+    detects: False for a model that ranks provided masks only: it predicts none, and nothing of the
+      segmentation is computed.
+  """
   model: PanoRank = nnx.merge(graphdef, state)
   scene = model.encode(batch["image"], yaw_augmentation=yaw_augmentation)
   masks = cell_masks(batch["masks"], model.pixel_stride)
-  ground_truth = model.order(model.describe(scene, masks), batch["where"], batch["category"])
+  order = model.order(model.describe(scene, masks), batch["where"], batch["category"])
+  ground_truth = GroundTruthScores(order.importance, order.head_scores)
+  if not detects:
+    return ground_truth, None
 
   segmentation = model.segment(scene)
   tokens = model.describe(scene, segmentation.covered)
@@ -81,7 +95,7 @@ def infer(
     stop_margin=order.stop_margin,
     measures=measure_masks(einops.rearrange(full, "b q h w -> b q (h w)"), batch["image"]),
   )
-  return GroundTruthScores(ground_truth.importance, ground_truth.head_scores), predicted
+  return ground_truth, predicted
 
 
 def measure_ground_truth(packed: jax.Array, image: jax.Array) -> GroundTruthMeasures:

@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from foir360_jax.batch import Batch
+from foir360_jax.compilation import compiling
 from foir360_jax.data import build_evaluation_batches, open_source
 from foir360_jax.evaluation.evaluate import evaluate
 from foir360_jax.evaluation.report import table, write_report
@@ -48,6 +49,8 @@ def evaluate_ranking(
   if show:
     tuning = open_source(config.data.name, config.data.data_dir, config.data.validation_split)
     validation, test = _shown([validation, test], len(tuning) + len(source), show)
+  if jax.process_index() == 0:
+    print(compiling("the evaluation"), flush=True)
   report, results = evaluate(
     model,
     validation,

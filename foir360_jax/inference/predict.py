@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from foir360_jax.compilation import compiling
 from foir360_jax.files import PanoramaError, find_panoramas, read_panorama
 from foir360_jax.files.picture_file import PictureError
 from foir360_jax.inference.decision import Decision
@@ -126,6 +127,7 @@ class _Ranking(FolderWork):
 
   def __init__(self, ranker: Ranker, rank_masks: bool):
     self._ranker = ranker
+    self._told = False
     self.settings = {
       "command": "predict",
       "model": ranker.settings(rank_masks=rank_masks),
@@ -135,6 +137,11 @@ class _Ranking(FolderWork):
 
   def shape(self, item: _Panorama) -> tuple[int, int]:
     return item.pixels.shape[:2]
+
+  def compiling(self, shape: tuple[int, int]) -> str:
+    """Returns a line for the first picture: those of other sizes go through the same programs."""
+    told, self._told = self._told, True
+    return "" if told else compiling("the model")
 
   def write(self, item: _Panorama, result: RankedObjects, files: tuple[pathlib.Path, ...]) -> str:
     rank_file, overlay = files

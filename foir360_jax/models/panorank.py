@@ -88,11 +88,13 @@ class RankedCandidates(NamedTuple):
 
   Attributes:
     mask_logits: `[B, Q, k^2 P]`.
+    confidence: `[B, Q]` in [0, 1], of the detection; the same scale for all panoramas.
     importance: `[B, Q]` in [0, 1]; 0 for candidates that are no object.
     category_logits: `[B, Q, K]`.
   """
 
   mask_logits: jax.Array
+  confidence: jax.Array
   importance: jax.Array
   category_logits: jax.Array
 
@@ -166,21 +168,29 @@ class PanoRank(nnx.Module):
     *,
     yaw_augmentation: int = 1,
   ) -> RankedCandidates:
-    """Finds and ranks the objects of `image [B, H, W, 3]` uint8.
+    """Finds and ranks the objects of `image [B, H, W, 3]` uint8; see `detect` and `encode`."""
+    scene = self.encode(image, yaw_augmentation=yaw_augmentation)
+    return self.detect(scene, confidence_threshold, stop_margin)
+
+  def detect(
+    self,
+    scene: EncodedScene,
+    confidence_threshold: jax.Array | float,
+    stop_margin: jax.Array | float,
+  ) -> RankedCandidates:
+    """Finds and ranks the objects of encoded panoramas.
 
     Args:
-      image: panoramas.
+      scene: of `encode`.
       confidence_threshold: what is at most as confident is no object.
       stop_margin: the REM stops at the first pick that it does not prefer to stopping by more.
-      yaw_augmentation: see `encode`.
     """
-    scene = self.encode(image, yaw_augmentation=yaw_augmentation)
     segmentation = self.segment(scene)
     tokens = self.describe(scene, segmentation.covered)
     confidence = segmentation.confidence
     order = self.order(tokens, confidence > confidence_threshold, confidence=confidence)
     importance = jnp.where(order.stop_margin > stop_margin, order.importance, 0.0)
-    return RankedCandidates(segmentation.mask_logits, importance, order.category_logits)
+    return RankedCandidates(segmentation.mask_logits, confidence, importance, order.category_logits)
 
   def rank(
     self,
@@ -293,17 +303,29 @@ class PanoRank(nnx.Module):
 
 
 def confident(mask_logits: jax.Array, object_logits: jax.Array) -> jax.Array:
-  """Confidence `[B, Q]` in [0, 1], 0 for duplicates, of `[B, Q, P]` and `[B, Q]` logits."""
+  """Confidence `[B, Q]` in [0, 1] of `[B, Q, P]` and `[B, Q]` logits; 0 for what is suppressed."""
   confidence = jax.nn.sigmoid(object_logits)
-  return jnp.where(_is_duplicate(mask_logits > 0, confidence), 0.0, confidence)
+  return jnp.where(_survives(mask_logits > 0, confidence), confidence, 0.0)
 
 
-def _is_duplicate(masks: jax.Array, confidence: jax.Array) -> jax.Array:
-  """`masks [B, Q, P]` bool -> `[B, Q]`: empty, or mostly the mask of a more confident query."""
+def _survives(masks: jax.Array, confidence: jax.Array) -> jax.Array:
+  """Greedy non-maximum suppression of `masks [B, Q, P]` bool -> `[B, Q]`; empty masks go, too.
+
+  From the most confident query on (of equals the first), a query is a duplicate if its mask is
+  mostly that of one that stays. What is suppressed suppresses nothing.
+  """
   weighted = masks * flat_weights(map_height(masks.shape[-1]))
   both = jnp.einsum("bqp,bkp->bqk", weighted, masks.astype(weighted.dtype))
   area = weighted.sum(-1)
   overlap = both / jnp.maximum(area[:, None] + area[..., None] - both, 1e-6)
-  rank = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)  # ties: the first one wins
-  better = rank[:, None] < rank[..., None]
-  return ((overlap > _DUPLICATE_IOU) & better).any(-1) | ~masks.any(-1)
+  order = jnp.argsort(-confidence, axis=-1)
+  rank = jnp.argsort(order, axis=-1)
+  rivals = (overlap > _DUPLICATE_IOU) & (rank[:, None] < rank[..., None])  # [B, Q, its betters]
+  rows = jnp.arange(len(masks))
+
+  def visit(place: jax.Array, stays: jax.Array) -> jax.Array:
+    query = order[:, place]
+    duplicate = (rivals[rows, query] & stays).any(-1)
+    return stays.at[rows, query].set(stays[rows, query] & ~duplicate)
+
+  return jax.lax.fori_loop(0, masks.shape[1], visit, masks.any(-1))

@@ -83,10 +83,8 @@ def resize_panorama(panorama: ArrayLike, height: int) -> jax.Array:
   panorama = _as_float(jnp.asarray(panorama))
   if height == old_height:
     return panorama
-  if height < old_height:
-    rows = _mean_matrix(old_height, height)
-    columns = _mean_matrix(2 * old_height, 2 * height)
-  else:
+  rows, columns = resize_matrices(old_height, height)
+  if height > old_height:
     panorama = jnp.concatenate(
       [
         jnp.roll(panorama[..., :1, :, :], old_height, axis=-2),
@@ -95,14 +93,28 @@ def resize_panorama(panorama: ArrayLike, height: int) -> jax.Array:
       ],
       axis=-3,
     )
-    rows = _linear_matrix(old_height, height)
-    columns = _linear_matrix(2 * old_height, 2 * height)
-    columns[:, -2] += columns[:, 0]  # the column before the first is the last
-    columns[:, 1] += columns[:, -1]
-    columns = columns[:, 1:-1]
   product = functools.partial(jnp.einsum, precision="highest")
   narrow = product("wv,...rvc->...rwc", jnp.asarray(columns, panorama.dtype), panorama)
   return product("hr,...rwc->...hwc", jnp.asarray(rows, panorama.dtype), narrow)
+
+
+def resize_matrices(old_height: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+  """The weights of `resize_panorama`, 0 or more: each row of a matrix is a new row or column.
+
+  Args:
+    old_height: h, rows of the panorama.
+    height: H, rows of the result; not h.
+
+  Returns:
+    rows `[H, h]`, or `[H, h + 2]` where it grows: of the panorama with one more row beyond each
+    pole; columns `[2 H, 2 h]`, which wrap.
+  """
+  if height < old_height:
+    return _mean_matrix(old_height, height), _mean_matrix(2 * old_height, 2 * height)
+  columns = _linear_matrix(2 * old_height, 2 * height)
+  columns[:, -2] += columns[:, 0]  # the column before the first is the last
+  columns[:, 1] += columns[:, -1]
+  return _linear_matrix(old_height, height), columns[:, 1:-1]
 
 
 def panorama_height(panorama: ArrayLike) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from foir360_jax.compilation import compiling
 from foir360_jax.train.cost import StepCost, device_memory
 from foir360_jax.train.state import TrainState
 
@@ -40,6 +41,7 @@ class CompiledStep:
     """
     shapes = tuple(batch[key].shape for key in sorted(batch))
     if shapes not in self._programs:
+      self._say(compiling("the training step"))
       start = time.monotonic()
       program = self._step.lower(state, batch, progress).compile()
       cost = StepCost.of(program)

@@ -9,8 +9,7 @@ from foir360_jax.files import write_atomically
 from foir360_jax.files.json_file import read_json
 
 _FILE = "config.json"
-# Fields of runs of version 0.1.0, and their names since.
-_RENAMED = {
+RENAMED_FIELDS = {
   "model.surround": "model.context",
   "model.told_categories": "model.condition_on_categories",
   "loss.own_picks": "loss.scheduled_sampling",
@@ -20,6 +19,7 @@ _RENAMED = {
   "evaluate.score_thresholds": "evaluate.confidence_thresholds",
   "evaluate.turns": "evaluate.yaw_augmentation",
 }
+"""Fields of the configuration in version 0.1.0, and their names since."""
 
 
 class Change(NamedTuple):
@@ -52,7 +52,7 @@ def load_settings(workdir: pathlib.Path) -> dict[str, Any] | None:
   settings = read_json(file, ValueError)
   if not isinstance(settings, dict):
     raise ValueError(f"{file}: holds no settings of a run; give the --workdir of a training")
-  for old, new in _RENAMED.items():
+  for old, new in RENAMED_FIELDS.items():
     section, _, name = old.partition(".")
     fields = settings.get(section)
     if isinstance(fields, dict) and name in fields:

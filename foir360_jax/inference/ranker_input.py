@@ -1,0 +1,105 @@
+"""What `Ranker` takes, checked: panoramas as arrays or files, their masks, and lists of these."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from foir360_jax.files import read_panorama
+from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.paths import expand
+
+Panorama = np.ndarray | str | os.PathLike
+"""uint8 `[H, 2 H, 3]` RGB (or a few rows off, see `is_panorama`), or the path of a picture that
+`read_panorama` reads.
+"""
+
+
+class InputPanorama(NamedTuple):
+  """A panorama that was checked, and read where it was a path.
+
+  Attributes:
+    pixels: `[H, 2 H, 3]` uint8 RGB.
+    image: the picture's name for the rank file, "" where it has none.
+  """
+
+  pixels: np.ndarray
+  image: str = ""
+
+
+def open_panorama(panorama: Any, image: str = "") -> InputPanorama:
+  """Reads or checks what a user gives as a panorama.
+
+  Args:
+    panorama: see `Panorama`; anything that NumPy makes such an array of will do.
+    image: its name; if "", that of the file, where it is a path.
+
+  Raises:
+    TypeError: it is no array and no path.
+    ValueError: an array of another shape or type, or a file that `read_panorama` refuses.
+  """
+  if isinstance(panorama, str | os.PathLike):
+    file = expand(panorama)
+    return InputPanorama(read_panorama(file), image or file.name)
+  pixels = np.asarray(panorama)
+  if pixels.dtype.kind not in "biuf":  # None, dicts, lists of paths ...
+    raise TypeError(
+      "a panorama is a uint8 array [H, 2 H, 3] or the path of a picture, not"
+      f" {type(panorama).__name__}; for several give a list of them"
+    )
+  found = f"panorama must be uint8 [H, 2 H, 3], not {pixels.dtype} {list(pixels.shape)}"
+  if pixels.ndim == 4 and pixels.shape[-1] == 3:
+    raise ValueError(f"{found}; for several give a list: list(panoramas)")
+  if pixels.ndim != 3 or pixels.shape[-1] != 3:
+    raise ValueError(f"{found}; give RGB, channels last, without alpha")
+  if not len(pixels) or not is_panorama(*pixels.shape[:2]):
+    raise ValueError(f"{found}; give a full equirectangular panorama, twice as wide as high")
+  if pixels.dtype != np.uint8:
+    raise ValueError(f"{found}; convert values in [0, 1] by np.uint8(255 * panorama)")
+  return InputPanorama(pixels, image)
+
+
+class ProvidedMasks(NamedTuple):
+  """A panorama with masks that were checked; the rest as of `Ranker.rank_masks`."""
+
+  picture: InputPanorama
+  masks: np.ndarray
+  categories: Sequence[str] | None
+  ids: Sequence[int] | None
+
+
+def open_masks(
+  panorama: Any,
+  masks: Any,
+  categories: Sequence[str] | None,
+  ids: Sequence[int] | None,
+  image: str,
+) -> ProvidedMasks:
+  """Checks a panorama, as `open_panorama` does, and its masks.
+
+  Raises:
+    TypeError: see there.
+    ValueError: see there, or the masks are of another shape or type.
+  """
+  picture = open_panorama(panorama, image)
+  height, width = picture.pixels.shape[:2]
+  masks = np.asarray(masks) if len(masks) else np.zeros((0, height, width), bool)
+  if masks.dtype != bool or masks.shape[1:] != (height, width):
+    raise ValueError(
+      f"masks must be bool [N, {height}, {width}], as the panorama, not {masks.dtype}"
+      f" {list(masks.shape)}"
+    )
+  if categories is not None and len(categories) != len(masks):
+    raise ValueError(f"{len(categories)} categories do not fit {len(masks)} masks")
+  return ProvidedMasks(picture, masks, categories, ids)
+
+
+def one_each(given: Any, count: int, what: str, default: Any = None) -> Sequence[Any]:
+  """An argument for each of several panoramas; `default` stands for one that is not given."""
+  if given is None or isinstance(given, str) and given == default:
+    return [default] * count
+  if isinstance(given, str) or len(given) != count:
+    found = repr(given) if isinstance(given, str) else len(given)
+    raise ValueError(f"{count} panoramas need {count} {what}, not {found}; give a list")
+  return given
