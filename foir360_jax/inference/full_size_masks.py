@@ -7,6 +7,7 @@ cell that it is interpolated from is. Axes: Q masks, a map [h, 2 h] of P cells, 
 import functools
 
 import numpy as np
+from scipy import sparse
 
 from foir360_jax.models.cells import map_height
 from foir360_jax.sphere.resample import resize_matrices
@@ -37,16 +38,13 @@ def full_size_masks(mask_logits: np.ndarray, height: int) -> np.ndarray:
     # a box, for which the seam would be a special case.
     new_rows = np.flatnonzero(rows @ on_object.max(axis=1))
     new_columns = np.flatnonzero(columns @ on_object.max(axis=0))
-    of_rows, of_columns = rows[new_rows], columns[new_columns]
-    old_rows, old_columns = np.flatnonzero(of_rows.any(0)), np.flatnonzero(of_columns.any(0))
-    near = logits[np.ix_(old_rows, old_columns)]
-    narrow = near @ of_columns[:, old_columns].T
-    mask[np.ix_(new_rows, new_columns)] = of_rows[:, old_rows] @ narrow > 0
+    narrow = (columns[new_columns] @ logits.T).T
+    mask[np.ix_(new_rows, new_columns)] = rows[new_rows] @ np.ascontiguousarray(narrow) > 0
   return masks
 
 
 @functools.lru_cache(maxsize=4)  # the pictures of a folder often are of one size
-def _weights(old_height: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-  """The matrices of `resize_panorama`, as float32."""
+def _weights(old_height: int, height: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+  """The matrices of `resize_panorama`: next to all of their weights are 0."""
   rows, columns = resize_matrices(old_height, height)
-  return rows.astype(np.float32), columns.astype(np.float32)
+  return sparse.csr_array(rows.astype(np.float32)), sparse.csr_array(columns.astype(np.float32))
