@@ -11,7 +11,7 @@ import jax
 
 def compiling(what: str) -> str:
   """The line on a program that is about to be compiled, and how long that may take."""
-  return f"compiling {what}: one to three minutes on a CPU, unless it is kept from before"
+  return f"compiling {what}: up to a few minutes on a CPU, seconds where it is kept from before"
 
 
 def keep_compiled_programs() -> None:

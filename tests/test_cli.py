@@ -304,6 +304,29 @@ def test_ctrl_c_has_its_exit_code(monkeypatch):
 
 
 @pytest.mark.parametrize(
+  ("line", "message"),
+  [
+    ("config.model.surround = True", "config.model.surround is now config.model.context"),
+    ("config.optimizer.learning_rat = 1.0", "no field learning_rat; did you mean learning_rate?"),
+    ("config.optimizer.lr = 1.0", "there is no field lr; beside it are b2, "),
+    ("config.modle.widths = 1", "there is no field modle; did you mean model?"),
+  ],
+)
+def test_a_field_that_a_file_sets_and_nobody_knows_is_one_line(
+  called, tmp_path, capsys, line, message
+):
+  file = tmp_path / "own.py"
+  file.write_text(
+    "from foir360_jax.config import base_config\n"
+    f"def get_config():\n  config = base_config()\n  {line}\n  return config\n"
+  )
+  assert main(["train", f"--config={file}", "--workdir=x"]) == 2
+  printed = capsys.readouterr().err
+  assert printed.startswith(f"error: --config={file}: ") and message in printed
+  assert printed.count("\n") == 1 and not called
+
+
+@pytest.mark.parametrize(
   ("words", "level"), [((), "3"), (("--verbosity=1",), None), (("score", "g", "p"), None)]
 )
 def test_the_alarm_on_slow_compilation_is_silent_unless_asked_for(

@@ -447,7 +447,7 @@ def test_a_folder_is_ranked_picture_by_picture_and_bad_ones_get_a_line(
   assert len(predict_folder(tiny_ranker, pictures, output, say=lines.append).bad) == 2
   assert lines[0] == "passed over, as no pictures by their names: notes.txt"
   broken, flat, compiling, good = sorted(lines[2:-1])
-  assert compiling.startswith("compiling the model: one to three minutes on a CPU")
+  assert compiling.startswith("compiling the model: up to a few minutes on a CPU")
   assert broken.startswith("bad: ") and "broken.png" in broken
   assert flat.startswith("bad: ") and "flat.jpg: 150 x 60 pixels is not 2:1" in flat
   assert good.startswith("good.png: ") and "objects ->" in good

@@ -188,7 +188,7 @@ def test_before_a_program_is_compiled_the_log_says_so_once(planar_model, scenes,
     ranker(scenes[0][0])
   lines = [record.getMessage() for record in caplog.records]
   assert len(lines) == 2
-  assert lines[0].startswith("compiling the encoder for batches of 1: one to three minutes")
+  assert lines[0].startswith("compiling the encoder for batches of 1: up to a few minutes")
   assert lines[1].startswith("compiling the detection")
 
 

@@ -294,7 +294,7 @@ def test_what_a_step_takes_is_told_once_for_each_shape_before_the_first_figures(
   compiled = [index for index, line in enumerate(lines) if line.startswith("compiled in ")]
   assert len(compiled) == 2
   for index in compiled:
-    assert lines[index - 1].startswith("compiling the training step: one to three minutes")
+    assert lines[index - 1].startswith("compiling the training step: up to a few minutes")
   assert not any("a step takes" in line for line in lines[first_figures:])
   told = [line for line in lines if line.startswith("a step takes ")]
   assert told == ["a step takes 0.1 s"] * 2

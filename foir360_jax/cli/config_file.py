@@ -62,7 +62,29 @@ def _read(file: str) -> ConfigDict:
     raise UsageError(f"--config={file}: {line} is no Python; give one of configs/") from None
   if not hasattr(module, "get_config"):
     raise UsageError(f"--config={file}: has no get_config(); give one of configs/, or add it")
-  return module.get_config(*[text] if text else [])
+  try:
+    return module.get_config(*[text] if text else [])
+  except (AttributeError, KeyError) as error:
+    message = str(error).replace("\\n", "\n").replace("\\", "")
+    # Of a field that is set: what it has; of one that is read: its name, and maybe another.
+    found = re.match(r"""\W*(?:Key "(\w+)" does not exist|(\w+)'\W*(?:\n|$))""", message)
+    if not found:  # a fault of another kind in the file
+      raise
+    raise UsageError(
+      f"--config={file}: {_unknown_in_file(found[1] or found[2], message)}"
+    ) from None
+
+
+def _unknown_in_file(field: str, message: str) -> str:
+  """Names what may have been meant by a field that a file sets; ml_collections lists the others."""
+  renamed = {old: new for old, new in RENAMED_FIELDS.items() if old.split(".")[-1] == field}
+  if renamed:
+    return "; ".join(f"config.{old} is now config.{new}" for old, new in renamed.items())
+  fields = re.findall(r"'(\w+)': ", message)
+  suggested = re.search(r'Did you mean "(\w+)"', message)
+  close = suggested[1] if suggested else similar(field, fields)
+  others = f"beside it are {', '.join(sorted(fields))}" if fields else "see config/ for all"
+  return f"there is no field {field}; {f'did you mean {close}?' if close else others}"
 
 
 def _plain(error: Exception) -> str:

@@ -140,11 +140,14 @@ class RankedObjects:
       0.9
     """
     height, width = self.masks.shape[1:]
+    known = {name: getattr(self, name) for name in OPTIONAL_FIELDS}
+    known = {name: values for name, values in known.items() if values is not None}
     objects = [
       {
         "id": int(self.ids[index]),
         "importance": _number(self.importance[index]),
         "rank": int(self.ranks[index]),
+        **{name: _number(values[index]) for name, values in known.items()},
         "bfov_deg": [_number(value) for value in self.bfov_deg[index]],
         "bbox_px": self.bbox_px[index].tolist(),
         "area_sr": _number(self.area_sr[index]),
@@ -153,11 +156,6 @@ class RankedObjects:
       }
       for index in range(len(self))
     ]
-    for name in OPTIONAL_FIELDS:
-      values = getattr(self, name)
-      if values is not None:
-        for entry, value in zip(objects, values, strict=True):
-          entry[name] = _number(value)
     return {"image": self.image, "height": height, "width": width, "objects": objects}
 
   def save_json(self, path: str | os.PathLike) -> None:
