@@ -331,7 +331,7 @@ def test_wrong_arguments_of_the_network_are_refused():
 @pytest.mark.parametrize(
   ("shape", "strides", "sphere_from_stride", "message"),
   [
-    ((64, 128, 3), (2,), None, "needs images [B, H, W, 3]"),
+    ((64, 128, 3), (2,), None, "not (64, 128, 3): the batch axis is missing, give image[None]"),
     ((1, 64, 128, 4), (2,), None, "needs images [B, H, W, 3]"),
     ((1, 64, 128, 3), (), None, "strides must be of (2, 4, 8, 16, 32)"),
     ((1, 64, 128, 3), (2, 64), None, "strides must be of (2, 4, 8, 16, 32)"),

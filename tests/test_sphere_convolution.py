@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType, PartitionSpec
 
 from foir360_jax import sphere
+from foir360_jax.models.layers import SphereConv
 from foir360_jax.sphere import FORMULATIONS
 from foir360_jax.sphere.formulations import choose_formulation
 from foir360_jax.sphere.reference import (
@@ -385,11 +387,22 @@ def test_formulations_that_waste_work_at_a_stride_are_refused():
     sphere_conv(np.zeros((1, 8, 16, 3)), np.zeros((3, 3, 3, 4)), stride=2, formulation="two_sided")
 
 
+def test_the_layer_says_what_the_operator_says_of_a_missing_batch_axis():
+  layer = SphereConv(3, 4, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match="the batch axis is missing"):
+    layer(np.zeros((8, 16, 3), np.float32))
+  assert layer(np.zeros((8, 16, 3), np.float32)[None]).shape == (1, 8, 16, 4)  # the cure
+
+
 @pytest.mark.parametrize(
   ("x_shape", "kernel_shape", "stride", "message"),
   [
-    ((8, 16, 3), (3, 3, 3, 4), 1, "2 H"),
-    ((1, 8, 15, 3), (3, 3, 3, 4), 1, "2 H"),
+    ((8, 16, 3), (3, 3, 3, 4), 1, r"not \(8, 16, 3\): the batch axis is missing, give x\[None\]"),
+    ((8, 16, 3), (3, 3, 1, 3), 1, "the batch axis is missing"),  # depthwise
+    ((8, 16, 3), (1, 1, 3, 4), 1, "the batch axis is missing"),
+    ((5, 8, 16), (3, 3, 1, 1), 1, r"the channels are missing, give x\[..., None\]"),
+    ((8, 16), (3, 3, 1, 1), 1, "give it four axes"),
+    ((1, 8, 15, 3), (3, 3, 3, 4), 1, "resize it to 2:1"),
     ((1, 8, 16, 3), (2, 2, 3, 4), 1, "k odd"),
     ((1, 8, 16, 3), (3, 5, 3, 4), 1, "k odd"),
     ((1, 8, 16, 3), (3, 3, 4), 1, "k odd"),

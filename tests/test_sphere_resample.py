@@ -89,6 +89,12 @@ def test_anything_but_a_panorama_is_refused(shape):
     sphere.resize_panorama(np.zeros(shape), 4)
 
 
+def test_missing_channels_are_named_as_that():
+  with pytest.raises(ValueError, match=r"not \(3, 4, 8\): add the channels, x\[..., None\]"):
+    sphere.resize_panorama(np.zeros((3, 4, 8)), 4)
+  assert sphere.resize_panorama(np.zeros((3, 4, 8))[..., None], 4).shape == (3, 4, 8, 1)
+
+
 @pytest.mark.parametrize("height", [1, 3, 5, 8, 15])
 def test_shrinking_is_the_area_mean_for_any_factor(rng, height):
   panorama = rng.normal(size=(16, 32, 3)).astype(np.float32)

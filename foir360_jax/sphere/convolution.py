@@ -86,7 +86,15 @@ def _check_formulation(
 
 def _check_shapes(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> bool:
   """Raises ValueError for shapes outside the contract; returns whether the kernel is depthwise."""
-  if len(x_shape) != 4 or x_shape[2] != 2 * x_shape[1]:
+  if len(x_shape) != 4:
+    if len(x_shape) == 3 and x_shape[1] == 2 * x_shape[0]:
+      cure = "the batch axis is missing, give x[None]"
+    elif len(x_shape) == 3 and x_shape[2] == 2 * x_shape[1]:
+      cure = "the channels are missing, give x[..., None]"
+    else:
+      cure = "give it four axes"
+    raise ValueError(f"sphere_conv needs x [B, H, 2 H, C], not {x_shape}: {cure}")
+  if x_shape[2] != 2 * x_shape[1]:
     raise ValueError(f"sphere_conv needs x [B, H, 2 H, C], not {x_shape}: resize it to 2:1 first")
   if len(kernel_shape) != 4 or kernel_shape[0] != kernel_shape[1] or kernel_shape[0] % 2 == 0:
     raise ValueError(f"sphere_conv needs a kernel [k, k, Cin, Cout] with k odd, not {kernel_shape}")

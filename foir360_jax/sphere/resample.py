@@ -121,9 +121,9 @@ def panorama_height(panorama: ArrayLike) -> int:
   """Returns H of a panorama [..., H, 2 H, C]; raises ValueError for any other shape."""
   shape = np.shape(panorama)
   if len(shape) < 3 or shape[-2] != 2 * shape[-3] or shape[-3] == 0:
-    raise ValueError(
-      f"a panorama is [..., H, 2 H, C], not {shape}: resize it to 2:1, channels last"
-    )
+    lacks_channels = len(shape) >= 2 and shape[-1] == 2 * shape[-2] > 0
+    cure = "add the channels, x[..., None]" if lacks_channels else "resize it to 2:1, channels last"
+    raise ValueError(f"a panorama is [..., H, 2 H, C], not {shape}: {cure}")
   return shape[-3]
 
 

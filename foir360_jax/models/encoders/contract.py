@@ -57,7 +57,8 @@ def check_image(
   if not strides or not set(strides) <= set(known):
     raise ValueError(f"{name}: strides must be of {tuple(known)}, not {tuple(strides)}")
   if len(shape) != 4 or shape[3] != 3:
-    raise ValueError(f"{name} needs images [B, H, W, 3], not {shape}")
+    cure = ": the batch axis is missing, give image[None]" if shape[2:] == (3,) else ""
+    raise ValueError(f"{name} needs images [B, H, W, 3], not {shape}{cure}")
   if padding == "zero":
     return
   _, height, width, _ = shape
