@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from foir360_jax.train.cost import StepCost, device_memory
+from foir360_jax.train.cost import StepCost, bytes_on_device, device_memory
 
 
 def compiled(function, *shapes, **options):
@@ -35,6 +35,15 @@ def test_a_step_that_cannot_fit_is_refused_in_one_line():
   with pytest.raises(ValueError, match="needs 3.0 GiB of memory and the device has 2.5") as caught:
     cost.check_fits(5 * 2**29)
   assert "\n" not in str(caught.value)
+  cost.check_fits(4 * 2**30, beside_bytes=2**30)
+  with pytest.raises(ValueError, match="3.0 GiB of memory beside 1.0 that are taken and .* 3.5"):
+    cost.check_fits(7 * 2**29, beside_bytes=2**30)
+
+
+def test_arrays_that_share_their_memory_count_once():
+  x = jnp.zeros((1000, 100))
+  y = jax.device_put(x, x.sharding)
+  assert bytes_on_device([x, y, jnp.ones(10)]) == 4 * (1000 * 100 + 10)
 
 
 def test_the_memory_of_the_device_is_known():

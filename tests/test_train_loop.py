@@ -54,10 +54,10 @@ def objective(model, batch):
 
 
 def run(workdir, batches=None, **changes):
-  graphdef, state = create_state(nnx.Linear(3, 1, rngs=nnx.Rngs(0)), OPTIMIZER)
+  if "state" not in changes:
+    graphdef, state = create_state(nnx.Linear(3, 1, rngs=nnx.Rngs(0)), OPTIMIZER)
+    changes |= {"graphdef": graphdef, "state": state}
   arguments = dict(
-    graphdef=graphdef,
-    state=state,
     optimizer=OPTIMIZER,
     objective=objective,
     weights={"squared": 1.0},
@@ -236,13 +236,50 @@ def test_minutes_bound_a_run_and_count_over_resumptions_without_compilation(tmp_
   assert int(state.step) == last["step"] == 30  # 0.8 s / 0.04 s more
 
 
+def test_a_clock_that_stands_still_between_two_lines_gives_a_rate_all_the_same(
+  tmp_path, clock, monkeypatch
+):
+  monkeypatch.setattr(clock, "monotonic", lambda: clock.now)
+  run(tmp_path, log_every=1, steps=3)
+  assert all(np.isfinite(row["images_per_second"]) for row in rows(tmp_path))
+
+
+def test_no_second_state_is_alive_while_a_run_trains_or_goes_on(tmp_path):
+  """Whoever holds the initial state: its arrays are those of the training, or deleted."""
+
+  def sizes():
+    kernels = [x for x in jax.live_arrays() if x.shape == (3, 1)]
+    return len({x.unsafe_buffer_pointer() for x in kernels})
+
+  before = sizes()
+  for first, steps in ((1, 4), (5, 8)):
+    alive = []
+
+    def act(index, first=first, alive=alive):
+      if index > first:  # fetched while a step is computed
+        alive.append(sizes() - before)
+
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    graphdef, initial = create_state(model, OPTIMIZER)
+    run(tmp_path, Batches(act), graphdef=graphdef, state=initial, steps=steps, checkpoint_every=99)
+    assert len(alive) >= 2 and max(alive) <= 4  # parameters, their average, Adam's two moments
+    assert all(x.is_deleted() for x in jax.tree.leaves((initial, nnx.state(model))))
+
+
+def test_a_step_that_does_not_fit_beside_what_is_held_is_refused(tmp_path, monkeypatch):
+  held = jnp.zeros(2**18)  # a MiB
+  monkeypatch.setattr(compiled_step, "device_memory", lambda: held.nbytes)
+  with pytest.raises(ValueError, match=r"a step needs 0.0 GiB of memory beside 0.0 that are taken"):
+    run(tmp_path)
+
+
 def test_the_schedule_follows_the_progress(tmp_path):
   def update(updates, seen, params=None, *, progress):
     return updates, jnp.append(seen[1:], progress)
 
   recorder = optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(4), update)
-  _, state = create_state(nnx.Linear(3, 1, rngs=nnx.Rngs(0)), recorder)
-  state = run(tmp_path, optimizer=recorder, state=state, steps=4)
+  graphdef, state = create_state(nnx.Linear(3, 1, rngs=nnx.Rngs(0)), recorder)
+  state = run(tmp_path, optimizer=recorder, graphdef=graphdef, state=state, steps=4)
   np.testing.assert_allclose(state.opt_state, [0.0, 0.25, 0.5, 0.75])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from foir360_jax.compilation import compiling
-from foir360_jax.train.cost import StepCost, device_memory
+from foir360_jax.train.cost import StepCost, bytes_on_device, device_memory
 from foir360_jax.train.state import TrainState
 
 
@@ -23,9 +23,12 @@ class CompiledStep:
     compile_s: seconds spent on compiling, over all shapes.
   """
 
-  def __init__(self, step: jax.stages.Wrapped, say: Callable[[str], None]):
-    """Takes a step from `compile_step`, and where to send a line of text."""
-    self._step, self._say = step, say
+  def __init__(self, step: jax.stages.Wrapped, say: Callable[[str], None], run_ahead: int = 0):
+    """Takes a step from `compile_step`, where to send a line of text, and the steps that may wait.
+
+    While a step runs, a device holds a batch for each step that waits beside the one in use.
+    """
+    self._step, self._say, self._run_ahead = step, say, run_ahead
     self._programs: dict[tuple[tuple[int, ...], ...], _Program] = {}
     self.compile_s = 0.0
 
@@ -46,7 +49,9 @@ class CompiledStep:
       program = self._step.lower(state, batch, progress).compile()
       cost = StepCost.of(program)
       if cost is not None:
-        cost.check_fits(device_memory())
+        used, ahead = (bytes_on_device(tree) for tree in ((state, batch, progress), batch))
+        beside = bytes_on_device(jax.live_arrays()) - used + self._run_ahead * ahead
+        cost.check_fits(device_memory(), max(beside, 0))
         self._say(f"compiled in {time.monotonic() - start:.0f} s; a step takes {cost}")
       self._programs[shapes] = _Program(program)
       self.compile_s += time.monotonic() - start

@@ -38,6 +38,7 @@ from foir360_jax.train.step import Objective, train_step
 
 # Steps that may wait for the devices; more would hold batches there and blur the clock.
 _RUN_AHEAD = 2
+_CLOCK_TICK_S = time.get_clock_info("monotonic").resolution  # less cannot be told from nothing
 
 
 def train(
@@ -64,7 +65,8 @@ def train(
 
   Args:
     graphdef: from `create_state`.
-    state: from `create_state`; copied, so it stays usable.
+    state: from `create_state`; given up: its arrays, which are also those of the model that it was
+      made of, are deleted as the training goes on from them, or from a checkpoint.
     optimizer: given `progress`, the part of the run that is over.
     objective: see `foir360_jax.train.step.Objective`.
     weights: weight of each of the objective's terms in the loss.
@@ -101,8 +103,8 @@ def train(
   mesh = make_mesh()
   show = show if jax.process_index() == 0 else None
   one_step = functools.partial(train_step, graphdef, optimizer, objective, weights, ema_decay)
-  compiled_step = CompiledStep(compile_step(one_step, mode, mesh), _say)
-  state = put_state(state, mode, mesh)
+  compiled_step = CompiledStep(compile_step(one_step, mode, mesh), _say, _RUN_AHEAD)
+  state = put_state(state, mode, mesh, donate=True)
   stream = _Stream(batches, functools.partial(put_batch, mode=mode, mesh=mesh))
 
   def progress_at(step: int, elapsed_s: float) -> float:
@@ -115,7 +117,7 @@ def train(
     step, elapsed_s = 0, 0.0
     if checkpoints.latest_step is not None:
       step = checkpoints.latest_step
-      state, saved = checkpoints.restore(state)
+      state, saved = checkpoints.restore(_given_up(state))
       elapsed_s = saved["elapsed_s"]
       stream.seek(saved["data"])
       _say(f"goes on from step {step}, {elapsed_s / 60:.1f} minutes")
@@ -160,7 +162,8 @@ def train(
         unchecked = []
         elapsed_s = time.monotonic() - start - compiled_step.compile_s  # the devices have caught up
       if log_now:
-        rate = (step - window_start[0]) / (elapsed_s - window_start[1])
+        seconds = max(elapsed_s - window_start[1], _CLOCK_TICK_S)
+        rate = (step - window_start[0]) / seconds
         row = summarize(window)
         row |= {
           "images_per_second": rate * batch_size,
@@ -182,6 +185,17 @@ def train(
     _say(f"interrupted after step {step}, saved; the same command with --workdir={workdir} resumes")
     raise SystemExit(128 + int(signum))
   return state
+
+
+def _given_up(state: TrainState) -> TrainState:
+  """The shapes and places of a state, whose arrays are deleted, whoever else holds them."""
+
+  def give_up(array: jax.Array) -> jax.ShapeDtypeStruct:
+    like = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+    array.delete()
+    return like
+
+  return jax.tree.map(give_up, state)
 
 
 class _Stream:

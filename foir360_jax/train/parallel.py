@@ -73,9 +73,19 @@ def compile_step(step: Callable, mode: str, mesh: Mesh) -> jax.stages.Wrapped:
   )
 
 
-def put_state(state: Any, mode: str, mesh: Mesh) -> Any:
-  """Copies a pytree to every device: the step donates the copy, and the caller's lives on."""
-  return jax.device_put(jax.tree.map(jnp.copy, state), _sharding(mode, mesh))
+def put_state(state: Any, mode: str, mesh: Mesh, *, donate: bool = False) -> Any:
+  """Puts a pytree on every device, for a step, which donates what it gets.
+
+  Args:
+    state: arrays.
+    mode: one of `MODES`.
+    mesh: from `make_mesh`.
+    donate: whether the caller gives the arrays up, so that there are never two of each on a device;
+      otherwise they are copied, and live on.
+  """
+  if not donate:
+    state = jax.tree.map(jnp.copy, state)
+  return jax.device_put(state, _sharding(mode, mesh), donate=donate)
 
 
 def put_scalar(value: float, mode: str, mesh: Mesh) -> jax.Array:

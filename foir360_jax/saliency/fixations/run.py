@@ -93,6 +93,7 @@ def _train_one(
   data = config.data
   optimizer = build_optimizer(**config.optimizer)
   graphdef, state = create_state(model, optimizer)
+  state = jax.tree.map(jnp.copy, state)  # the training uses it up, and the model is for all folds
   share = 1.0 if rows is None else len(rows) / len(examples["mass"])
   schedule = {**config.train, "steps": round(share * config.train.steps)}
   state = train(
