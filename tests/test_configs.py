@@ -134,6 +134,37 @@ def test_a_value_that_cannot_work_is_refused_by_name(field, value, message):
     validate(config)
 
 
+def test_pictures_that_are_too_small_for_the_encoders_kernels_are_refused_with_a_cure_that_works():
+  config = base_config()
+  config.model.encoder = "sphere_efficientnet_lite0"
+  message = (
+    "config.data.{}: 64 rows are too few for sphere_efficientnet_lite0 with"
+    " config.model.sphere_from_stride 4, .*; give at least 80, or config.model.sphere_from_.* 32"
+  )
+  with pytest.raises(ValueError, match=message.format("height")):
+    validate(config)
+  config.data.height, config.data.train_heights = 80, (96, 64)
+  with pytest.raises(ValueError, match=message.format("train_heights")):
+    validate(config)
+  for cure in ({"data.train_heights": (96,)}, {"model.sphere_from_stride": 32, "data.height": 64}):
+    config.update_from_flattened_dict(cure)
+    validate(config)
+
+    def encode(config=config):  # the encoder's own check says nothing either
+      image = np.zeros((1, config.data.height, 2 * config.data.height, 3), np.uint8)
+      return build_model(config).encode(jax.numpy.asarray(image)).fine
+
+    jax.eval_shape(encode)
+  config.model.last_stride = 32
+  with pytest.raises(ValueError, match="must be divisible by 32 .*at least 96, not 64"):
+    validate(config)
+  config.data.height, config.data.train_heights = 128, ()
+  with pytest.raises(ValueError, match="give at least 160, or config.model.sphere_from_stride 64"):
+    validate(config)
+  config.model.sphere_from_stride = 64
+  validate(config)
+
+
 @pytest.mark.parametrize(
   "field, value, message",
   [

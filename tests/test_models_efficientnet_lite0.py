@@ -339,7 +339,7 @@ def test_wrong_arguments_of_the_network_are_refused():
     ((1, 72, 144, 3), (16,), None, "H divisible by 16"),
     ((1, 32, 64, 3), (32,), None, "give at least 64"),
     ((1, 128, 256, 3), (32,), 32, "give at least 160"),
-    ((1, 64, 128, 3), (16,), 2, "give at least 80"),
+    ((1, 64, 128, 3), (16,), 2, "give at least 80, or 32 with sphere_from_stride=None"),
   ],
 )
 def test_a_shape_that_cannot_be_padded_is_refused(shape, strides, sphere_from_stride, message):

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from foir360_jax.data import Augmentation
 from foir360_jax.models.encoders import ENCODERS
-from foir360_jax.models.encoders.build import PANOSWIN, SMALL
+from foir360_jax.models.encoders.build import PANOSWIN, SMALL, least_height
 from foir360_jax.models.mask_head import AFFINITY_CHANNELS
 
 
@@ -19,6 +19,7 @@ def validate_ranking(config: ConfigDict) -> None:
           f"config.data.{field} must be divisible by {model.last_stride} (config.model.last_stride)"
           f" and at least {3 * model.last_stride}, not {height}"
         )
+      _check_height(field, height, model)
   Augmentation(**data.augment)  # checks its values itself
   if config.model.mask_stride not in (2, 4):
     raise ValueError(f"config.model.mask_stride must be 2 or 4, not {config.model.mask_stride}")
@@ -101,6 +102,25 @@ def validate_ranking(config: ConfigDict) -> None:
     raise ValueError(
       f"config.loss.conditioning_rate must be in (0, 1], not {config.loss.conditioning_rate}"
     )
+
+
+def _check_height(field: str, height: int, model: ConfigDict) -> None:
+  """Raises ValueError where kernels of the encoder would reach around a pole."""
+
+  def needed(sphere_from_stride: int) -> int:
+    rows = least_height(model.encoder, model.last_stride, sphere_from_stride)
+    return -(-rows // model.last_stride) * model.last_stride  # the next one that is divisible
+
+  if height >= needed(model.sphere_from_stride):
+    return
+  strides = (2, 4, 8, 16, 32, 2 * model.last_stride)
+  fitting = [s for s in strides if s > model.sphere_from_stride and needed(s) <= height]
+  cure = f", or config.model.sphere_from_stride {min(fitting)}" if fitting else ""
+  raise ValueError(
+    f"config.data.{field}: {height} rows are too few for {model.encoder} with"
+    f" config.model.sphere_from_stride {model.sphere_from_stride}, whose kernels would reach around"
+    f" a pole; give at least {needed(model.sphere_from_stride)}{cure}"
+  )
 
 
 def _validate_encoder(config: ConfigDict) -> None:

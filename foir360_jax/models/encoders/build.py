@@ -8,7 +8,7 @@ from foir360_jax.models.encoders.contract import Encoder
 from foir360_jax.models.encoders.efficientnet_lite0 import EfficientNetLite0
 from foir360_jax.models.encoders.panoswin import PanoSwin
 from foir360_jax.models.encoders.resnet50 import ResNet50
-from foir360_jax.models.encoders.sphere import SphereEncoder
+from foir360_jax.models.encoders.sphere import LEAST_HEIGHT, SphereEncoder
 
 SMALL = "sphere_small"
 CONVOLUTIONAL: Mapping[str, type[EfficientNetLite0] | type[ResNet50]] = {
@@ -19,6 +19,19 @@ CONVOLUTIONAL: Mapping[str, type[EfficientNetLite0] | type[ResNet50]] = {
 
 PANOSWIN = "panoswin_tiny"
 ENCODERS = (SMALL, *CONVOLUTIONAL, PANOSWIN)
+
+
+def least_height(name: str, last_stride: int, sphere_from_stride: int) -> int:
+  """Rows that a panorama needs for the maps up to `last_stride`; names as in `build_encoder`.
+
+  >>> least_height("sphere_efficientnet_lite0", 16, 4), least_height("panoswin_tiny", 16, 4)
+  (80, 32)
+  """
+  if name == SMALL:
+    return LEAST_HEIGHT
+  if name == PANOSWIN:
+    return 2 * last_stride
+  return CONVOLUTIONAL[name].least_height(last_stride, sphere_from_stride)
 
 
 def build_encoder(

@@ -43,6 +43,7 @@ def check_image(
   known: Sequence[int],
   padding: Padding,
   least_height: int,
+  cure: str = "",
 ) -> None:
   """Raises ValueError for images or strides that an encoder cannot take.
 
@@ -53,6 +54,7 @@ def check_image(
     known: those that the encoder has.
     padding: "sphere" asks for panoramas, W = 2 H and H divisible by the greatest stride.
     least_height: rows that a panorama needs.
+    cure: what helps beside more rows.
   """
   if not strides or not set(strides) <= set(known):
     raise ValueError(f"{name}: strides must be of {tuple(known)}, not {tuple(strides)}")
@@ -69,5 +71,6 @@ def check_image(
     )
   if height < least_height:
     raise ValueError(
-      f"{name}: {height} rows are too few for strides up to {last}; give at least {least_height}"
+      f"{name}: {height} rows are too few for strides up to {last}; give at least"
+      f" {least_height}{cure}"
     )

@@ -45,10 +45,13 @@ class ConvolutionalEncoder(nnx.Module):
 
   def _check(self, image: jax.Array, strides: tuple[int, ...]) -> None:
     """Raises ValueError for images or strides that this encoder cannot take."""
-    rows = self._least_height(strides)
+    last = max(strides, default=0)
+    rows, planar_rows = (self.least_height(last, s) for s in (self.sphere_from_stride, None))
+    cure = f", or {planar_rows} with sphere_from_stride=None" if planar_rows < rows else ""
     name, known = type(self).__name__, tuple(self.channels)
-    check_image(name, image.shape, strides, known, self.padding, rows)
+    check_image(name, image.shape, strides, known, self.padding, rows, cure)
 
-  def _least_height(self, strides: tuple[int, ...]) -> int:
-    """Rows that a panorama needs for the maps at `strides`."""
+  @staticmethod
+  def least_height(last_stride: int, sphere_from_stride: int | None) -> int:
+    """Rows that a panorama needs for the maps up to `last_stride`."""
     raise NotImplementedError

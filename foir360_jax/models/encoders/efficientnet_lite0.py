@@ -167,15 +167,16 @@ class EfficientNetLite0(ConvolutionalEncoder):
       maps[number] = x = apply_blocks([block], x, remat=self.remat)
     return {number: maps[number] for number in numbers}
 
-  def _least_height(self, strides: tuple[int, ...]) -> int:
-    """Rows of a panorama with which every layer up to the last of `strides` can pad its map."""
+  @staticmethod
+  def least_height(last_stride: int, sphere_from_stride: int | None) -> int:
+    """Rows of a panorama with which every layer up to `last_stride` can pad its map."""
     needed, stride = 2, 2
-    for block in self.blocks:
-      size = block.depthwise.kernel.shape[0]
-      if stride * block.depthwise.stride <= max(strides, default=0):
-        rows = size if block.depthwise.spherical else size // 2
+    for block in _BLOCKS:
+      if stride * block.stride <= last_stride:
+        on_sphere = sphere_from_stride is not None and stride >= sphere_from_stride
+        rows = block.kernel_size if on_sphere and block.stride == 1 else block.kernel_size // 2
         needed = max(needed, rows * stride)
-      stride *= block.depthwise.stride
+      stride *= block.stride
     return needed
 
 

@@ -122,10 +122,11 @@ class ResNet50(ConvolutionalEncoder):
       maps[stride] = x = apply_blocks(blocks, x, remat=self.remat)
     return {stride: maps[stride] for stride in strides}
 
-  def _least_height(self, strides: tuple[int, ...]) -> int:
+  @staticmethod
+  def least_height(last_stride: int, sphere_from_stride: int | None) -> int:
     """Rows of a panorama with which every kernel stays on this side of the poles."""
-    first, last = self.sphere_from_stride, max(strides, default=4)
-    return max(6, last, 0 if first is None or first > last else 3 * last)
+    on_sphere = sphere_from_stride is not None and sphere_from_stride <= last_stride
+    return max(6, last_stride, 3 * last_stride if on_sphere else 0)
 
 
 class _Conv(nnx.Module):
