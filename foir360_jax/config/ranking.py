@@ -104,13 +104,11 @@ def base_config() -> ConfigDict:
   # By how much the recurrent module must prefer an object to stopping; -100: it never stops.
   config.evaluate.stop_margins = (-100.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0)
   config.evaluate.choose_by = "sa_sor"  # of validation; "f1": best detection
-  config.evaluate.yaw_augmentation = (
-    1  # test-time: mean over this many copies, each rotated further
-  )
+  config.evaluate.yaw_augmentation = 1  # copies, each rotated further, that are averaged
   config.evaluate.sheet_images = 8
 
   config.benchmark = ConfigDict()
-  config.benchmark.rounds = 15  # in which the contestants of a race take yaw_augmentation
+  config.benchmark.rounds = 15  # in which the contestants of a race take turns
   config.benchmark.budget_s = 20.0  # a race starts no further round after this many seconds
   return config.lock()
 
