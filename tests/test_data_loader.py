@@ -176,6 +176,16 @@ def test_an_epoch_has_every_example_once_and_the_next_one_another_order_and_seed
   assert all(batch["example_where"].all() for batch in batches)
 
 
+def test_batches_of_one_are_those_of_more_apart():
+  source = RandomScenes(3)
+  singles = take(train(source, batch_size=1), 6)
+  joined = [
+    {key: np.concatenate([one[key], other[key]]) for key in one}
+    for one, other in zip(singles[::2], singles[1::2], strict=True)
+  ]
+  assert_same_batches(joined, take(train(source, batch_size=2), 3))
+
+
 def test_a_data_set_smaller_than_the_batch_is_repeated():
   batch = next(train(RandomScenes(3), batch_size=8))
   assert np.bincount(batch["index"]).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])

@@ -20,6 +20,9 @@ from foir360_jax.data.augment import Augmentation, augment
 from foir360_jax.data.source import PreparedSource, open_source
 from foir360_jax.data.transforms import Example, pad_objects, resample, select_objects
 
+EPOCHS = 2**31
+"""Without end; grain's own `repeat()` overflows where a batch is one example."""
+
 
 def build_training_batches(config: ConfigDict) -> grain.DatasetIterator[HostBatch]:
   """Opens `config.data.train_split` and returns this process's part of its endless batches."""
@@ -108,7 +111,8 @@ def training_batches(
     example = augment(example, np.random.default_rng(example_seed), augmentation)
     return _finish(pad_objects(example, max_objects), index, example_seed)
 
-  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(draw_seed)
+  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(EPOCHS)
+  stream = stream.random_map(draw_seed)
   stream = stream.map_with_index(draw_height)
   batches = stream[process_index::process_count].map(read).batch(local_batch_size)
   return iter(batches.to_iter_dataset(_read_options(num_threads)))

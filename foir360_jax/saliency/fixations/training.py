@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from foir360_jax.batch import Array, Batch, Terms
+from foir360_jax.data.loader import EPOCHS
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.saliency.fixations.pictures import FixatedPicture, draw_view
 from foir360_jax.saliency.readout import CELL, COMPONENTS, FEATURES, FixationReadout, at_tiles
@@ -247,6 +248,7 @@ def example_batches(
     row = {key: value[chosen[place]] for key, value in examples.items()}
     return row | {"seed": rng.integers(2**32, dtype=np.uint32)}
 
-  stream = grain.MapDataset.range(len(chosen)).seed(seed).shuffle().repeat().random_map(read)
+  stream = grain.MapDataset.range(len(chosen)).seed(seed).shuffle().repeat(EPOCHS)
+  stream = stream.random_map(read)
   # No threads: an example is a look into memory.
   return iter(stream.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=0)))
