@@ -141,7 +141,7 @@ def test_no_object_at_all_gives_an_empty_result(ranker):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (lambda p, m: (p[:, :-1], m), "panorama must be uint8"),
+    (lambda p, m: (p[:, :-8], m), "panorama must be uint8"),
     (lambda p, m: (p.astype(np.float32), m), "panorama must be uint8"),
     (lambda p, m: (p, m[:, 1:]), "masks must be bool"),
     (lambda p, m: (p, m.astype(np.uint8)), "masks must be bool"),
