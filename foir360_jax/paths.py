@@ -22,4 +22,9 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
   if expanded.startswith("~"):
     name = expanded.partition(os.sep)[0]
     raise ValueError(f"{name} is no user's folder; write ./{name} for what has this name")
-  return pathlib.Path(expanded)
+  return unambiguous(pathlib.Path(expanded))
+
+
+def unambiguous(path: pathlib.Path) -> pathlib.Path:
+  """Returns a path that `expand` leaves as it is: an absolute one for the file `./~NAME`."""
+  return path.absolute() if str(path).startswith("~") else path

@@ -24,6 +24,7 @@ from foir360_jax.files import find_panoramas, read_panorama, save_image, sole_wr
 from foir360_jax.inference import Ranker
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.models.pretrained import encoder as pretrained_encoder
+from foir360_jax.paths import expand
 from foir360_jax.saliency.readout_file import file_of_run
 from foir360_jax.scenes import FORMATS as SCENE_FORMATS
 from foir360_jax.scenes import open_scenes
@@ -237,6 +238,19 @@ def test_a_user_who_is_not_there_is_refused_and_no_folder_of_that_name_made(
   assert not list(tmp_path.iterdir())
 
 
+def test_what_is_named_with_a_tilde_is_meant_by_a_dot_before_it(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  monkeypatch.chdir(tmp_path)
+  here = expand("./~root")
+  assert here == expand(here) == tmp_path / "~root"
+  save_image("./~a.png", np.zeros((32, 64, 3), np.uint8))
+  for folder in (".", tmp_path):
+    file = find_panoramas(folder).pictures["~a"]
+    assert read_panorama(file).shape == (32, 64, 3)
+  sole_writer_of(here)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["~a.png", "~root"]
+
+
 def test_functions_that_take_paths_know_the_tilde_as_well(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(tmp_path))
   save_image("~/a/images/x.png", np.zeros((32, 64, 3), np.uint8))
@@ -310,6 +324,7 @@ def test_ctrl_c_has_its_exit_code(monkeypatch):
     ("config.optimizer.learning_rat = 1.0", "no field learning_rat; did you mean learning_rate?"),
     ("config.optimizer.lr = 1.0", "there is no field lr; beside it are b2, "),
     ("config.modle.widths = 1", "there is no field modle; did you mean model?"),
+    ("config.data.height = 'a'", "Could not override field 'height'"),
   ],
 )
 def test_a_field_that_a_file_sets_and_nobody_knows_is_one_line(
@@ -324,6 +339,13 @@ def test_a_field_that_a_file_sets_and_nobody_knows_is_one_line(
   printed = capsys.readouterr().err
   assert printed.startswith(f"error: --config={file}: ") and message in printed
   assert printed.count("\n") == 1 and not called
+
+
+def test_a_fault_of_another_kind_in_a_configuration_is_not_called_an_unknown_field(tmp_path):
+  file = tmp_path / "own.py"
+  file.write_text("def get_config():\n  return {}['height']\n")
+  with pytest.raises(KeyError, match="height"):
+    load_config(str(file), [])
 
 
 @pytest.mark.parametrize(

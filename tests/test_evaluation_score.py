@@ -495,6 +495,7 @@ def test_scores_of_coco_are_detection_confidences(pairs, tmp_path):
   told = [confident(*pair) for pair in zip(predictions, values, strict=True)]
   gt = write(tmp_path / "gt", truth)
   expected = report_of(gt, write(tmp_path / "told", told))
+  assert_same(report_of(gt, write(tmp_path / "kept", told, "coco")), expected)  # it is written, too
   coco = write(tmp_path / "coco", predictions, "coco")
   (file,) = coco.rglob("*.json")
   content = json.loads(file.read_text())

@@ -22,11 +22,13 @@ def test_another_process_is_refused_until_the_first_is_gone(tmp_path):
   pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
   with subprocess.Popen(command, **pipes) as holder:
     assert holder.stdout.readline() == "held\n"
-    with (
-      pytest.raises(ValueError, match=f"new is being written by process {holder.pid}: wait for it"),
-      sole_writer(folder),
-    ):
-      pass
+    for held_by in (holder.pid, "unknown"):
+      with (
+        pytest.raises(ValueError, match=f"new is being written by process {held_by}: wait for it"),
+        sole_writer(folder),
+      ):
+        pass
+      (folder / ".lock").write_bytes(b"\xff\xfe\n")
     holder.kill()
   with sole_writer(folder):  # although the killed one left its file
     assert (folder / ".lock").is_file()

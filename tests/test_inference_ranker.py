@@ -179,6 +179,14 @@ def test_lists_that_do_not_fit_are_refused(ranker, scenes):
     ranker(pictures, image="a.png")
   with pytest.raises(ValueError, match="3 panoramas need 3 lists of ids, not 1"):
     ranker.rank_masks(pictures, masks, ids=[[1]])
+  empty = masks[2].copy()
+  empty[1:] = False
+  with pytest.raises(ValueError, match=r"panoramas\[2\]: masks \[1, 2\] have no pixel"):
+    ranker.rank_masks(pictures, [*masks[:2], empty])
+  with pytest.raises(ValueError, match=r"panoramas\[0\]: categories must be a list .* not 'disc'"):
+    ranker.rank_masks(pictures, masks, categories=["disc", "disc", "box"])
+  with pytest.raises(ValueError, match="4 ids do not fit 5 masks"):
+    ranker.rank_masks(pictures[0], masks[0], ids=[1, 2, 3, 4])
 
 
 def test_before_a_program_is_compiled_the_log_says_so_once(planar_model, scenes, caplog):

@@ -153,7 +153,7 @@ def test_every_panorama_gets_its_own_result_in_batches_of_one_size(scenes, tmp_p
     *((8, 32), (8, 32), (8, 40)),
     *((16, 32), (16, 40)),
   ]
-  assert sum(line.startswith("compiles for ") for line in lines) == 4
+  assert sum(line.startswith("compiling for ") for line in lines) == 4
   overlays = sorted((tmp_path / "out/overlays").iterdir())
   assert [file.stem for file in overlays] == sorted(results(tmp_path / "out"))
   assert cv2.imread(str(overlays[0])).shape[1] >= 1024

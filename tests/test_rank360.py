@@ -132,6 +132,10 @@ def test_categories_and_provenance_are_in_the_metadata(folder, tmp_path):
   metadata = json.loads((version / "metadata.json").read_text())
   assert metadata["format"] == "scenes" and metadata["left_out"] == []
   assert "hash" in metadata["split_rule"]
+  stored = (version / "features.json").read_text()  # is read by TFDS without this project's code
+  assert (
+    "PackedMasks" not in stored and '"tensorflow_datasets.core.features.tensor_feature' in stored
+  )
 
 
 def test_objects_without_a_category_have_category_minus_one(built):

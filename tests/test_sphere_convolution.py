@@ -214,10 +214,17 @@ def test_the_number_of_row_blocks_changes_nothing(monkeypatch, num_blocks):
   inputs = _inputs_of_a_kind(1, 3)
   expected = value_and_gradients(*inputs, stride=1)  # of two blocks
   assert sphere.circulant._num_blocks(8, 1) == 2
-  monkeypatch.setattr(sphere.circulant, "_num_blocks", lambda rows, row_bytes: num_blocks)
+  asked = []
+  monkeypatch.setattr(
+    sphere.circulant, "_num_blocks", lambda rows, row_bytes: asked.append(rows) or num_blocks
+  )
+  table = sphere.formulations._FORMULATIONS
+  for name, pair in table.items():  # without jit, which remembers how it was traced
+    monkeypatch.setitem(table, name, tuple(function.__wrapped__ for function in pair))
   in_blocks = jax.jit(lambda *inputs: value_and_gradients.__wrapped__(*inputs))
   for actual, other in zip(in_blocks(*inputs), expected, strict=True):
     _assert_close(actual, np.asarray(other))
+  assert len(asked) > 1
 
 
 def test_large_blocks_are_split_and_small_ones_leave_a_loop():

@@ -5,6 +5,7 @@ of this process's command line or of an earlier call takes part.
 """
 
 import re
+import traceback
 import types
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
@@ -64,15 +65,25 @@ def _read(file: str) -> ConfigDict:
     raise UsageError(f"--config={file}: has no get_config(); give one of configs/, or add it")
   try:
     return module.get_config(*[text] if text else [])
-  except (AttributeError, KeyError) as error:
+  except (AttributeError, KeyError, TypeError) as error:
+    if not _is_of_ml_collections(error):  # a fault of another kind in the file
+      raise
+    if isinstance(error, TypeError):
+      raise UsageError(f"--config={file}: {' '.join(str(error).split())}") from None
     message = str(error).replace("\\n", "\n").replace("\\", "")
     # Of a field that is set: what it has; of one that is read: its name, and maybe another.
     found = re.match(r"""\W*(?:Key "(\w+)" does not exist|(\w+)'\W*(?:\n|$))""", message)
-    if not found:  # a fault of another kind in the file
+    if not found:
       raise
     raise UsageError(
       f"--config={file}: {_unknown_in_file(found[1] or found[2], message)}"
     ) from None
+
+
+def _is_of_ml_collections(error: Exception) -> bool:
+  """Whether a configuration refused something, and no dictionary of the file's own did."""
+  frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+  return frames[-1].f_globals["__name__"].startswith("ml_collections")
 
 
 def _unknown_in_file(field: str, message: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 
 from foir360_jax.paths import expand
@@ -25,12 +26,12 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
   """
   folder = expand(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  with (folder / _FILE).open("a+") as file:
+  with (folder / _FILE).open("a+", errors="replace") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       file.seek(0)
-      process = file.readline().strip() or "unknown"
+      process = re.sub(r"\D", "", file.readline()) or "unknown"
       raise ValueError(
         f"{folder} is being written by process {process}: wait for it, or give another folder"
       ) from error

@@ -8,6 +8,8 @@ macOS and some programs write "ü" as two characters: these are one name all the
 import pathlib
 import unicodedata
 
+from foir360_jax.paths import unambiguous
+
 _LEFT_BY_SYSTEMS = ("__macosx", "@eadir", "desktop.ini", "ehthumbs.db", "thumbs.db")
 
 
@@ -20,6 +22,13 @@ def is_hidden(path: pathlib.PurePath) -> bool:
   return path.name.startswith(".") or path.name.lower() in _LEFT_BY_SYSTEMS
 
 
+def list_entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns what lies in a folder and is not hidden, sorted; [] where there is no such folder."""
+  if not folder.is_dir():
+    return []
+  return sorted(unambiguous(path) for path in folder.iterdir() if not is_hidden(path))
+
+
 def list_files(folder: pathlib.Path, *suffixes: str) -> list[pathlib.Path]:
   """Returns the files of a folder that are not hidden, sorted; [] where there is no such folder.
 
@@ -29,14 +38,14 @@ def list_files(folder: pathlib.Path, *suffixes: str) -> list[pathlib.Path]:
   """
   return [
     path
-    for path in _children(folder)
+    for path in list_entries(folder)
     if (not suffixes or path.suffix.lower() in suffixes) and path.is_file()
   ]
 
 
 def list_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   """Returns the subfolders of a folder that are not hidden, sorted."""
-  return [path for path in _children(folder) if path.is_dir()]
+  return [path for path in list_entries(folder) if path.is_dir()]
 
 
 def child(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -45,7 +54,7 @@ def child(folder: pathlib.Path, name: str) -> pathlib.Path:
   if exact.exists():
     return exact
   spelt = any_spelling(name)
-  return next((path for path in _children(folder) if any_spelling(path.name) == spelt), exact)
+  return next((path for path in list_entries(folder) if any_spelling(path.name) == spelt), exact)
 
 
 def same_form(name: str) -> str:
@@ -56,9 +65,3 @@ def same_form(name: str) -> str:
 def any_spelling(name: str) -> str:
   """Returns what is the same for all Unicode forms and capital letters of a name."""
   return same_form(name).lower()
-
-
-def _children(folder: pathlib.Path) -> list[pathlib.Path]:
-  if not folder.is_dir():
-    return []
-  return sorted(path for path in folder.iterdir() if not is_hidden(path))

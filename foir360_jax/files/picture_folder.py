@@ -6,7 +6,7 @@ The id of a picture is its name without suffix, in Unicode's composed form (see 
 import pathlib
 from typing import NamedTuple
 
-from foir360_jax.files.listing import is_hidden, same_form
+from foir360_jax.files.listing import list_entries, same_form
 from foir360_jax.files.picture_file import SUFFIXES, UNREAD_SUFFIXES, PictureError, printable
 
 _NAMED = 5  # names that a line holds
@@ -32,8 +32,7 @@ class Listing(NamedTuple):
 
 def list_pictures(folder: pathlib.Path) -> Listing:
   """Lists a folder by the suffixes of names; a folder that is not there is empty."""
-  entries = sorted(folder.iterdir()) if folder.is_dir() else []
-  paths = [path for path in entries if not is_hidden(path)]
+  paths = list_entries(folder)
   others = [path for path in paths if path.is_dir() or not _looks_like_picture(path)]
   found: dict[str, list[pathlib.Path]] = {}
   # What is not read comes last: a raw file beside its JPEG has a line, but does not stand against

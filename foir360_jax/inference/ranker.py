@@ -45,8 +45,10 @@ class Ranker:
 
   Each program is compiled when it is first needed: the encoder and the detection once a batch size
   (1, 2, 4 or 8 pictures), the order of provided masks once a padded number of masks (16, 32, 64
-  ...), too. The logger of this module says so (level INFO). To build a ranker turns JAX's
-  compilation cache on, unless the user decided on it: see `compilation.keep_compiled_programs`.
+  ...), too. The logger of this module says so (level INFO). The picture seen last stays encoded on
+  the device, so that to detect its objects and then rank masks of it encodes it once. To build a
+  ranker turns JAX's compilation cache on for the whole process, unless the user decided on it: see
+  `compilation.keep_compiled_programs`.
 
   Args:
     model: with the parameters to use.
@@ -189,7 +191,7 @@ class Ranker:
     return [
       ranked
       for part in _parts(len(panorama))
-      for ranked in self._detected([open_panorama(panorama[i], names[i]) for i in part])
+      for ranked in self._detected([_of_list(i, open_panorama, panorama, names) for i in part])
     ]
 
   @overload
@@ -246,7 +248,7 @@ class Ranker:
     return [
       ranked
       for part in _parts(count)
-      for ranked in self._ordered([open_masks(*(x[i] for x in given)) for i in part])
+      for ranked in self._ordered([_of_list(i, open_masks, *given) for i in part])
     ]
 
   def settings(self, *, rank_masks: bool = False) -> dict[str, Any]:
@@ -338,6 +340,7 @@ class Ranker:
     last = self._last
     if last is not None and np.array_equal(last[0], batch):
       return last[1]
+    self._last = None  # else two would take the device's memory
     scene = self._encode(self._state, batch)
     if size == 1:  # of more the maps would take memory for nothing
       self._last = batch, scene
@@ -367,6 +370,14 @@ class _Program:
 def _parts(count: int) -> Iterator[range]:
   """The places of each batch in a list of this length."""
   return (range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH))
+
+
+def _of_list(place: int, read: Callable[..., Any], *given: Sequence[Any]) -> Any:
+  """Reads or checks an entry of a list; what is wrong with it is said with its place."""
+  try:
+    return read(*(entries[place] for entries in given))
+  except (TypeError, ValueError) as error:
+    raise type(error)(f"panoramas[{place}]: {error}") from error
 
 
 def _next_power_of_two(count: int) -> int:

@@ -32,7 +32,7 @@ def open_panorama(panorama: Any, image: str = "") -> InputPanorama:
   """Reads or checks what a user gives as a panorama.
 
   Args:
-    panorama: see `Panorama`; anything that NumPy makes such an array of will do.
+    panorama: see `Panorama`.
     image: its name; if "", that of the file, where it is a path.
 
   Raises:
@@ -84,14 +84,21 @@ def open_masks(
   """
   picture = open_panorama(panorama, image)
   height, width = picture.pixels.shape[:2]
-  masks = np.asarray(masks) if len(masks) else np.zeros((0, height, width), bool)
+  if isinstance(masks, list | tuple) and not masks:
+    masks = np.zeros((0, height, width), bool)
+  masks = np.asarray(masks)
   if masks.dtype != bool or masks.shape[1:] != (height, width):
     raise ValueError(
       f"masks must be bool [N, {height}, {width}], as the panorama, not {masks.dtype}"
       f" {list(masks.shape)}"
     )
-  if categories is not None and len(categories) != len(masks):
-    raise ValueError(f"{len(categories)} categories do not fit {len(masks)} masks")
+  if empty := np.flatnonzero(~masks.any(axis=(1, 2))).tolist():
+    raise ValueError(f"masks {empty} have no pixel; leave them out")
+  for what, given in (("categories", categories), ("ids", ids)):
+    if isinstance(given, str):
+      raise ValueError(f"{what} must be a list with an entry each mask, not {given!r}")
+    if given is not None and len(given) != len(masks):
+      raise ValueError(f"{len(given)} {what} do not fit {len(masks)} masks")
   return ProvidedMasks(picture, masks, categories, ids)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from foir360_jax.compilation import compiling
 from foir360_jax.inference.described_scene import ReadyScene, read_scene, write_result
 from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_folder
 from foir360_jax.inference.output_folder import package_version
@@ -96,7 +97,7 @@ class _WeakLabels(FolderWork):
   def compiling(self, shape: tuple[int, int]) -> str:
     height, count = shape
     pixels = f"{2 * height} x {height} pixels"
-    return f"compiles for {pixels} and up to {count} objects ..." if count else ""
+    return compiling(f"for {pixels} and up to {count} objects") if count else ""
 
   def rank(self, items: list[ReadyScene]) -> tuple[WeakRanks | None, int]:
     described = [item.described for item in items]

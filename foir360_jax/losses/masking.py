@@ -5,8 +5,9 @@ A ranking loss is `mask_lists`, then one loss a list, then `reduce_lists`. The e
 
 What lies in the padding never matters, be it inf or NaN: it is overwritten *before* the arithmetic,
 because a mask on the result alone lets NaN into the gradient (0 * inf). A NaN among the real inputs
-is never hidden: it reaches the loss, where the training loop sees it. Of finite inputs nothing is
-NaN: where the cost of an object is beyond the largest float, it is inf, or counts as that float.
+is never hidden: it reaches the loss, where the training loop sees it. Of finite inputs no loss and
+no first derivative is NaN: where the cost of an object is beyond the largest float, it is inf, or
+counts as that float.
 """
 
 from collections.abc import Callable

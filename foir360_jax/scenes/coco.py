@@ -45,7 +45,7 @@ from foir360_jax.scenes.segmentation import (
   read_masks,
   write_segmentation,
 )
-from foir360_jax.scenes.writing import Plan
+from foir360_jax.scenes.writing import Plan, optional_fields
 
 LAYOUT = (
   "a .json with images and annotations, here, in annotations/ or in train/ ..., and pictures,"
@@ -258,12 +258,16 @@ def _content(
       place = "/".join(part for part in ("images", split, str(inside_folder(name))) if part)
       planned.add(place + suffix, scene.image_file)
     order_fields = _order_fields(scene)
-    for item in scene.objects:
+    told = optional_fields(scene)
+    if scene.format != "coco":
+      planned.lose_extra(scene, kept=set(told))
+    for index, item in enumerate(scene.objects):
       number = next(object_ids)
       kept = _kept_of_object(scene, item)
       if kept.get("id", number) != number:
         planned.lose(scene, "two annotations of one id: numbered anew")
       record = {**kept, "id": number, "image_id": image_id}
+      record |= {name: values[index] for name, values in told.items()}
       annotations.append(_annotation(record, item, categories, order_fields))
   return {**collection, "images": images, "annotations": annotations}
 

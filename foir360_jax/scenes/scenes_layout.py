@@ -26,7 +26,6 @@ from foir360_jax.scenes.folder import (
   without_suffix,
 )
 from foir360_jax.scenes.rank_file import (
-  OPTIONAL_FIELDS,
   RANK_FILE_SCHEMA,
   encode_rank_records,
   read_rank_labels,
@@ -35,7 +34,7 @@ from foir360_jax.scenes.rank_file import (
 from foir360_jax.scenes.ranked_objects import RankedObjects
 from foir360_jax.scenes.run_lengths import RunLengths, split_id_map
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, importance_of, naming
-from foir360_jax.scenes.writing import Plan
+from foir360_jax.scenes.writing import Plan, optional_fields
 
 LAYOUT = "images/ID.jpg|png with instances/ID.png (id maps) and ranks/ID.json, or one of the two"
 MAX_ID = 65535
@@ -138,7 +137,7 @@ def plan(scenes: Sequence[Scene], splits: Mapping[str, Sequence[str]] | None) ->
     id_map = np.append(numbers, 0).astype(np.int64)[top]
     planned.add(f"instances/{scene.id}.png", encode_id_map(id_map))
     ranked = any(item.rank for item in scene.objects)
-    planned.lose_extra(scene, kept=set(_optional_fields(scene)) if ranked else set())
+    planned.lose_extra(scene, kept=set(optional_fields(scene)) if ranked else set())
     if ranked:
       planned.add(f"ranks/{scene.id}.json", _rank_file(scene, masks, numbers, image))
     else:
@@ -267,15 +266,7 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     [items[i].category for i in order],
     ids=[numbers[i] for i in order],
     image=image,
-    **{name: [x[i] for i in order] for name, x in _optional_fields(scene).items()},
+    **{name: [x[i] for i in order] for name, x in optional_fields(scene).items()},
   )
   ranked = dataclasses.replace(ranked, importance=np.array(importance, np.float32)[order])
   return encode_rank_records(ranked.to_dict())
-
-
-def _optional_fields(scene: Scene) -> dict[str, list[Any]]:
-  """Returns what rank files call so, where all objects have it; elsewhere it may mean anything."""
-  if scene.format != "scenes" or not scene.objects:
-    return {}
-  fields = {name: [item.extra.get(name) for item in scene.objects] for name in OPTIONAL_FIELDS}
-  return {name: values for name, values in fields.items() if None not in values}

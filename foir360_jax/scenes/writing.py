@@ -15,6 +15,7 @@ import numpy as np
 
 from foir360_jax.files.atomic_file import write_atomically
 from foir360_jax.metrics import ranks_from_relevance
+from foir360_jax.scenes.rank_file import OPTIONAL_FIELDS
 from foir360_jax.scenes.scene import Scene, SceneError, importance_of
 
 # Readers keep records whole in `extra`; these fields the attributes of scenes and objects hold.
@@ -147,6 +148,14 @@ def kept_values(scene: Scene, name: str, computed: Sequence[float]) -> list[floa
   if numbers and ranks_from_relevance(values).tolist() == ranks:
     return values
   return list(computed)
+
+
+def optional_fields(scene: Scene) -> dict[str, list[Any]]:
+  """Returns what rank files call so, where all objects have it; elsewhere it may mean anything."""
+  if scene.format != "scenes" or not scene.objects:
+    return {}
+  fields = {name: [item.extra.get(name) for item in scene.objects] for name in OPTIONAL_FIELDS}
+  return {name: values for name, values in fields.items() if None not in values}
 
 
 def write_plan(folder: pathlib.Path, plan: Plan, *, overwrite: bool) -> None:

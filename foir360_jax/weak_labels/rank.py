@@ -53,8 +53,8 @@ def fitted_variant(strategy: Strategy) -> str:
 class WeakRanker:
   """Ranks provided masks of panoramas without annotators or training.
 
-  It compiles once a size of panoramas and padded number of objects (`OBJECT_COUNTS`), and turns
-  JAX's compilation cache on when it first ranks, unless the user decided on it: see
+  It compiles once a size of panoramas and padded number of objects (`OBJECT_COUNTS`). To build one
+  turns JAX's compilation cache on for the whole process, unless the user decided on it: see
   `compilation.keep_compiled_programs`.
 
   Args:
@@ -88,6 +88,7 @@ class WeakRanker:
       raise ValueError(
         f"collector must be one of {', '.join(COLLECTORS)}, not {strategy.collector!r}"
       )
+    keep_compiled_programs()
     self.strategy = strategy
     name = saliency if isinstance(saliency, str) else "learned"
     self.saliency = build_saliency(saliency) if isinstance(saliency, str) else saliency
@@ -140,7 +141,6 @@ class WeakRanker:
 
   def rank(self, scenes: DescribedScene) -> WeakRanks:
     """Ranks a batch: scenes of one size and one padded number of objects, stacked."""
-    keep_compiled_programs()
     return self._rank(self._weights, scenes)
 
 
