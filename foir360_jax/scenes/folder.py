@@ -7,14 +7,13 @@ pictures found and measured, objects put together.
 import collections
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from foir360_jax.files.listing import any_spelling, child, list_files, same_form
+from foir360_jax.files.listing import any_spelling, list_files, list_folders, same_form
 from foir360_jax.files.picture_file import SUFFIXES, PictureError, printable
 from foir360_jax.files.picture_folder import list_pictures
 from foir360_jax.files.placement import Placement, read_placement
@@ -163,6 +162,7 @@ class PictureFinder:
   def __init__(self, folders: Iterable[pathlib.Path]):
     self._folders = tuple(dict.fromkeys(folders))
     self._listed: dict[pathlib.Path, dict[str, list[pathlib.Path]]] = {}
+    self._folders_in: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
 
   def find(self, name: str) -> pathlib.Path | None:
     """Returns the picture of a name, None where no folder has it.
@@ -206,12 +206,20 @@ class PictureFinder:
   def _list(self, folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Returns the pictures of a folder by `any_spelling` of their names."""
     if folder not in self._listed:
-      real = functools.reduce(child, folder.parts[1:], pathlib.Path(*folder.parts[:1]))
       by_name = collections.defaultdict(list)
-      for path in list_files(real, *SUFFIXES):
+      for path in list_files(self._as_spelt(folder), *SUFFIXES):
         by_name[any_spelling(path.name)].append(path)
       self._listed[folder] = by_name
     return self._listed[folder]
+
+  def _as_spelt(self, folder: pathlib.Path) -> pathlib.Path:
+    """Returns a folder by its spelling on disk; no parent is listed for each that is not there."""
+    if folder.is_dir() or folder == folder.parent:
+      return folder
+    parent = self._as_spelt(folder.parent)
+    if parent not in self._folders_in:
+      self._folders_in[parent] = {any_spelling(path.name): path for path in list_folders(parent)}
+    return self._folders_in[parent].get(any_spelling(folder.name), parent / folder.name)
 
 
 def _shared_parts(paths: Sequence[Sequence[str]]) -> list[str]:
