@@ -227,6 +227,7 @@ def test_a_user_who_is_not_there_is_refused_and_no_folder_of_that_name_made(
     ["prepare", "--data_dir=~nobody-here/data"],
     ["weak-labels", "--input=x", "--output=~nobody-here/out"],
     ["train", "--config=~nobody-here/a.py", "--workdir=x"],
+    ["score", "~nobody-here/gt", "x"],
   ):
     assert main(words) == 2
     line = capsys.readouterr().err
@@ -274,6 +275,30 @@ def test_what_is_not_utf8_in_a_name_is_shown_all_the_same(monkeypatch):
   with pytest.raises(SystemExit):
     module.start()
   assert shown.buffer.getvalue() == rb"m\udcfcll.jpg" + b"\n"
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(monkeypatch, capfd):
+  reader, writer = os.pipe()
+  os.close(reader)
+  monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(os.fdopen(writer, "wb")))
+  monkeypatch.setattr(sys, "argv", ["foir360", "--help"])
+  with pytest.raises(SystemExit) as exit:
+    module.start()
+  sys.stdout.close()  # as Python does at its end
+  assert exit.value.code == 128 + signal.SIGPIPE and capfd.readouterr().err == ""
+
+
+def test_what_the_system_says_of_a_file_names_it_and_a_cure(monkeypatch, capsys, tmp_path):
+  (tmp_path / "file").touch()
+
+  def fail(flags):
+    (tmp_path / "file/x").mkdir()
+
+  fake = types.SimpleNamespace(import_module=lambda name: types.SimpleNamespace(run=fail))
+  monkeypatch.setattr(module, "importlib", fake)
+  assert main(["score", "g", "p"]) == 2
+  line = capsys.readouterr().err
+  assert line.startswith(f"error: {tmp_path}/file/x: cannot be read or written (Not a directory);")
 
 
 def test_a_file_of_weights_may_begin_with_a_tilde(monkeypatch, tmp_path):

@@ -23,11 +23,19 @@ _WRONG = 2
 def start() -> None:
   """Runs the command of this process, which ends with it.
 
-  Names of files need not be UTF-8, and are shown all the same.
+  Names of files need not be UTF-8, and are shown all the same. Whoever reads the output may have
+  enough before its end, as `| head`: the command then ends without a word, as others do.
   """
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")  # as that of errors is
-  sys.exit(main(sys.argv[1:], owns_process=True))
+  try:
+    code = main(sys.argv[1:], owns_process=True)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # Python flushes once more when it ends
+    os.dup2(nowhere, sys.stdout.fileno())
+    code = 128 + signal.SIGPIPE
+  sys.exit(code)
 
 
 def main(tokens: Sequence[str], *, owns_process: bool = False) -> int:
@@ -42,6 +50,7 @@ def main(tokens: Sequence[str], *, owns_process: bool = False) -> int:
     The exit code.
 
   Raises:
+    BrokenPipeError: nobody reads the output any more.
     SystemExit: a training was stopped by a signal; its state is saved.
   """
   try:
@@ -66,10 +75,12 @@ def main(tokens: Sequence[str], *, owns_process: bool = False) -> int:
     return importlib.import_module(f"foir360_jax.cli.{command.module}").run(flags)
   except UsageError as error:
     return _fail(error)
+  except BrokenPipeError:
+    raise
   except (ValueError, FloatingPointError, OSError) as error:
     if debug:
       raise
-    return _fail(f"{error} (--verbosity=1 shows where)")
+    return _fail(f"{_line(error)} (--verbosity=1 shows where)")
   except KeyboardInterrupt:
     return 128 + signal.SIGINT
 
@@ -153,6 +164,16 @@ def _set_logging(verbosity: int | None) -> None:
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING if verbosity is None else verbosity)
   flags.FLAGS.mark_as_parsed()  # grain reads them
+
+
+def _line(error: Exception) -> str:
+  """Returns what an error says; of one that only the system tells, with the file and a cure."""
+  if isinstance(error, OSError) and error.filename is not None and error.strerror:
+    return (
+      f"{error.filename}: cannot be read or written ({error.strerror}); give another path, or"
+      " change its permissions"
+    )
+  return str(error)
 
 
 def _fail(error: Exception | str) -> int:

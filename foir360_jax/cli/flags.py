@@ -152,7 +152,7 @@ def parse_flags(
     command.name, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
   )
   for name in command.arguments:
-    parser.add_argument(name.lower(), metavar=name, type=path)
+    parser.add_argument(name.lower(), metavar=name, type=_refusing(name, path))
   for flag in (*command.flags, VERBOSITY):
     _add(parser, flag)
   found, surplus = parser.parse_known_args([_switch(token, command) for token in tokens])
@@ -212,18 +212,25 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
     parser.add_argument(f"--no-{flag.name}", action="store_const", const=False, **options)
     return
 
-  def parse(text: str) -> Any:
-    try:
-      return flag.parse(text)
-    except ValueError as error:
-      reason = "give a whole number" if flag.parse is int else error
-      raise UsageError(f"--{flag.name}={text}: {reason}") from None
-
+  parse = _refusing(f"--{flag.name}", flag.parse)
   if flag.nargs == "append":
     options["action"] = _Append
   elif flag.nargs:
     options["nargs"] = flag.nargs
   parser.add_argument(f"--{flag.name}", type=parse, **options)
+
+
+def _refusing(name: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+  """Returns a parser whose errors are those of the command line, and name what they are of."""
+
+  def parse_named(text: str) -> Any:
+    try:
+      return parse(text)
+    except ValueError as error:
+      reason = "give a whole number" if parse is int else error
+      raise UsageError(f"{name}={text}: {reason}") from None
+
+  return parse_named
 
 
 def _without_overrides(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
