@@ -4,7 +4,7 @@ import unicodedata
 
 from foir360_jax.files.listing import child
 from foir360_jax.files.picture_folder import list_pictures, picture_id
-from foir360_jax.scenes.folder import PictureFinder
+from foir360_jax.scenes.picture_finder import PictureFinder
 
 NAME = "k\u00fcche_\u00e9t\u00e9"
 NFD = unicodedata.normalize("NFD", NAME)

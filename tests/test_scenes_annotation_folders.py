@@ -116,6 +116,80 @@ def test_pictures_that_are_not_there_name_the_folders_that_were_tried(folder):
   assert "data, the folder itself; put it in one of them" in str(error.value)
 
 
+def test_a_picture_of_two_splits_is_one_that_cannot_be_used(tmp_path):
+  paint(*(tmp_path / f"images/{name}.png" for name in "abc"))
+  store(tmp_path / "annotations/instances_train.json", content_of("a.png", "b.png"))
+  for name in ("a.png", "A.PNG"):  # one file, in either spelling
+    store(tmp_path / "annotations/instances_test.json", content_of(name, "c.png"))
+    opened = open_scenes(tmp_path)
+    (bad,) = set(opened.ids) - {"b", "c"}
+    assert opened.splits == {"train": tuple(sorted((bad, "b"))), "test": tuple(sorted((bad, "c")))}
+    with pytest.raises(SceneError, match=rf"{name} is in test and in train; keep it in one split"):
+      opened.read(bad)
+
+
+def test_pictures_of_one_name_in_the_folders_of_their_splits_are_two(tmp_path):
+  for split in ("train", "test"):
+    paint(tmp_path / split / "a.png")
+    store(tmp_path / split / "labels.json", content_of("a.png"))
+  assert orders_of(tmp_path) == {"test_a": EXPECTED, "train_a": EXPECTED}
+
+
+def test_pictures_whose_names_differ_by_the_suffix_alone_are_named(folder):
+  paint(folder / "images/a.bmp")
+  store(folder / "annotations.json", content_of("a.png", "a.bmp", "b.png"))
+  opened = open_scenes(folder)
+  with pytest.raises(SceneError, match=r"a\.png and a\.bmp would have the same results; rename"):
+    opened.read("a")
+  assert len(opened.read("b").objects) == 3
+  store(folder / "annotations.json", content_of("a.png", "images/a.png", "b.png"))
+  with pytest.raises(SceneError, match=r"a\.png and images/a\.png are one picture; remove one"):
+    open_scenes(folder).read("a")
+
+
+def test_what_only_looks_like_a_picture_has_its_own_line(folder):
+  (folder / "images/a.png").unlink()
+  (folder / "images/a.png").symlink_to(folder / "gone.png")
+  (folder / "images/b.png").rename(folder / "images/b.heic")
+  store(folder / "annotations.json", content_of("a.png", "b.heic"))
+  opened = open_scenes(folder)
+  with pytest.raises(SceneError, match=r"a\.png: a link to .*gone\.png"):
+    opened.read("a")
+  with pytest.raises(SceneError, match=r"b\.heic: HEIC is not read; convert it"):
+    opened.read("b")
+  paint(folder / "images/b.jpg")  # converted, as the line says; the annotations stay as they are
+  assert opened.ids == ("a", "b") and len(open_scenes(folder).read("b").objects) == 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_grey_panoramas_without_masks_are_no_rank_maps(suffix, tmp_path):
+  grey = np.random.default_rng(0).integers(60, 200, (64, 128), np.uint8)
+  Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+  with pytest.raises(SceneError, match=r"no known format \(pictures, but no masks or ranks\)"):
+    open_scenes(tmp_path)
+  Image.fromarray(np.kron([[0, 9], [5, 0]], np.ones([32, 64])).astype(np.uint8)).save(
+    tmp_path / "b.png"
+  )
+  opened = open_scenes(tmp_path)  # one of them is a map: the other is told what is wrong with it
+  assert opened.format == "rank_map" and len(opened.read("b").objects) == 2
+  with pytest.raises(SceneError, match=rf"a\.{suffix}"):
+    opened.read("a")
+  with pytest.raises(SceneError, match=r"b: .*b\.png has no picture; put maps into .*rank_maps"):
+    opened.read("b").require_image_file()
+
+
+def test_folders_in_which_there_is_nothing_and_pictures_are_named(folder, tmp_path):
+  (tmp_path / "empty").mkdir()
+  store(tmp_path / "out/settings.json", {"command": "predict"})
+  for path, line in (
+    (tmp_path / "empty", "empty: is empty; give the folder"),
+    (tmp_path / "out", "out: holds no results; rank pictures"),
+    (folder / "images/a.png", r"a\.png: is a picture; give the folder"),
+  ):
+    with pytest.raises(SceneError, match=line):
+      open_scenes(path)
+
+
 def test_what_systems_leave_in_folders_is_no_annotation(folder):
   for name in ("._annotations.json", ".DS_Store", "images/._a.png", "Thumbs.db", "._train.txt"):
     (folder / name).write_bytes(b"\0\5\x16\7")
@@ -160,7 +234,8 @@ def test_a_json_of_another_kind_is_passed_over_and_named(folder):
     "classes.json: holds no annot",
     "captions.json: holds no annot",
   ):
-    assert any(name in note for note in opened.notes)
+    (note,) = [note for note in opened.notes if name in note]
+    assert note.endswith("; passed over")
   # What speaks of a split and is broken would be lost.
   (folder / "test.json").write_text("{")
   with pytest.raises(SceneError, match=r"test\.json: not JSON"):

@@ -6,12 +6,11 @@ import pytest
 from foir360_jax.files.json_file import field, read_json
 from foir360_jax.scenes import Scene, SceneError, SceneObject
 from foir360_jax.scenes.folder import (
-  PictureFinder,
   SceneFolder,
   files_by_split,
   index_records,
-  inside_folder,
 )
+from foir360_jax.scenes.picture_finder import PictureFinder, inside_folder
 from foir360_jax.scenes.scene import naming, order_objects
 
 HEIGHT, WIDTH = 6, 8

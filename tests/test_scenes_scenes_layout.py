@@ -294,6 +294,8 @@ def test_labels_that_seem_to_be_of_another_picture_are_noted(folder):
   change_ranks(image="z.jpg")(folder)
   notes = open_scenes(folder).read("a").notes
   assert notes[0] == "the rank file names the picture z.jpg"
+  change_ranks(image="b_a.jpg")(folder)
+  assert open_scenes(folder).read("a").notes[0] == "the rank file names the picture b_a.jpg"
   assert notes[1].startswith("object 7 has another mask in the rank file")
   np.testing.assert_array_equal(
     open_scenes(folder).read("a").objects[0].mask, id_map_of(folder, "a") == 7
@@ -347,3 +349,10 @@ def test_optional_fields_of_rank_files_are_written_again(folder, tmp_path, field
   found = {entry["id"]: entry.get(field) for entry in written}
   assert found == ({7: 0.25, 1: 1.0, 2: 0.5} if complete else {7: None, 1: None, 2: None})
   assert any(field in line for line in losses) != complete
+
+
+@pytest.mark.parametrize("scene_id", ["a", "test_a", "test_room_a", "room_a_0123abcd"])
+def test_ids_that_begin_with_split_and_folders_are_of_the_picture_of_the_name(folder, scene_id):
+  for file in [*folder.rglob("a.*")]:
+    file.rename(file.with_stem(scene_id))
+  assert not open_scenes(folder).read(scene_id).notes

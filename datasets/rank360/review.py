@@ -124,7 +124,8 @@ def review_folder(
 
   def read(scene_id: str) -> Record:
     scene, findings = None, []
-    if scene_id in wrong:
+    # What the folder itself says of a record, also of two lists that name it, is said once.
+    if scene_id in wrong and not isinstance(folder.records.get(scene_id), SceneError):
       text = f"{split_dir or path}: {scene_id} {wrong[scene_id]}"
       findings.append(Finding(scene_id, ERROR, "split", text))
     if scene_id in folder.records:

@@ -62,7 +62,8 @@ def find_annotation_files(path: pathlib.Path) -> AnnotationFiles:
     else:
       tools |= {described.tool} - {""}
       what = f"{described.tool}'s own JSON" if described.tool else "no annotations"
-      notes.append(described.problem or f"{file}: holds {what}; passed over")
+      problem = described.problem and f"{described.problem} if it holds annotations"
+      notes.append(f"{problem or f'{file}: holds {what}'}; passed over")
   for format, several in found.items():
     found[format], copies = _without_copies(path, several)
     notes += copies
@@ -113,12 +114,12 @@ def _without_copies(
     if other is None:
       kept.append(file)
     elif read_json(file, SceneError) == read_json(other, SceneError):
-      notes.append(f"{file}: is a copy of {other.name}; passed over")
+      notes.append(f"{file}: is a copy of {other.relative_to(path)}; passed over")
     else:
       shared = _pictures(file) & _pictures(other)
       raise SceneError(
-        f"{file}: is of pictures of which {other.name} is, too ({len(shared)}, as {min(shared)}),"
-        " and says something else; keep one of the two in the folder"
+        f"{file}: is of pictures of which {other.relative_to(path)} is, too ({len(shared)}, as"
+        f" {min(shared)}), and says something else; keep one of the two in the folder"
       )
   return sorted(kept), notes
 

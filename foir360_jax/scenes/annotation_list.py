@@ -9,11 +9,11 @@ from typing import Any
 
 from foir360_jax.files.json_file import field, inside, read_json
 from foir360_jax.scenes.folder import (
-  PictureFinder,
   SceneFolder,
   build_scene,
   index_records,
 )
+from foir360_jax.scenes.picture_finder import PictureFinder
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.scenes.segmentation import read_declared_size, read_masks
 
@@ -57,8 +57,8 @@ def open_annotation_list(
         else:
           entries.append((split, name, (file, record, f"[{index}]")))
 
-  records, splits = index_records(path, _with_split(entries))
   finders = {split: PictureFinder(picture_folders(split)) for split in files}
+  records, splits = index_records(path, _with_split(entries), finders)
   with_pictures = any(
     finder.has_any(name for part, name, _ in entries if part == split)
     for split, finder in finders.items()

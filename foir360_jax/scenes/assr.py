@@ -17,12 +17,11 @@ from foir360_jax.files.json_file import field, inside, read_json
 from foir360_jax.files.listing import child, list_files
 from foir360_jax.files.placement import read_placement
 from foir360_jax.scenes.folder import (
-  PictureFinder,
   SceneFolder,
   build_scene,
   index_records,
-  without_suffix,
 )
+from foir360_jax.scenes.picture_finder import PictureFinder, without_suffix
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.scenes.scenes_layout import read_id_list
 from foir360_jax.scenes.segmentation import planar_box, read_masks, write_segmentation

@@ -28,16 +28,14 @@ from foir360_jax.scenes.coco_annotations import (
   orders,
 )
 from foir360_jax.scenes.folder import (
-  PictureFinder,
   SceneFolder,
   build_scene,
   files_by_split,
   index_records,
-  inside_folder,
   root_of,
   split_of,
-  without_suffix,
 )
+from foir360_jax.scenes.picture_finder import PictureFinder, inside_folder, without_suffix
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, importance_of, naming
 from foir360_jax.scenes.segmentation import (
   planar_box,
@@ -86,7 +84,7 @@ def open_files(
       notes.append(
         f"{file}: all annotations are marked iscrowd, as CVAT marks painted masks: taken as objects"
       )
-  records, splits = index_records(path, entries)
+  records, splits = index_records(path, entries, finders)
   with_pictures = any(
     finder.has_any(name for part, name, _ in entries if part == split)
     for split, finder in finders.items()
@@ -137,7 +135,8 @@ def _open_file(file: pathlib.Path, rank_field: str | None) -> _File:
     )
   name = (rank_field or "").removeprefix("-")
   if name and annotations and not has_field(annotations, name):
-    there = ", ".join(number_fields(annotations)) or "none"
+    own = [known for known in ("rank", "importance", "score") if has_field(annotations, known)]
+    there = ", ".join([*own, *number_fields(annotations)]) or "none"
     raise ValueError(f"no annotation has a field {name!r}; fields with numbers: {there}")
   collection = {key: value for key, value in content.items() if key not in _LISTS}
   return _File(file, images, annotations, collection, all_marked_as_crowd(annotations))

@@ -13,10 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from foir360_jax.files.listing import any_spelling, list_files, list_folders, same_form
-from foir360_jax.files.picture_file import SUFFIXES, PictureError, printable
+from foir360_jax.files.listing import same_form
+from foir360_jax.files.picture_file import PictureError, printable
 from foir360_jax.files.picture_folder import list_pictures
 from foir360_jax.files.placement import Placement, read_placement
+from foir360_jax.scenes.picture_finder import PictureFinder, without_suffix
 from foir360_jax.scenes.run_lengths import RunLengths, check_size
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming
 
@@ -78,7 +79,9 @@ class SceneFolder:
 
 
 def index_records(
-  path: pathlib.Path, entries: Iterable[tuple[str, str, Any]]
+  path: pathlib.Path,
+  entries: Iterable[tuple[str, str, Any]],
+  finders: Mapping[str, PictureFinder] | None = None,
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
   """Names the records of a folder that lists them.
 
@@ -90,24 +93,67 @@ def index_records(
   Args:
     path: the folder, for messages.
     entries: (split, picture name as given, record); split "" where there are none.
+    finders: of the pictures of each split; by them it is known which entries are of one picture.
 
   Returns:
     The records by id, with an error in place of one that is listed twice, and the ids by split.
   """
-  placed = [(split, without_suffix(name), name, record) for split, name, record in entries]
-  ids = _ids_of_places({(split, place) for split, place, _, _ in placed})
+  entries = list(entries)
+  one = _places_of_one_picture(entries, finders or {})
+  placed = []
+  for split, name, record in entries:
+    place = split, without_suffix(name)
+    placed.append((one.get(place, place), split, name, record))
+  ids = _ids_of_places({place for place, _, _, _ in placed})
   records: dict[str, Any] = {}
   splits: dict[str, dict[str, None]] = collections.defaultdict(dict)
-  for split, place, name, record in placed:
-    scene_id = ids[split, place]
-    if scene_id in records:
-      record = SceneError(f"{path}: {name} is listed twice; remove one of the two")
+  listed: dict[str, tuple[str, str]] = {}
+  for place, split, name, record in placed:
+    scene_id = ids[place]
+    if scene_id in listed:
+      record = SceneError(f"{path}: {_listed_twice(*listed[scene_id], split, name)}")
+    listed[scene_id] = split, name
     if printable(scene_id) != scene_id:
       scene_id, name = printable(scene_id), printable(name)
       record = SceneError(f"{path}: the name {name} is not UTF-8; rename the picture")
     records[scene_id] = record
     splits[split][scene_id] = None
   return records, {split: tuple(sorted(ids)) for split, ids in splits.items() if split}
+
+
+def _places_of_one_picture(
+  entries: Iterable[tuple[str, str, Any]], finders: Mapping[str, PictureFinder]
+) -> dict[tuple[str, str], tuple[str, str]]:
+  """Finds the pictures that are listed more than once, however they are written.
+
+  Returns:
+    One (split, name without suffix) for all that are of one picture; split "" for several splits.
+    Pictures of one name in the folders of their splits are different ones, and not here.
+  """
+  places: dict[pathlib.Path, list[tuple[str, str]]] = collections.defaultdict(list)
+  for split, name, _ in entries:
+    with contextlib.suppress(ValueError):  # a name that leads out of the folder: reading says so
+      picture = finders[split].find(name) if split in finders else None
+      if picture:
+        places[picture].append((split, without_suffix(name)))
+  one: dict[tuple[str, str], tuple[str, str]] = {}
+  for several in places.values():
+    if len(set(several)) > 1:
+      split, name = several[0]
+      same_split = all(other == split for other, _ in several)
+      one |= dict.fromkeys(several, (split if same_split else "", name))
+  return one
+
+
+def _listed_twice(split: str, name: str, other_split: str, other_name: str) -> str:
+  """Says what is wrong with two entries of one id."""
+  if split != other_split:
+    return f"{name} is in {split} and in {other_split}; keep it in one split"
+  if same_form(name) == same_form(other_name):
+    return f"{name} is listed twice; remove one of the two"
+  if without_suffix(name) == without_suffix(other_name):
+    return f"{name} and {other_name} would have the same results; rename one of the two"
+  return f"{name} and {other_name} are one picture; remove one of the two"
 
 
 def _ids_of_places(places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -134,111 +180,6 @@ def _joined(split: str, name: str) -> str:
 def _joined_with_digest(split: str, name: str) -> str:
   digest = hashlib.sha256(f"{split}/{name}".encode("utf-8", "surrogatepass")).hexdigest()
   return f"{_joined(split, name)}_{digest[:8]}"
-
-
-def without_suffix(name: str) -> str:
-  """Returns a picture's name without its suffix, so that equal names compare equal.
-
-  A dot inside a name is no suffix; see `listing` on the Unicode form.
-
-  >>> without_suffix("train/a.b.JPG"), without_suffix("a.b")
-  ('train/a.b', 'a.b')
-  """
-  name = same_form(name.replace("\\", "/"))
-  stem, _, suffix = name.rpartition(".")
-  return stem if f".{suffix.lower()}" in SUFFIXES else name
-
-
-class PictureFinder:
-  """Finds pictures by the names that annotations give them, in the first folder that has them.
-
-  A name may lack its suffix, and be spelt in other capital letters or another Unicode form than the
-  file. Folders are listed once, when they are first looked into.
-
-  Args:
-    folders: where pictures may lie, the most likely first.
-  """
-
-  def __init__(self, folders: Iterable[pathlib.Path]):
-    self._folders = tuple(dict.fromkeys(folders))
-    self._listed: dict[pathlib.Path, dict[str, list[pathlib.Path]]] = {}
-    self._folders_in: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
-
-  def find(self, name: str) -> pathlib.Path | None:
-    """Returns the picture of a name, None where no folder has it.
-
-    Raises:
-      ValueError: the name leads out of the folder.
-    """
-    relative = inside_folder(name)
-    given = [relative.name] if relative.suffix.lower() in SUFFIXES else []
-    names = given + [relative.name + suffix for suffix in SUFFIXES]
-    for folder in self._folders:
-      pictures = self._list(folder / relative.parent)
-      for candidate in names:
-        found = pictures.get(any_spelling(candidate), ())
-        if found:
-          return next((path for path in found if path.name == candidate), found[0])
-    return None
-
-  def require(self, name: str) -> pathlib.Path:
-    """Returns `find`, or raises a ValueError that says where it looked."""
-    path = self.find(name)
-    if path is None:
-      raise ValueError(self.missing(name))
-    return path
-
-  def has_any(self, names: Iterable[str]) -> bool:
-    """Whether at least one of the pictures named is there."""
-    for name in names:
-      with contextlib.suppress(ValueError):  # reading that scene will raise it
-        if self.find(name):
-          return True
-    return False
-
-  def missing(self, name: str) -> str:
-    """Returns half a line on a picture that is not there: where it was looked for."""
-    root = pathlib.Path(*_shared_parts([folder.parts for folder in self._folders]))
-    places = [str(folder.relative_to(root)) for folder in self._folders]
-    inside = ", ".join("the folder itself" if place == "." else place for place in places)
-    return f"picture {name} is not in {root}: looked for in {inside}; put it in one of them"
-
-  def _list(self, folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Returns the pictures of a folder by `any_spelling` of their names."""
-    if folder not in self._listed:
-      by_name = collections.defaultdict(list)
-      for path in list_files(self._as_spelt(folder), *SUFFIXES):
-        by_name[any_spelling(path.name)].append(path)
-      self._listed[folder] = by_name
-    return self._listed[folder]
-
-  def _as_spelt(self, folder: pathlib.Path) -> pathlib.Path:
-    """Returns a folder by its spelling on disk; no parent is listed for each that is not there."""
-    if folder.is_dir() or folder == folder.parent:
-      return folder
-    parent = self._as_spelt(folder.parent)
-    if parent not in self._folders_in:
-      self._folders_in[parent] = {any_spelling(path.name): path for path in list_folders(parent)}
-    return self._folders_in[parent].get(any_spelling(folder.name), parent / folder.name)
-
-
-def _shared_parts(paths: Sequence[Sequence[str]]) -> list[str]:
-  """Returns the parts with which all paths begin."""
-  shared = []
-  for parts in zip(*paths, strict=False):
-    if len(set(parts)) > 1:
-      break
-    shared.append(parts[0])
-  return shared
-
-
-def inside_folder(name: str) -> pathlib.PurePosixPath:
-  """Returns a file's name as a path, or raises ValueError where it leads out of its folder."""
-  relative = pathlib.PurePosixPath(name.replace("\\", "/"))
-  leaves = pathlib.PureWindowsPath(name).drive or relative.is_absolute() or ".." in relative.parts
-  if leaves or not relative.name or "\0" in name:
-    raise ValueError(f"{name!r:.80} is no name of a file inside the folder; give the name alone")
-  return relative
 
 
 def pictures_by_id(folder: pathlib.Path) -> dict[str, pathlib.Path | SceneError]:

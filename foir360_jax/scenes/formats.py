@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from foir360_jax.files.json_file import read_json
-from foir360_jax.files.listing import list_files, list_folders
+from foir360_jax.files.listing import child, list_entries, list_files, list_folders
+from foir360_jax.files.picture_file import SUFFIXES, UNREAD_SUFFIXES
+from foir360_jax.files.picture_folder import list_pictures
 from foir360_jax.paths import expand
 from foir360_jax.scenes import assr, coco, irsr, rank_map, scenes_layout, seqrank
 from foir360_jax.scenes.annotation_files import (
@@ -71,10 +73,26 @@ def _recognise(path: pathlib.Path, files: AnnotationFiles) -> str:
     if files.tools:
       raise SceneError(f"{path}: {way_in(files.tools)}")
     _refuse_results(path)
+    _refuse_nothing(path)
     looked_for = "; ".join(f"{name}: {layout}" for name, layout in FORMATS.items())
     seen = "".join(f"; {note}" for note in files.notes[:1])
-    raise SceneError(f"{path}: no known format{seen}; looked for {looked_for}")
+    alone = " (pictures, but no masks or ranks)" if _has_pictures(path) else ""
+    raise SceneError(f"{path}: no known format{alone}{seen}; looked for {looked_for}")
   return found[0]
+
+
+def _refuse_nothing(path: pathlib.Path) -> None:
+  """Raises SceneError for a folder in which there is nothing to recognise."""
+  if path.is_dir() and not list_entries(path):
+    raise SceneError(f"{path}: is empty; give the folder with the annotations")
+  if (path / "settings.json").is_file():  # of `predict` and `weak-labels`
+    raise SceneError(f"{path}: holds no results; rank pictures into it before")
+
+
+def _has_pictures(path: pathlib.Path) -> bool:
+  """Whether a folder, or its `images/`, has pictures."""
+  places = (path, child(path, "images")) if path.is_dir() else ()
+  return any(list_pictures(place).pictures for place in places)
 
 
 def open_scenes(
@@ -175,6 +193,8 @@ def _existing(folder: str | os.PathLike) -> pathlib.Path:
     raise SceneError(f"{path}: no such folder; give the folder with the annotations")
   if path.is_file():
     _refuse_pickles(path)
+    if path.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES):
+      raise SceneError(f"{path}: is a picture; give the folder with it and its annotations")
   return path
 
 

@@ -27,13 +27,13 @@ from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.files.picture_file import PictureError, open_picture
 from foir360_jax.scenes import assr
 from foir360_jax.scenes.folder import (
-  PictureFinder,
   SceneFolder,
   build_scene,
   index_records,
   pictures_by_id,
   split_of,
 )
+from foir360_jax.scenes.picture_finder import PictureFinder
 from foir360_jax.scenes.run_lengths import split_id_map
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, naming, order_objects
 from foir360_jax.scenes.writing import Plan
@@ -56,13 +56,29 @@ def recognises(folder: pathlib.Path) -> bool:
 
 
 def is_flat(folder: pathlib.Path) -> bool:
-  """Whether the pictures of a folder itself are maps: all that are looked at have grey levels."""
+  """Whether the pictures of a folder itself are maps: all are grey, and one at least has regions.
+
+  A folder of grey panoramas is none: each has thousands of regions, or was saved with losses. At
+  most `_LOOKED_AT` pictures are looked at.
+  """
   pictures = [path for path in pictures_by_id(folder).values() if isinstance(path, pathlib.Path)]
+  pictures = pictures[:_LOOKED_AT]
   try:
-    modes = {open_picture(path, whole=False).mode for path in pictures[:_LOOKED_AT]}
+    modes = {open_picture(path, whole=False).mode for path in pictures}
   except PictureError:
     return False
-  return bool(modes) and all(mode in ("1", "L", "P") or mode.startswith("I") for mode in modes)
+  grey = all(mode in ("1", "L", "P") or mode.startswith("I") for mode in modes)
+  return grey and any(map(_has_regions, pictures))
+
+
+def _has_regions(path: pathlib.Path) -> bool:
+  try:
+    levels = read_grey_levels(path)
+    note_on_edges(levels)
+    objects_of_map(levels)
+  except ValueError:
+    return False
+  return True
 
 
 def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
@@ -104,6 +120,8 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
         lambda height, width: objects,
         format="rank_map",
         check_pictures=check_pictures,
+        image_missing=f"{map_file} has no picture; put maps into {folder / MAP_FOLDERS[0]} and"
+        f" pictures into {image_root}",
       )
     return dataclasses.replace(scene, notes=tuple(filter(None, [*scene.notes, smoothed, *notes])))
 

@@ -7,6 +7,7 @@ masks of the rank files count: that is what prediction writes. Axes: id maps [H,
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -23,8 +24,8 @@ from foir360_jax.scenes.folder import (
   files_by_split,
   pictures_by_id,
   split_of,
-  without_suffix,
 )
+from foir360_jax.scenes.picture_finder import without_suffix
 from foir360_jax.scenes.rank_file import (
   RANK_FILE_SCHEMA,
   encode_rank_records,
@@ -230,7 +231,9 @@ def _disagreements(
   """Returns notes where a rank file seems to be of another picture."""
   notes = []
   image = content["image"]
-  if image and without_suffix(pathlib.PurePath(image).name) != scene_id:
+  # Ids may begin with split and folders, and end in a digest: see `folder.index_records`.
+  name = re.escape(without_suffix(pathlib.PurePath(image).name))
+  if image and not re.fullmatch(rf"(.*_)?{name}(_[0-9a-f]{{8}})?", scene_id):
     notes.append(f"the rank file names the picture {image}")
   for entry in content["objects"]:
     mask = masks[entry["id"]]
