@@ -170,7 +170,7 @@ def _placed(placement: Placement, fields: Mapping[str, str]) -> Placement:
     raise ValueError(f"{said}, but not where: CroppedAreaTopPixels or -LeftPixels is missing")
   rows, columns = (size * scale for size in full)
   if top < 0 or top + height > rows + _ROUNDING_PX or width > columns + _ROUNDING_PX:
-    raise ValueError(f"{said} from a row and column on from which it leads out of it")
+    raise ValueError(f"{said}, but from CroppedAreaTopPixels on that leads out of it")
   if Image.MAX_IMAGE_PIXELS and rows * columns > 2 * Image.MAX_IMAGE_PIXELS:
     raise ValueError(f"{said}, which are too many; reduce the picture, and them with it")
   size = max(round(rows), height), max(round(columns), width)

@@ -81,7 +81,9 @@ def score_folders(
       bad.append({"id": scene_id, "reason": result})
     if show:
       show(len(images) + len(bad), len(ids))
-  by_confidence = bool(images) and all(image.matches_by_confidence is not None for image in images)
+  by_confidence = any(image.num_predictions for image in images) and all(
+    image.matches_by_confidence is not None for image in images
+  )
   return {
     "truth": {"path": truth.path, "format": true_scenes.format, "split": split},
     "predictions": {"path": predictions.path, "format": predicted_scenes.format},
