@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import struct
 import zlib
 
@@ -356,3 +357,9 @@ def test_ids_that_begin_with_split_and_folders_are_of_the_picture_of_the_name(fo
   for file in [*folder.rglob("a.*")]:
     file.rename(file.with_stem(scene_id))
   assert not open_scenes(folder).read(scene_id).notes
+
+
+def test_labels_without_pictures_say_where_these_belong(folder):
+  shutil.rmtree(folder / "images")
+  with pytest.raises(SceneError, match=r"a: has no picture; put it into .*/images"):
+    open_scenes(folder).read("a").require_image_file()

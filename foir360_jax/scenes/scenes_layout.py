@@ -87,6 +87,7 @@ def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
       lambda height, width: objects,
       format="scenes",
       check_pictures=check_pictures,
+      image_missing=f"has no picture; put it into {images.folder}",
     )
     return dataclasses.replace(scene, notes=(*scene.notes, *notes))
 
