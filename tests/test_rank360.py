@@ -145,20 +145,17 @@ def test_objects_without_a_category_have_category_minus_one(built):
   assert all((example["category"] == -1).all() for example in source)
 
 
+def first_batch(source, batch_size):
+  options = dict(heights=(32,), max_objects=6, seed=0, num_threads=0)
+  return next(
+    training_batches(source, batch_size=batch_size, augmentation=Augmentation(), **options)
+  )
+
+
 def test_training_batches_come_from_it(built):
   _, _, data_dir = built["coco"]
   source = open_source("rank360/human", str(data_dir), "train")
-  batch = next(
-    training_batches(
-      source,
-      heights=(32,),
-      max_objects=6,
-      batch_size=2,
-      seed=0,
-      augmentation=Augmentation(),
-      num_threads=0,
-    )
-  )
+  batch = first_batch(source, batch_size=2)
   assert batch["image"].shape == (2, 32, 64, 3) and batch["masks"].shape == (2, 6, 32, 8)
   counts = set(source.object_counts.tolist())
   assert set(batch["where"].sum(axis=1).tolist()) <= counts
@@ -183,16 +180,7 @@ def test_a_picture_without_objects_is_read_back_and_trained_on(tmp_path):
       assert len(example["rank"]) == len(example["category"]) == len(example["bfov_deg"]) == count
     counts = [len(scene.objects) for scene in scenes]
     assert source.most_objects == max(counts) and sorted(source.object_counts) == sorted(counts)
-  batches = training_batches(
-    source,
-    heights=(32,),
-    max_objects=6,
-    batch_size=5,
-    seed=0,
-    augmentation=Augmentation(),
-    num_threads=0,
-  )
-  where = next(batches)["where"]
+  where = first_batch(source, batch_size=5)["where"]
   assert sorted(where.sum(axis=1)) == sorted(counts)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from foir360_jax.files.panorama_file import is_panorama, resize_columns, stretch
+from foir360_jax.files.panorama_file import is_panorama, stretch_with_masks
 from foir360_jax.scenes.packed_masks import (
   pack_masks,
   resample_masks,
@@ -95,8 +95,8 @@ def resample(example: Example, height: int) -> Example:
   if height < 4 or height % 4:
     raise ValueError(f"height must be a positive multiple of 4, not {height}")
   if width != 2 * rows:
-    masks = resize_columns(unpack_masks(example["masks"], width), 2 * rows)
-    example = example | {"image": stretch(example["image"]), "masks": pack_masks(masks)}
+    image, masks = stretch_with_masks(example["image"], unpack_masks(example["masks"], width))
+    example = example | {"image": image, "masks": pack_masks(masks)}
   if rows == height:
     return example
   image = resize_picture(example["image"], (height, 2 * height))

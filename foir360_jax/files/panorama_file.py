@@ -158,6 +158,11 @@ def stretch(panorama: np.ndarray) -> np.ndarray:
   return cv2.resize(panorama, (2 * height, height), interpolation=cv2.INTER_LINEAR)
 
 
+def stretch_with_masks(panorama: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a panorama [H, W, 3] and its masks [N, H, W] bool, both with 2 H columns."""
+  return stretch(panorama), resize_columns(masks, 2 * len(panorama))
+
+
 def resize_columns(masks: np.ndarray, width: int) -> np.ndarray:
   """Returns masks [..., H, W] bool with other columns, [..., H, width].
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from foir360_jax.compilation import keep_compiled_programs
-from foir360_jax.files.panorama_file import is_panorama, resize_columns, stretch
+from foir360_jax.files.panorama_file import is_panorama, stretch_with_masks
 from foir360_jax.saliency.build import build_saliency
 from foir360_jax.saliency.weights import separate_weights
 from foir360_jax.scenes import RankedObjects
@@ -172,7 +172,7 @@ def describe_scene(panorama: np.ndarray, masks: np.ndarray) -> DescribedScene:
       f"masks must be bool [N, {panorama.shape[0]}, {panorama.shape[1]}] like the panorama,"
       f" not {masks.dtype} {list(masks.shape)}"
     )
-  panorama, masks = stretch(panorama), resize_columns(masks, 2 * len(panorama))
+  panorama, masks = stretch_with_masks(panorama, masks)
   count = len(masks)
   padded = next((number for number in OBJECT_COUNTS if number >= count), None)
   if padded is None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foir360_jax.data import PreparedSource
-from foir360_jax.files.panorama_file import resize_columns, stretch
+from foir360_jax.files.panorama_file import stretch_with_masks
 from foir360_jax.saliency.weights import separate_weights
 from foir360_jax.scenes import unpack_masks
 from foir360_jax.weak_labels.local import LocalRanks, Saliency
@@ -96,7 +96,7 @@ def read_panoramas(source: PreparedSource) -> Iterator[Labelled]:
     example = source[index]
     image, relevance = example["image"], np.asarray(example["importance"], np.float32)
     masks = unpack_masks(example["masks"], image.shape[1])
-    image, masks = stretch(image), resize_columns(masks, 2 * len(image))
+    image, masks = stretch_with_masks(image, masks)
     if 2 <= len(masks) <= _LIMIT:
       place = np.zeros((len(masks), 2))
       yield Labelled(str(example["image_id"]), image, masks, relevance, place)

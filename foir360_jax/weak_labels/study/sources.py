@@ -12,7 +12,7 @@ import numpy as np
 
 from foir360_jax.data import open_source
 from foir360_jax.files import read_panorama
-from foir360_jax.files.panorama_file import resize_columns, stretch
+from foir360_jax.files.panorama_file import stretch_with_masks
 from foir360_jax.inference.described_scene import check_scene
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.saliency import LearnedSaliency, load_readout
@@ -133,7 +133,6 @@ def _ranked_scenes(folder: str | pathlib.Path) -> Iterator[Labelled]:
   for scene in (scene.without_crowds() for scene in open_scenes(folder)):
     if len(scene.objects) >= 2 and scene.is_ranked and scene.image_file is not None:
       check_scene(scene, scene.image_file)
-      panorama = stretch(read_panorama(scene.image_file))
-      masks = resize_columns(scene.masks(), 2 * len(panorama))
+      panorama, masks = stretch_with_masks(read_panorama(scene.image_file), scene.masks())
       place = np.zeros((len(masks), 2))
       yield Labelled(scene.id, panorama, masks, np.asarray(scene.relevance()), place)
