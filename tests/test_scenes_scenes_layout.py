@@ -363,3 +363,73 @@ def test_labels_without_pictures_say_where_these_belong(folder):
   shutil.rmtree(folder / "images")
   with pytest.raises(SceneError, match=r"a: has no picture; put it into .*/images"):
     open_scenes(folder).read("a").require_image_file()
+
+
+def object_content(id_map, numbers, **changes):
+  """An object file by hand, with a mask that overlaps the others."""
+  content = rank_content(id_map, numbers, **changes)
+  for index, entry in enumerate(content["objects"]):
+    del entry["rank"], entry["importance"]
+    entry["detection_confidence"] = round(0.5 + 0.1 * index, 2)
+  return content
+
+
+def write_objects(folder, content, name="a"):
+  path = folder / "objects" / f"{name}.json"
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(json.dumps(content))
+
+
+def test_objects_that_overlap_and_have_no_ranks_are_read_from_an_object_file(tmp_path):
+  save_picture(tmp_path / "images/a.jpg")
+  whole = np.ones([HEIGHT, WIDTH], int)
+  part = np.zeros_like(whole)
+  part[4:9, 60:] = 3
+  content = object_content(whole, [1])
+  content["objects"] += object_content(part, [3])["objects"]
+  write_objects(tmp_path, content)
+  assert recognise(tmp_path) == "scenes"
+  scene = open_scenes(tmp_path).read("a")
+  assert [item.id for item in scene.objects] == [1, 3] and not scene.is_ranked
+  assert (scene.masks() == np.stack([whole > 0, part > 0])).all()
+  assert [item.category for item in scene.objects] == ["kind 1", "kind 3"]
+  assert scene.objects[1].extra == {"detection_confidence": 0.5}
+  # Beside the id map of these masks, and ranks of them.
+  painted = np.where(part, 3, whole).astype(np.uint8)
+  save(tmp_path / "instances/a.png", painted)
+  (tmp_path / "ranks").mkdir()
+  (tmp_path / "ranks/a.json").write_text('{"3": 1, "1": 2}')
+  scene = open_scenes(tmp_path).read("a")
+  assert [(item.id, item.rank, item.category) for item in scene.objects] == [
+    (3, 1, "kind 3"),
+    (1, 2, "kind 1"),
+  ]
+  assert (scene.masks() == np.stack([part > 0, whole > 0])).all()
+  assert scene.objects[0].extra == {"detection_confidence": 0.5}
+
+
+def test_an_object_file_and_an_id_map_of_other_objects_are_refused(tmp_path):
+  save_picture(tmp_path / "images/a.jpg")
+  id_map = random_map()
+  write_objects(tmp_path, object_content(id_map, [1, 2, 7]))
+  save(tmp_path / "instances/a.png", id_map.astype(np.uint8))
+  assert len(open_scenes(tmp_path).read("a").objects) == 3
+  id_map[0, 0] = 2
+  save(tmp_path / "instances/a.png", id_map.astype(np.uint8))
+  with pytest.raises(SceneError, match=r"objects.a\.json: has other objects than .*a\.png; remove"):
+    open_scenes(tmp_path).read("a")
+
+
+def test_an_object_file_is_checked_as_a_rank_file_is(tmp_path):
+  save_picture(tmp_path / "images/a.jpg")
+  id_map = random_map()
+  for change, message in (
+    (lambda c: c["objects"][0].pop("segmentation"), "lacks segmentation"),
+    (lambda c: c["objects"][0].update(detection_confidence=2), "outside"),
+    (lambda c: c["objects"][0].update(id=2), "two objects have one id"),
+  ):
+    content = object_content(id_map, [1, 2, 7])
+    change(content)
+    write_objects(tmp_path, content)
+    with pytest.raises(SceneError, match=rf"objects.a\.json: .*{message}"):
+      open_scenes(tmp_path).read("a")

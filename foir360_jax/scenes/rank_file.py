@@ -1,7 +1,8 @@
 """Rank files, `ranks/ID.json`: reading and writing of what rankers produce and labels hold.
 
 The format is described by `ranks.schema.json` (JSON Schema 2020-12) beside this module; the reader
-checks what that says and what a schema cannot. Axes: N objects, H rows, W = 2 H columns
+checks what that says and what a schema cannot. Object files, `objects/ID.json`, are the same
+without ranks and importance: what a segmenter found. Axes: N objects, H rows, W = 2 H columns
 (but for a few rows, see `is_panorama`).
 """
 
@@ -23,6 +24,10 @@ RANK_FILE_SCHEMA = json.loads(pathlib.Path(__file__).with_name("ranks.schema.jso
 _LABEL_SCHEMA = copy.deepcopy(RANK_FILE_SCHEMA)  # beside an id map, which says the rest
 _LABEL_SCHEMA["required"] = ["objects"]
 _LABEL_SCHEMA["$defs"]["object"]["required"] = ["id", "rank"]
+_ORDER_FIELDS = ("importance", "rank")
+_OBJECT_SCHEMA = copy.deepcopy(RANK_FILE_SCHEMA)
+for _name in _ORDER_FIELDS:
+  _OBJECT_SCHEMA["$defs"]["object"]["required"].remove(_name)
 OPTIONAL_FIELDS = ("detection_confidence", "agreement")
 """Of an object, in [0, 1]: what only some methods tell; `RankedObjects` explains them."""
 
@@ -70,8 +75,41 @@ def read_rank_records(path: str | os.PathLike) -> dict[str, Any]:
   return content
 
 
+def encode_object_records(content: Mapping[str, Any]) -> bytes:
+  """Returns an object file: the content of a rank file without importance and ranks."""
+  objects = [
+    {name: value for name, value in entry.items() if name not in _ORDER_FIELDS}
+    for entry in content["objects"]
+  ]
+  return encode_rank_records({**content, "objects": objects})
+
+
+def read_object_records(path: str | os.PathLike) -> dict[str, Any]:
+  """Returns the content of an object file, checked, each segmentation as `RunLengths`.
+
+  Objects may have any order; importance and ranks, which a whole rank file has, are left out.
+
+  Raises:
+    RankFileError: as `read_rank_records`.
+  """
+  path = expand(path)
+  content = read_json(path, RankFileError)
+  try:
+    _check_schema(content, _OBJECT_SCHEMA, "the file", _OBJECT_SCHEMA)
+    _check_size_and_ids(content)
+    _decode(content, content["height"], content["width"])
+  except RankFileError as error:
+    raise RankFileError(f"{path}: {error}") from None
+  for entry in content["objects"]:
+    for name in _ORDER_FIELDS:
+      entry.pop(name, None)
+  return content
+
+
 def read_rank_labels(path: str | os.PathLike, height: int, width: int) -> dict[str, Any]:
-  """Returns the content of a rank file that lies beside an id map, which holds the masks.
+  """Returns the content of a rank file that lies beside an id map or an object file.
+
+  These hold the masks.
 
   It needs the `id` and the `rank` of each object, in any order; or it is a plain object of ranks by
   ids, `{"7": 1, "3": 2}`. What else a rank file has may be there, and is checked. The importance is
@@ -79,8 +117,8 @@ def read_rank_labels(path: str | os.PathLike, height: int, width: int) -> dict[s
 
   Args:
     path: the file.
-    height: rows of the id map.
-    width: its columns.
+    height: rows of the masks.
+    width: their columns.
 
   Raises:
     RankFileError: as `read_rank_records`, or it has the importance of some objects only.
@@ -161,11 +199,19 @@ def _check_schema(
     raise RankFileError(f"{where} is {value}, outside {', '.join(limits)}; see ranks.schema.json")
 
 
-def _check_order(content: dict[str, Any]) -> None:
-  """Raises RankFileError for what a schema cannot say."""
+def _check_size_and_ids(content: dict[str, Any]) -> None:
+  """Raises RankFileError for what a schema cannot say of any objects."""
   height, width, objects = content["height"], content["width"], content["objects"]
   if not is_panorama(height, width):
     raise RankFileError(f"{width} x {height} is not 2:1; rank full equirectangular panoramas")
+  if len({entry["id"] for entry in objects}) != len(objects):
+    raise RankFileError("two objects have one id; number them as in their instance map")
+
+
+def _check_order(content: dict[str, Any]) -> None:
+  """Raises RankFileError for what a schema cannot say of ranked objects."""
+  _check_size_and_ids(content)
+  objects = content["objects"]
   ranks = [entry["rank"] for entry in objects]
   importance = [entry["importance"] for entry in objects]
   if ranks != sorted(ranks):
@@ -177,5 +223,3 @@ def _check_order(content: dict[str, Any]) -> None:
       f"importance {importance} grows with the rank; 1 is the most important rank, 1.0 the "
       "highest importance"
     )
-  if len({entry["id"] for entry in objects}) != len(objects):
-    raise RankFileError("two objects have one id; number them as in their instance map")

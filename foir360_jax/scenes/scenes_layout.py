@@ -2,14 +2,16 @@
 
 A folder with `images/ID.jpg|png`, `instances/ID.png` (0 = none, n = object n), optionally
 `ranks/ID.json` and lists of ids `train*.txt`, `val*.txt`, `test*.txt`. Without `instances/` the
-masks of the rank files count: that is what prediction writes. Axes: id maps [H, W].
+masks of the rank files count: that is what prediction writes. What an id map cannot hold (masks
+that overlap, categories and confidences of objects without ranks) is in `objects/ID.json`, which
+counts where it is there. Axes: id maps [H, W].
 """
 
 import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -29,6 +31,7 @@ from foir360_jax.scenes.picture_finder import without_suffix
 from foir360_jax.scenes.rank_file import (
   RANK_FILE_SCHEMA,
   encode_rank_records,
+  read_object_records,
   read_rank_labels,
   read_rank_records,
 )
@@ -37,59 +40,58 @@ from foir360_jax.scenes.run_lengths import RunLengths, split_id_map
 from foir360_jax.scenes.scene import Scene, SceneError, SceneObject, importance_of, naming
 from foir360_jax.scenes.writing import Plan, optional_fields
 
-LAYOUT = "images/ID.jpg|png with instances/ID.png (id maps) and ranks/ID.json, or one of the two"
+LAYOUT = (
+  "images/ID.jpg|png with instances/ID.png (id maps) or objects/ID.json, and ranks/ID.json, or one"
+  " of these"
+)
 MAX_ID = 65535
 _RANK_FIELDS = set(RANK_FILE_SCHEMA["$defs"]["object"]["required"])
 
 
 def recognises(folder: pathlib.Path) -> bool:
-  """Whether a folder holds id maps or rank files."""
-  ranks = list_files(child(folder, "ranks"), ".json")
-  return child(folder, "instances").is_dir() or bool(ranks)
+  """Whether a folder holds id maps, object files or rank files."""
+  files = [
+    path for name in ("objects", "ranks") for path in list_files(child(folder, name), ".json")
+  ]
+  return child(folder, "instances").is_dir() or bool(files)
 
 
 def open_folder(folder: pathlib.Path, *, check_pictures: bool) -> SceneFolder:
   """Opens a SCENES folder; see `open_scenes`."""
   images = _Files.of(child(folder, "images"))
   instances = _Files.of(child(folder, "instances"))
-  ranks = {picture_id(path.name): path for path in list_files(child(folder, "ranks"), ".json")}
+  described, ranks = (
+    {picture_id(path.name): path for path in list_files(child(folder, name), ".json")}
+    for name in ("objects", "ranks")
+  )
   splits, listed_twice = _read_lists(folder)
-  ids = {*images.paths, *instances.paths, *ranks}.union(*splits.values())
+  ids = {*images.paths, *instances.paths, *described, *ranks}.union(*splits.values())
 
   def read(scene_id: str, record: None) -> Scene:
     image_file = images.path_of(scene_id)
-    map_file = instances.path_of(scene_id)
-    content, notes = None, list[str]()
-    if map_file is not None:
-      id_map = read_id_map(map_file)
-      masks, size = split_id_map(id_map), id_map.shape
-      with naming(map_file):
-        notes += filter(None, [note_on_edges(id_map)])
-      if scene_id in ranks:
-        content = read_rank_labels(ranks[scene_id], *size)
-    elif scene_id in ranks:
-      content = read_rank_records(ranks[scene_id])
-      masks = {entry["id"]: entry["segmentation"] for entry in content["objects"]}
-      size = content["height"], content["width"]
+    rank_file = ranks.get(scene_id)
+    if scene_id in described:
+      found = _read_objects(described[scene_id])
+      if scene_id in instances.paths:
+        found = _with_id_map(found, instances.path_of(scene_id))
+    elif (map_file := instances.path_of(scene_id)) is not None:
+      found = _read_map(map_file)
+    elif rank_file is not None:
+      found, rank_file = _read_ranked(rank_file, scene_id), None
     else:
       raise SceneError(f"{folder}: {scene_id} has neither instances nor ranks; add one of the two")
-    if content is None:
-      objects = [SceneObject(number, mask) for number, mask in masks.items()]
-    else:
-      with naming(ranks[scene_id]):
-        _check_labels(content, masks, size, map_file)
-        notes += _disagreements(content, masks, scene_id)
-        objects = [_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"]]
+    if rank_file is not None:
+      found = _with_labels(found, rank_file, scene_id)
     scene = build_scene(
       scene_id,
       image_file,
-      size,
-      lambda height, width: objects,
+      found.size,
+      lambda height, width: found.objects,
       format="scenes",
       check_pictures=check_pictures,
       image_missing=f"has no picture; put it into {images.folder}",
     )
-    return dataclasses.replace(scene, notes=(*scene.notes, *notes))
+    return dataclasses.replace(scene, notes=(*scene.notes, *found.notes))
 
   records = {scene_id: listed_twice.get(scene_id) for scene_id in ids}
   return SceneFolder("scenes", folder, splits, records, read)
@@ -120,7 +122,7 @@ def with_ranks_of(scene: Scene, rank_file: pathlib.Path) -> Scene:
         f"is of other masks of objects {other} than {where} has; rank it anew, without this file"
       )
     notes = (*scene.notes, *_disagreements(content, masks, scene.id))
-    objects = tuple(_ranked_object(entry, masks[entry["id"]]) for entry in content["objects"])
+    objects = tuple(_scene_object(entry, masks[entry["id"]]) for entry in content["objects"])
     return dataclasses.replace(scene, objects=objects, notes=notes, format="scenes")
 
 
@@ -169,6 +171,70 @@ class _Files:
     if isinstance(path, SceneError):
       raise path
     return path
+
+
+class _Found(NamedTuple):
+  """The objects of one scene as its files have them: the masks are those of `file`."""
+
+  file: pathlib.Path
+  size: tuple[int, int]
+  objects: list[SceneObject]
+  notes: tuple[str, ...] = ()
+
+
+def _read_map(file: pathlib.Path) -> _Found:
+  id_map = read_id_map(file)
+  objects = [SceneObject(number, mask) for number, mask in split_id_map(id_map).items()]
+  with naming(file):
+    return _Found(
+      file, (len(id_map), id_map.shape[1]), objects, tuple(filter(None, [note_on_edges(id_map)]))
+    )
+
+
+def _read_objects(file: pathlib.Path) -> _Found:
+  content = read_object_records(file)
+  objects = [_scene_object(entry, entry["segmentation"]) for entry in content["objects"]]
+  return _Found(file, (content["height"], content["width"]), objects)
+
+
+def _read_ranked(file: pathlib.Path, scene_id: str) -> _Found:
+  content = read_rank_records(file)
+  objects = [_scene_object(entry, entry["segmentation"]) for entry in content["objects"]]
+  masks = {item.id: item.run_lengths for item in objects}
+  notes = _disagreements(content, masks, scene_id)
+  return _Found(file, (content["height"], content["width"]), objects, tuple(notes))
+
+
+def _with_id_map(found: _Found, file: pathlib.Path | None) -> _Found:
+  """Raises SceneError where an id map is not that of the objects, the smaller ones on top."""
+  assert file is not None
+  id_map = read_id_map(file)
+  painted = np.zeros_like(id_map)
+  fits = id_map.shape == found.size
+  for item in sorted(found.objects, key=lambda item: -item.run_lengths.area()):
+    fits = fits and item.id <= np.iinfo(id_map.dtype).max
+    if not fits:
+      break
+    painted[item.mask] = item.id
+  if not fits or not np.array_equal(painted, id_map):
+    raise SceneError(f"{found.file}: has other objects than {file}; remove what is not meant")
+  return found
+
+
+def _with_labels(found: _Found, rank_file: pathlib.Path, scene_id: str) -> _Found:
+  """Gives objects what a rank file says of them; what it does not say stays."""
+  content = read_rank_labels(rank_file, *found.size)
+  masks = {item.id: item.run_lengths for item in found.objects}
+  before = {item.id: item for item in found.objects}
+  with naming(rank_file):
+    _check_labels(content, masks, found.size, found.file)
+    objects = []
+    for entry in content["objects"]:
+      ranked, old = _scene_object(entry, masks[entry["id"]]), before[entry["id"]]
+      category, extra = ranked.category or old.category, {**old.extra, **ranked.extra}
+      objects.append(dataclasses.replace(ranked, category=category, extra=extra))
+    notes = (*found.notes, *_disagreements(content, masks, scene_id))
+  return found._replace(objects=objects, notes=notes)
 
 
 def _read_lists(
@@ -246,10 +312,17 @@ def _disagreements(
   return notes
 
 
-def _ranked_object(entry: dict, mask: RunLengths) -> SceneObject:
+def _scene_object(entry: Mapping[str, Any], mask: RunLengths) -> SceneObject:
+  """Returns an object with what a rank file or an object file says of it."""
   extra = {name: value for name, value in entry.items() if name not in _RANK_FIELDS}
+  importance, rank = entry.get("importance"), entry.get("rank")
   return SceneObject(
-    entry["id"], mask, float(entry["importance"]), int(entry["rank"]), entry["category"], extra
+    entry["id"],
+    mask,
+    None if importance is None else float(importance),
+    None if rank is None else int(rank),
+    entry["category"],
+    extra,
   )
 
 
