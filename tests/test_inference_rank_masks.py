@@ -28,7 +28,9 @@ class ByArea:
 
   def rank_masks(self, panorama, masks, **names):
     share = masks.mean((1, 2)) if len(masks) else np.zeros(0)
-    return RankedObjects.from_masks(panorama, masks, share.astype(np.float32), **names)
+    return RankedObjects.from_masks(
+      panorama.pixels, masks, share.astype(np.float32), image=panorama.image, **names
+    )
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_masks_a_row_off_2_to_1_come_back_as_they_were(tmp_path, width):
 def test_a_panorama_that_the_device_has_no_memory_for_is_left_out(scenes, tmp_path):
   class Full(ByArea):
     def rank_masks(self, panorama, masks, **names):
-      if len(panorama) == 48:
+      if len(panorama.pixels) == 48:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
       return super().rank_masks(panorama, masks, **names)
 
@@ -127,7 +129,7 @@ def test_results_of_another_decision_are_refused_by_name(scenes, tmp_path):
 def test_ctrl_c_says_what_is_done(scenes, tmp_path):
   class Stopped(ByArea):
     def rank_masks(self, panorama, masks, **names):
-      if len(panorama) == 48:
+      if len(panorama.pixels) == 48:
         raise KeyboardInterrupt
       return super().rank_masks(panorama, masks, **names)
 

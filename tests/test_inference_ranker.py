@@ -9,10 +9,13 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.files import PanoramaError
+from foir360_jax.files.placement import Pose
 from foir360_jax.inference import Decision, Ranker
+from foir360_jax.inference.ranker_input import InputPanorama
 from foir360_jax.scenes import unpack_masks
 from foir360_jax.sphere import resize_panorama
 
@@ -134,6 +137,31 @@ def test_no_masks_need_no_model(counted, scenes):
   assert not calls
 
 
+def test_a_part_of_the_sphere_has_no_object_where_there_is_no_picture(ranker, scenes):
+  picture = scenes[0][0]
+  whole = ranker(picture)
+  data = np.zeros((48, 96), bool)
+  data[10:40, 20:80] = True
+  part = ranker(InputPanorama(picture, "a.jpg", data, Pose(heading_deg=90.0)))
+  inside = (whole.masks & data).sum((1, 2))
+  kept = (inside > 0) & (2 * inside >= whole.masks.sum((1, 2)))
+  assert 0 < kept.sum() < len(whole)
+  np.testing.assert_array_equal(part.masks, whole.masks[kept] & data)
+  np.testing.assert_array_equal(part.importance, whole.importance[kept])
+  assert part.pose == Pose(90.0) and part.image == "a.jpg"
+
+
+def test_a_pil_image_is_taken_as_its_file_is(ranker, scenes, tmp_path):
+  picture, exif = Image.fromarray(scenes[0][0][::-1, ::-1]), Image.Exif()
+  exif[0x0112] = 3  # upside down
+  picture.save(tmp_path / "a.png", exif=exif)
+  with Image.open(tmp_path / "a.png") as opened:
+    found = ranker(opened)
+  assert found.image == "a.png"
+  np.testing.assert_array_equal(found.panorama, scenes[0][0])
+  assert ranker(Image.fromarray(scenes[0][0])).image == ""
+
+
 def test_a_file_is_read_and_names_the_picture(ranker, scenes, tmp_path, monkeypatch):
   picture, masks = scenes[0][0], scenes[1][0]
   file = tmp_path / "küche.png"
@@ -154,7 +182,7 @@ def test_a_file_is_read_and_names_the_picture(ranker, scenes, tmp_path, monkeypa
 @pytest.mark.parametrize(
   ("given", "error", "message"),
   [
-    (None, TypeError, "uint8 array .* or the path of a picture, not NoneType"),
+    (None, TypeError, "uint8 array .* path of a picture or a PIL image, not NoneType"),
     ({"a": 1}, TypeError, "not dict; for several give a list"),
     (np.zeros((2, 48, 96, 3), np.uint8), ValueError, r"list\(panoramas\)"),
     (np.zeros((48, 96, 4), np.uint8), ValueError, "give RGB, channels last, without alpha"),

@@ -1,10 +1,12 @@
 import json
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 
-from foir360_jax.scenes import RankedObjects, read_rank_file
+from foir360_jax.files.placement import Pose
+from foir360_jax.scenes import RANK_FILE_SCHEMA, RankedObjects, read_rank_file
 from foir360_jax.sphere import regions
 
 HEIGHT, WIDTH = 32, 64
@@ -51,6 +53,22 @@ def test_optional_fields_go_along_with_their_object(field):
   assert found.dtype == np.float32
   np.testing.assert_array_equal(found, values[np.argsort(-importance)].astype(np.float32))
   assert getattr(RankedObjects.from_masks(*arguments), field) is None
+
+
+def test_a_pose_gives_bearings_and_is_kept_in_the_file(tmp_path):
+  masks = np.zeros([2, 32, 64], bool)
+  masks[0, 14:18, 46:50], masks[1, 14:18, 30:34] = True, True  # 90 degrees to the right; ahead
+  picture = np.zeros([32, 64, 3], np.uint8)
+  ranked = RankedObjects.from_masks(picture, masks, [0.9, 0.1], pose=Pose(heading_deg=300.0))
+  assert ranked.bearings_deg == pytest.approx(np.array([[30, 0], [300, 0]]), abs=0.1)
+  ranked.save_json(tmp_path / "a.json")
+  content = json.loads((tmp_path / "a.json").read_text())
+  jsonschema.validate(content, RANK_FILE_SCHEMA)
+  assert content["pose_deg"] == [300, 0, 0]
+  assert content["objects"][0]["bearing_deg"] == pytest.approx([30, 0], abs=0.1)
+  again = read_rank_file(tmp_path / "a.json")
+  assert again.pose == ranked.pose and again.to_dict() == ranked.to_dict()
+  assert RankedObjects.from_masks(picture, masks, [0.9, 0.1]).bearings_deg is None
 
 
 def test_ties_share_a_rank_and_keep_their_order():

@@ -80,3 +80,16 @@ def test_wrong_shapes_are_refused():
     sphere.rotate_panorama(np.zeros((4, 8, 1)), np.eye(4))
   with pytest.raises(ValueError, match="2 H"):
     sphere.rotate_panorama(np.zeros((4, 9, 1)), np.eye(3))
+
+
+def test_bearings_follow_the_pose_of_the_camera():
+  # By hand: a level camera heading east; one that looks up by 30 degrees; one that lies on its
+  # right side, whose right is down and whose up is to the right.
+  level = {"heading_deg": 90, "pitch_deg": 0, "roll_deg": 0}
+  assert sphere.bearings_deg([0, 90, -90], [0, 0, 20], **level) == pytest.approx(
+    np.array([[90, 0], [180, 0], [0, 20]]), abs=1e-9
+  )
+  up = sphere.bearings_deg([0, 180, 0], [0, 0, 60], heading_deg=0, pitch_deg=30, roll_deg=0)
+  assert up[:2] == pytest.approx(np.array([[0, 30], [180, -30]])) and up[2, 1] > 89.999
+  side = sphere.bearings_deg([90, 0], [0, 89.999], heading_deg=0, pitch_deg=0, roll_deg=90)
+  assert side[0, 1] == pytest.approx(-90) and side[1] == pytest.approx([90, 0], abs=1e-2)

@@ -6,6 +6,7 @@ whatever computes on the sphere works on `stretch` of it.
 
 import os
 import pathlib
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from foir360_jax.files.atomic_file import write_atomically
 from foir360_jax.files.picture_file import SUFFIXES, PictureError, open_picture
 from foir360_jax.files.picture_folder import Listing, list_pictures, picture_id
-from foir360_jax.files.placement import placement_of
+from foir360_jax.files.placement import Placement, placement_of
 from foir360_jax.paths import expand
 
 MIN_HEIGHT = 32
@@ -53,8 +54,37 @@ def find_panoramas(path: str | os.PathLike) -> Listing:
   return listing
 
 
+class PlacedPanorama(NamedTuple):
+  """A panorama, and where its pixels come from.
+
+  Attributes:
+    pixels: [H, W, 3] uint8 RGB, as of `read_panorama`.
+    placement: how they were placed.
+  """
+
+  pixels: np.ndarray
+  placement: Placement
+
+  @property
+  def data(self) -> np.ndarray | None:
+    """Where there is a picture at all, [H, W] bool; None: everywhere."""
+    return self.placement.data()
+
+
 def read_panorama(path: str | os.PathLike) -> np.ndarray:
-  """Reads a full equirectangular panorama.
+  """Reads a full equirectangular panorama; see `read_placed_panorama`.
+
+  Returns:
+    [H, W, 3] uint8, RGB; 2:1 as far as `is_panorama` says, else it can be made so by `stretch`.
+
+  Raises:
+    PanoramaError: see there.
+  """
+  return read_placed_panorama(path).pixels
+
+
+def read_placed_panorama(path: str | os.PathLike) -> PlacedPanorama:
+  """Reads a full equirectangular panorama, and how its pixels were placed.
 
   Grey is repeated over the three channels, 16 bits a channel keep their upper 8, transparent
   pixels go to black. It is read upright, as viewers show it (EXIF orientation), and a picture that
@@ -65,14 +95,36 @@ def read_panorama(path: str | os.PathLike) -> np.ndarray:
     path: a picture file of one of `SUFFIXES`.
 
   Returns:
-    [H, W, 3] uint8, RGB; 2:1 as far as `is_panorama` says, else it can be made so by `stretch`.
+    The pixels, 2:1 as far as `is_panorama` says, and their placement.
 
   Raises:
     PanoramaError: missing, empty, truncated or no picture; not 2:1; fewer than `MIN_HEIGHT` rows.
   """
   path = expand(path)
   try:
-    panorama = read_pixels(path)
+    picture = open_picture(path, whole=True)
+  except PictureError as error:
+    raise PanoramaError(str(error)) from error
+  return place_panorama(picture, path)
+
+
+def place_panorama(picture: Image.Image, path: str | os.PathLike) -> PlacedPanorama:
+  """Takes an opened picture for a full equirectangular panorama.
+
+  Args:
+    picture: as Pillow opens a file, not turned upright.
+    path: by which errors name it.
+
+  Returns:
+    See `read_placed_panorama`.
+
+  Raises:
+    PanoramaError: see there.
+  """
+  path = pathlib.Path(path)
+  try:
+    placement = placement_of(path, picture)
+    panorama = placement.place(_rgb(path, picture))
   except PictureError as error:
     raise PanoramaError(str(error)) from error
   height, width = panorama.shape[:2]
@@ -91,7 +143,7 @@ def read_panorama(path: str | os.PathLike) -> np.ndarray:
       f"{path}: {width} x {height} pixels is too small; give at least "
       f"{2 * MIN_HEIGHT} x {MIN_HEIGHT}"
     )
-  return panorama
+  return PlacedPanorama(panorama, placement)
 
 
 def read_pixels(path: str | os.PathLike) -> np.ndarray:

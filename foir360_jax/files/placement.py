@@ -78,6 +78,10 @@ class Placement:
     """
     return self._on_sphere(turn_upright(stored, self.orientation))
 
+  def data(self) -> np.ndarray | None:
+    """Returns where what is read has pixels of the picture, [H, W] bool; None: everywhere."""
+    return self._on_sphere(np.ones(self.upright, bool)) if self.is_part else None
+
   def fits(self, size: tuple[int, ...]) -> bool:
     """Whether `place_mask` knows which pixels masks of a size count."""
     return tuple(size) in (self.size, self.upright, self.stored)
@@ -95,13 +99,16 @@ class Placement:
       mask = turn_upright(mask, self.orientation)
     return self._on_sphere(mask)
 
-  def notes(self) -> list[str]:
-    """Returns a line on each kind of metadata that was followed."""
+  def notes(self, *, with_masks: bool) -> list[str]:
+    """Returns a line on each kind of metadata that was followed.
+
+    Args:
+      with_masks: whether masks of the picture were provided, which may not fit.
+    """
     notes = []
     if self.orientation != 1:
-      notes.append(
-        f"EXIF orientation {self.orientation}: read upright, as viewers show it; see that masks fit"
-      )
+      check = "; see that masks fit" if with_masks else ""
+      notes.append(f"EXIF orientation {self.orientation}: read upright, as viewers show it{check}")
     if self.is_part:
       notes.append(
         "a part of the sphere by its GPano fields: placed on a full one of"

@@ -13,6 +13,7 @@ import numpy as np
 from foir360_jax import scenes
 from foir360_jax.files import read_panorama
 from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.files.placement import Pose
 from foir360_jax.scenes import RankedObjects, SceneError
 from foir360_jax.scenes.scene import naming
 from foir360_jax.weak_labels.program import DescribedScene, WeakRanks
@@ -81,6 +82,7 @@ def write_result(
     categories=[entry.category for entry in scene.objects],
     ids=[entry.id for entry in scene.objects],
     image=scene.image_file.name if scene.image_file else "",
+    pose=Pose(*scene.extra["pose_deg"]) if "pose_deg" in scene.extra else None,
   )
   if result is None:
     ranked = RankedObjects.from_masks(item.panorama, masks, [], **names)

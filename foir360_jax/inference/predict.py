@@ -10,15 +10,14 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from foir360_jax.compilation import compiling
-from foir360_jax.files import PanoramaError, find_panoramas, read_panorama
+from foir360_jax.files import PanoramaError, find_panoramas
 from foir360_jax.files.picture_file import PictureError
 from foir360_jax.inference.decision import Decision
 from foir360_jax.inference.folder_runner import FolderWork, Show, Summary, run_folder
 from foir360_jax.inference.output_folder import package_version
 from foir360_jax.inference.ranker import Ranker
+from foir360_jax.inference.ranker_input import InputPanorama, read_input
 from foir360_jax.paths import expand
 from foir360_jax.scenes import RankedObjects, Scene, SceneError, open_scenes
 from foir360_jax.train.checkpoint import newest_checkpoint
@@ -118,7 +117,7 @@ class _Panorama(NamedTuple):
 
   id: str
   title: str
-  pixels: np.ndarray
+  picture: InputPanorama
   scene: Scene | None = None
 
 
@@ -136,7 +135,7 @@ class _Ranking(FolderWork):
     }
 
   def shape(self, item: _Panorama) -> tuple[int, int]:
-    return item.pixels.shape[:2]
+    return item.picture.pixels.shape[:2]
 
   def compiling(self, shape: tuple[int, int]) -> str:
     """Returns a line for the first picture: those of other sizes go through the same programs."""
@@ -158,6 +157,7 @@ class _Pictures(_Ranking):
     listing = find_panoramas(path)
     self._files, self.passed_over = listing.pictures, listing.named_others()
     self.source, self.ids = path, tuple(self._files)
+    self.notes: set[str] = set()
 
   def title(self, scene_id: str) -> str:
     file = self._files[scene_id]
@@ -167,10 +167,12 @@ class _Pictures(_Ranking):
     file = self._files[scene_id]
     if isinstance(file, PictureError):
       raise PanoramaError(str(file))
-    return _Panorama(scene_id, str(file), read_panorama(file))
+    picture, notes = read_input(file)
+    self.notes.update(f"{scene_id}: {note}" for note in notes)
+    return _Panorama(scene_id, str(file), picture)
 
   def rank(self, items: list[_Panorama]) -> list[RankedObjects]:
-    return [self._ranker(item.pixels, image=pathlib.PurePath(item.title).name) for item in items]
+    return [self._ranker(item.picture) for item in items]
 
 
 class _ProvidedMasks(_Ranking):
@@ -189,21 +191,21 @@ class _ProvidedMasks(_Ranking):
     scene = self._folder.read(scene_id).without_crowds()
     image_file = scene.require_image_file()
     self.notes.update(f"{scene_id}: {note}" for note in scene.notes)
-    return _Panorama(scene_id, self.title(scene_id), read_panorama(image_file), scene)
+    picture, _ = read_input(image_file)
+    return _Panorama(scene_id, self.title(scene_id), picture, scene)
 
   def rank(self, items: list[_Panorama]) -> list[RankedObjects]:
     return [self._rank(item) for item in items]
 
   def _rank(self, item: _Panorama) -> RankedObjects:
     scene = item.scene
-    assert scene is not None and scene.image_file is not None  # `read` refuses others
+    assert scene is not None  # `read` gives it
     objects = scene.objects
     categories = [entry.category for entry in objects]
     self.unknown.update(self._ranker.unknown_names(categories))
     return self._ranker.rank_masks(
-      item.pixels,
+      item.picture,
       scene.masks(),  # not before: they take the memory
       categories=categories,
       ids=[entry.id for entry in objects],
-      image=scene.image_file.name,
     )

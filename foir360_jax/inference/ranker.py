@@ -21,6 +21,7 @@ from foir360_jax.inference.ranker_input import (
   InputPanorama,
   Panorama,
   ProvidedMasks,
+  cut_to_data,
   one_each,
   open_masks,
   open_panorama,
@@ -169,7 +170,8 @@ class Ranker:
 
     Args:
       panorama: `[H, 2 H, 3]` uint8 RGB, any size, also a few rows off 2:1 (`is_panorama`), or the
-        path of a picture; or a list of these. The masks of a result have its picture's size.
+        path of a picture, or a PIL image; or a list of these. The masks of a result have its
+        picture's size.
       image: the picture's name, for the rank file; with a list a list. "": that of the file.
 
     Returns:
@@ -284,15 +286,16 @@ class Ranker:
       objects = np.flatnonzero(found.importance[row] > 0)
       height, width = picture.pixels.shape[:2]
       masks = resize_columns(full_size_masks(found.mask_logits[row, objects], height), width)
-      seen = masks.any(axis=(1, 2))
+      masks, seen = cut_to_data(masks, picture.data)
       objects = objects[seen]
       ranked = RankedObjects.from_masks(
         picture.pixels,
-        masks if seen.all() else masks[seen],
+        masks,
         found.importance[row, objects],
         self._names_of(found.category_logits[row, objects]),
         image=picture.image,
         detection_confidence=found.confidence[row, objects],
+        pose=picture.pose,
       )
       results.append(ranked)
     return results
@@ -325,7 +328,7 @@ class Ranker:
         if names is None:
           names = self._names_of(order.category_logits[row, :count])
       ranked = RankedObjects.from_masks(
-        picture.pixels, masks, importance, names, ids=ids, image=picture.image
+        picture.pixels, masks, importance, names, ids=ids, image=picture.image, pose=picture.pose
       )
       results.append(ranked)
     return results

@@ -1,51 +1,71 @@
-"""What `Ranker` takes, checked: panoramas as arrays or files, their masks, and lists of these."""
+"""What rankers take, checked: panoramas as arrays or pictures, their masks, and lists of these."""
 
+import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from PIL import Image
 
-from foir360_jax.files import read_panorama
-from foir360_jax.files.panorama_file import is_panorama
+from foir360_jax.files.panorama_file import (
+  PlacedPanorama,
+  is_panorama,
+  place_panorama,
+  read_placed_panorama,
+)
+from foir360_jax.files.placement import Pose
 from foir360_jax.paths import expand
 
-Panorama = np.ndarray | str | os.PathLike
-"""uint8 `[H, 2 H, 3]` RGB (or a few rows off, see `is_panorama`), or the path of a picture that
-`read_panorama` reads.
-"""
+_MIN_SHARE = 0.5  # of a mask, that must lie where there is a picture
 
 
-class InputPanorama(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class InputPanorama:
   """A panorama that was checked, and read where it was a path.
 
   Attributes:
     pixels: `[H, 2 H, 3]` uint8 RGB.
     image: the picture's name for the rank file, "" where it has none.
+    data: `[H, 2 H]` bool, where there is a picture; None: everywhere.
+    pose: of the camera, where the picture says so.
   """
 
   pixels: np.ndarray
   image: str = ""
+  data: np.ndarray | None = None
+  pose: Pose | None = None
+
+  @classmethod
+  def of(cls, placed: PlacedPanorama, image: str) -> Self:
+    """Takes what was read of a picture."""
+    return cls(placed.pixels, image, placed.data, placed.placement.pose)
 
 
 def open_panorama(panorama: Any, image: str = "") -> InputPanorama:
   """Reads or checks what a user gives as a panorama.
 
   Args:
-    panorama: see `Panorama`.
+    panorama: see `Panorama`; an `InputPanorama` stays as it is.
     image: its name; if "", that of the file, where it is a path.
 
   Raises:
-    TypeError: it is no array and no path.
+    TypeError: it is none of these.
     ValueError: an array of another shape or type, or a file that `read_panorama` refuses.
   """
+  if isinstance(panorama, InputPanorama):
+    return panorama
+  if isinstance(panorama, Image.Image):
+    name = image or pathlib.PurePath(getattr(panorama, "filename", "")).name
+    return InputPanorama.of(place_panorama(panorama, name or "the picture"), name)
   if isinstance(panorama, str | os.PathLike):
     file = expand(panorama)
-    return InputPanorama(read_panorama(file), image or file.name)
+    return InputPanorama.of(read_placed_panorama(file), image or file.name)
   pixels = np.asarray(panorama)
   if pixels.dtype.kind not in "biuf":  # None, dicts, lists of paths ...
     raise TypeError(
-      "a panorama is a uint8 array [H, 2 H, 3] or the path of a picture, not"
+      "a panorama is a uint8 array [H, 2 H, 3], the path of a picture or a PIL image, not"
       f" {type(panorama).__name__}; for several give a list of them"
     )
   found = f"panorama must be uint8 [H, 2 H, 3], not {pixels.dtype} {list(pixels.shape)}"
@@ -58,6 +78,42 @@ def open_panorama(panorama: Any, image: str = "") -> InputPanorama:
   if pixels.dtype != np.uint8:
     raise ValueError(f"{found}; convert values in [0, 1] by np.uint8(255 * panorama)")
   return InputPanorama(pixels, image)
+
+
+def read_input(path: pathlib.Path) -> tuple[InputPanorama, list[str]]:
+  """Reads a picture, with a line on each kind of metadata that was followed.
+
+  Raises:
+    PanoramaError: see `read_panorama`.
+  """
+  placed = read_placed_panorama(path)
+  return InputPanorama.of(placed, path.name), placed.placement.notes(with_masks=False)
+
+
+def cut_to_data(masks: np.ndarray, data: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+  """Leaves out of masks what lies where there is no picture, and those that mostly do.
+
+  Args:
+    masks: [N, H, W] bool; changed in place.
+    data: see `InputPanorama`.
+
+  Returns:
+    The masks that are left, [M, H, W], and which they are, [N] bool.
+  """
+  if data is None:
+    kept = np.asarray(masks.any(axis=(1, 2)))
+  else:
+    before = np.count_nonzero(masks, axis=(1, 2))
+    masks &= data
+    inside = np.count_nonzero(masks, axis=(1, 2))
+    kept = np.asarray((inside > 0) & (inside >= _MIN_SHARE * before))
+  return (masks if kept.all() else masks[kept]), kept
+
+
+Panorama = np.ndarray | str | os.PathLike | Image.Image | InputPanorama
+"""uint8 `[H, 2 H, 3]` RGB (or a few rows off, see `is_panorama`), the path of a picture that
+`read_panorama` reads, such a picture as a PIL image, or what `open_panorama` made of one of these.
+"""
 
 
 class ProvidedMasks(NamedTuple):

@@ -286,7 +286,7 @@ def build_scene(
   extra = dict(extra or {})
   if placement is not None:
     objects, size = place_objects(objects, placement), placement.size
-    notes = placement.notes()
+    notes = placement.notes(with_masks=True)
     extra |= {} if placement.pose is None else {"pose_deg": list(placement.pose)}
   return Scene(
     *(scene_id, image_file, *size, objects, format, tuple(notes)),

@@ -14,6 +14,7 @@ import numpy as np
 from foir360_jax.drawing import draw_overlay
 from foir360_jax.files import save_image, write_atomically
 from foir360_jax.files.panorama_file import is_panorama, resize_columns
+from foir360_jax.files.placement import Pose
 from foir360_jax.scenes.rank_file import (
   OPTIONAL_FIELDS,
   RankFileError,
@@ -21,7 +22,7 @@ from foir360_jax.scenes.rank_file import (
   read_rank_records,
 )
 from foir360_jax.scenes.run_lengths import RunLengths
-from foir360_jax.sphere import regions
+from foir360_jax.sphere import bearings_deg, regions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class RankedObjects:
       panoramas of a model that detects; None where masks were provided.
     agreement: [N] float32 in [0, 1], where weak labels tell: the share of an object's comparisons
       with others, over all views, that agree with the final order; else None.
+    pose: how the camera was held, where the picture says so by GPano fields; else None.
   """
 
   masks: np.ndarray
@@ -59,6 +61,7 @@ class RankedObjects:
   image: str = ""
   detection_confidence: np.ndarray | None = None
   agreement: np.ndarray | None = None
+  pose: Pose | None = None
 
   def __len__(self) -> int:
     return len(self.masks)
@@ -75,6 +78,7 @@ class RankedObjects:
     image: str = "",
     detection_confidence: np.ndarray | Sequence[float] | None = None,
     agreement: np.ndarray | Sequence[float] | None = None,
+    pose: Pose | None = None,
   ) -> Self:
     """Ranks objects by their importance and measures their boxes and areas on the sphere.
 
@@ -87,6 +91,7 @@ class RankedObjects:
       image: name of the picture file.
       detection_confidence: [N] in [0, 1], or None.
       agreement: [N] in [0, 1], or None.
+      pose: of the camera, or None.
 
     Raises:
       ValueError: shapes, types or values that do not fit together.
@@ -128,7 +133,20 @@ class RankedObjects:
       image=image,
       detection_confidence=None if detection_confidence is None else detection_confidence[order],
       agreement=None if agreement is None else agreement[order],
+      pose=pose,
     )
+
+  @property
+  def bearings_deg(self) -> np.ndarray | None:
+    """[N, 2] compass bearings, clockwise from north, and elevations of the objects' centres.
+
+    None where the pose is not known. See `sphere.bearings_deg`.
+    """
+    if self.pose is None:
+      return None
+    longitude, latitude = self.bfov_deg[:, :2].astype(np.float64).T
+    bearings = bearings_deg(longitude, latitude, **self.pose._asdict())
+    return bearings.astype(np.float32)
 
   def to_dict(self) -> dict[str, Any]:
     """Returns the content of the rank file as plain values; see `ranks.schema.json`.
@@ -142,6 +160,8 @@ class RankedObjects:
     height, width = self.masks.shape[1:]
     known = {name: getattr(self, name) for name in OPTIONAL_FIELDS}
     known = {name: values for name, values in known.items() if values is not None}
+    bearings = self.bearings_deg
+    pose = {} if self.pose is None else {"pose_deg": list(self.pose)}
     objects = [
       {
         "id": int(self.ids[index]),
@@ -149,6 +169,7 @@ class RankedObjects:
         "rank": int(self.ranks[index]),
         **{name: _number(values[index]) for name, values in known.items()},
         "bfov_deg": [_number(value) for value in self.bfov_deg[index]],
+        **({} if bearings is None else {"bearing_deg": [_number(x) for x in bearings[index]]}),
         "bbox_px": self.bbox_px[index].tolist(),
         "area_sr": _number(self.area_sr[index]),
         "category": self.categories[index],
@@ -156,7 +177,7 @@ class RankedObjects:
       }
       for index in range(len(self))
     ]
-    return {"image": self.image, "height": height, "width": width, "objects": objects}
+    return {"image": self.image, "height": height, "width": width, **pose, "objects": objects}
 
   def save_json(self, path: str | os.PathLike) -> None:
     """Writes the rank file, usually `ranks/ID.json`; `read_rank_file` gives equal values back.
@@ -218,6 +239,7 @@ def read_rank_file(path: str | os.PathLike, panorama: np.ndarray | None = None) 
     ids=column("id", np.int64),
     panorama=panorama,
     image=content["image"],
+    pose=Pose(*content["pose_deg"]) if "pose_deg" in content else None,
     **{name: optional(name) for name in OPTIONAL_FIELDS},
   )
 

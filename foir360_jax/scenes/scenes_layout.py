@@ -20,6 +20,7 @@ from foir360_jax.files.id_map_file import encode_id_map, note_on_edges, read_id_
 from foir360_jax.files.listing import child, list_files
 from foir360_jax.files.panorama_file import is_panorama
 from foir360_jax.files.picture_folder import picture_id
+from foir360_jax.files.placement import Pose
 from foir360_jax.scenes.folder import (
   SceneFolder,
   build_scene,
@@ -336,6 +337,11 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     )
   items = scene.objects
   order = sorted(range(len(items)), key=lambda i: (ranks[i], -importance[i]))
+  optional: dict[str, Any] = {
+    name: [x[i] for i in order] for name, x in optional_fields(scene).items()
+  }
+  if "pose_deg" in scene.extra:
+    optional["pose"] = Pose(*scene.extra["pose_deg"])
   ranked = RankedObjects.from_masks(
     np.broadcast_to(np.uint8(0), (height, width, 3)),
     masks[order],
@@ -343,7 +349,7 @@ def _rank_file(scene: Scene, masks: np.ndarray, numbers: Sequence[int], image: s
     [items[i].category for i in order],
     ids=[numbers[i] for i in order],
     image=image,
-    **{name: [x[i] for i in order] for name, x in optional_fields(scene).items()},
+    **optional,
   )
   ranked = dataclasses.replace(ranked, importance=np.array(importance, np.float32)[order])
   return encode_rank_records(ranked.to_dict())

@@ -22,7 +22,7 @@ from foir360_jax.scenes.scene import Scene, SceneError, importance_of
 _SAID_BY_ATTRIBUTES = {
   *("area", "bbox", "category_id", "file_name", "gt_rank", "height", "id", "image_id"),
   *("image_name", "importance", "level", "object_id", "rank", "rank_order", "segmentation"),
-  *("pose_deg", "width"),  # the pose is in the picture, which is copied
+  *("bearing_deg", "pose_deg", "width"),  # the pose is in the picture, which is copied
 }
 
 

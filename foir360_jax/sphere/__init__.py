@@ -19,11 +19,12 @@ from foir360_jax.sphere.regions import (
   solid_angle,
 )
 from foir360_jax.sphere.resample import resize_panorama, sample
-from foir360_jax.sphere.rotation import rotate_panorama, rotation_matrix
+from foir360_jax.sphere.rotation import bearings_deg, rotate_panorama, rotation_matrix
 from foir360_jax.sphere.tangent import render_view, view_directions
 
 __all__ = [
   "FORMULATIONS",
+  "bearings_deg",
   "angles_from_directions",
   "bounding_box_px",
   "bounding_fov_deg",

@@ -31,6 +31,40 @@ def rotation_matrix(yaw_rad, pitch_rad, roll_rad):
   return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def bearings_deg(
+  lon_deg: ArrayLike,
+  lat_deg: ArrayLike,
+  *,
+  heading_deg: float,
+  pitch_deg: float,
+  roll_deg: float,
+) -> np.ndarray:
+  """Returns where directions of a panorama point in the world, by the pose of its camera.
+
+  Args:
+    lon_deg: [...] longitudes in the panorama.
+    lat_deg: [...] latitudes in it.
+    heading_deg: compass heading of the middle of the panorama, clockwise from north, as GPano
+      (https://developers.google.com/streetview/spherical-metadata) has it; as the next two.
+    pitch_deg: of the same above the horizon.
+    roll_deg: of the camera, clockwise: as it grows, the horizon turns counter-clockwise.
+
+  Returns:
+    [..., 2] float64: compass bearings in [0, 360), clockwise from north, and elevations above the
+    horizon in [-90, 90].
+
+  >>> level = dict(pitch_deg=0, roll_deg=0)
+  >>> bearings_deg([0, 90, -170], 10, heading_deg=300, **level).round(6).tolist()
+  [[300.0, 10.0], [30.0, 10.0], [130.0, 10.0]]
+  """
+  directions = grid.directions_from_angles(np.radians(lon_deg), np.radians(lat_deg))
+  pose = rotation_matrix(*np.radians([heading_deg, pitch_deg, -float(roll_deg)]))
+  east, north, up = np.moveaxis(directions @ pose.T, -1, 0)[[1, 0, 2]]
+  bearing = np.degrees(np.arctan2(east, north)) % 360
+  elevation = np.degrees(np.arcsin(np.clip(up, -1, 1)))
+  return np.stack([np.where(bearing < 360, bearing, 0.0), elevation], axis=-1)
+
+
 def rotate_panorama(
   panorama: ArrayLike, rotation: np.ndarray | jax.Array, *, method: resample.Method = "bilinear"
 ) -> jax.Array:
