@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from foir360_jax.files import PanoramaError, find_panoramas, read_panorama, save_image
+from foir360_jax.files import PanoramaError, find_panoramas, picture_file, read_panorama, save_image
 from foir360_jax.files.panorama_file import encode_panorama, resize_columns, stretch
 from foir360_jax.files.picture_file import PictureError, picture_size, read_picture
 
@@ -218,7 +218,19 @@ def test_whatever_pillow_decodes_is_read(file_format, tmp_path):
   assert read_panorama(tmp_path / "a.img").shape == (64, 128, 3)
 
 
-def test_each_kind_that_is_not_read_has_a_line_with_the_cure(tmp_path):
+def test_heic_is_read_where_the_package_for_it_is_installed(tmp_path):
+  pytest.importorskip("pillow_heif")
+  picture_file._reads_heif()  # so that Pillow writes it, too
+  rgb = smooth_picture()
+  for name in ("a.heic", "b.jpg"):  # as telephones send them
+    Image.fromarray(rgb).save(tmp_path / name, "HEIF", quality=95)
+    assert (
+      np.abs(read_panorama(tmp_path / name).astype(int) - rgb).mean() < 12
+    )  # no channel swapped
+
+
+def test_each_kind_that_is_not_read_has_a_line_with_the_cure(tmp_path, monkeypatch):
+  monkeypatch.setattr(picture_file, "_reads_heif", lambda: False)
   heic = b"\0\0\0\x18ftypheic" + bytes(40)
   (tmp_path / "a.heic").write_bytes(heic)
   (tmp_path / "b.jpg").write_bytes(heic)  # as telephones send them
@@ -232,7 +244,8 @@ def test_each_kind_that_is_not_read_has_a_line_with_the_cure(tmp_path):
       read_panorama(path)
     lines[name] = str(error.value)
   assert lines["a"].endswith(
-    "a.heic: HEIC is not read; convert it to JPEG or PNG, as by: magick a.heic a.jpg"
+    "a.heic: HEIC is not read; pip install 'foir360_jax[heic]', or convert it to JPEG or PNG, as"
+    " by: magick a.heic a.jpg"
   )
   assert "b.jpg: HEIC is not read" in lines["b"]
   assert "c.DNG: DNG is not read" in lines["c"]

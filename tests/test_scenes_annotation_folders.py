@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foir360_jax.files import id_map_file, listing
+from foir360_jax.files import id_map_file, listing, picture_file
 from foir360_jax.scenes import (
   SceneError,
   coco_annotations,
@@ -147,7 +147,8 @@ def test_pictures_whose_names_differ_by_the_suffix_alone_are_named(folder):
     open_scenes(folder).read("a")
 
 
-def test_what_only_looks_like_a_picture_has_its_own_line(folder):
+def test_what_only_looks_like_a_picture_has_its_own_line(folder, monkeypatch):
+  monkeypatch.setattr(picture_file, "_reads_heif", lambda: False)
   (folder / "images/a.png").unlink()
   (folder / "images/a.png").symlink_to(folder / "gone.png")
   (folder / "images/b.png").rename(folder / "images/b.heic")
@@ -155,7 +156,7 @@ def test_what_only_looks_like_a_picture_has_its_own_line(folder):
   opened = open_scenes(folder)
   with pytest.raises(SceneError, match=r"a\.png: a link to .*gone\.png"):
     opened.read("a")
-  with pytest.raises(SceneError, match=r"b\.heic: HEIC is not read; convert it"):
+  with pytest.raises(SceneError, match=r"b\.heic: HEIC is not read; .*convert it"):
     opened.read("b")
   paint(folder / "images/b.jpg")  # converted, as the line says; the annotations stay as they are
   assert opened.ids == ("a", "b") and len(open_scenes(folder).read("b").objects) == 3

@@ -5,6 +5,7 @@ refuses a broken file by an exception, where OpenCV fills the rest with grey and
 messages.
 """
 
+import functools
 import io
 import os
 import pathlib
@@ -18,16 +19,19 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from foir360_jax.paths import expand
 
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+"""Read where the package pillow-heif is installed, the extra `heic`."""
 SUFFIXES = (
   *(".avif", ".bmp", ".gif", ".insp", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
   *(".tif", ".tiff", ".webp"),
 )
 """Names of pictures end so; the contents decide how they are decoded."""
 UNREAD_SUFFIXES = (
-  *(".arw", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jxl", ".nef"),
-  *(".orf", ".psd", ".raf", ".raw", ".rw2", ".svg"),
+  *HEIF_SUFFIXES,
+  *(".arw", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".jxl", ".nef", ".orf"),
+  *(".psd", ".raf", ".raw", ".rw2", ".svg"),
 )
-"""These are pictures too, which Pillow alone does not decode; each gets a line."""
+"""These are pictures too, which Pillow alone does not decode; each gets a line if nothing does."""
 
 _HEIF_BRANDS = (b"heic", b"heim", b"heis", b"heix", b"hevc", b"mif1", b"msf1")
 _TURNS = {
@@ -170,12 +174,28 @@ def _check_file(path: pathlib.Path) -> None:
     raise PictureError(f"{path}: cannot be read (it is {kind}); give the picture itself")
   if not status.st_size:
     raise PictureError(f"{path}: the file is empty; copy or download it again")
-  kind = path.suffix.lower() if path.suffix.lower() in UNREAD_SUFFIXES else _unread_kind(path)
+  kind = _unread_kind(path)
+  if not kind and path.suffix.lower() in UNREAD_SUFFIXES:
+    kind = path.suffix.lower()
+  if kind in HEIF_SUFFIXES and _reads_heif():
+    return
   if kind:
+    install = "pip install 'foir360_jax[heic]', or " if kind in HEIF_SUFFIXES else ""
     raise PictureError(
-      f"{path}: {kind.strip('.').upper()} is not read; convert it to JPEG or PNG, as by:"
+      f"{path}: {kind.strip('.').upper()} is not read; {install}convert it to JPEG or PNG, as by:"
       f" magick {shlex.quote(path.name)} {shlex.quote(path.stem)}.jpg"
     )
+
+
+@functools.cache
+def _reads_heif() -> bool:
+  """Whether Pillow decodes HEIF, by the package pillow-heif; makes it do so."""
+  try:
+    import pillow_heif
+  except ImportError:
+    return False
+  pillow_heif.register_heif_opener()
+  return True
 
 
 def _unread_kind(path: pathlib.Path) -> str:
@@ -186,8 +206,8 @@ def _unread_kind(path: pathlib.Path) -> str:
   except OSError:  # whoever reads it says so
     return ""
   if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
-    return "heic"
-  return "avif" if head[4:] == b"ftypavif" and not features.check("avif") else ""
+    return ".heic"
+  return ".avif" if head[4:] == b"ftypavif" and not features.check("avif") else ""
 
 
 def _has_late_metadata(path: pathlib.Path) -> bool:
