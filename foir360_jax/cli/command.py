@@ -140,7 +140,8 @@ foir360 COMMAND [flags]: ranks every object of a 360-degree panorama by importan
 --no-name. `python -m foir360_jax.main` is the same program; without a command it trains.
 Exit codes: 0 done; 1 some inputs could not be used; 2 a wrong flag or input; 130 Ctrl-C.
 
-From nothing to a ranked panorama:
+Ranked objects of your photographs: foir360 rank PICTURES --output=OUT
+A model of your own, from nothing:
   foir360 prepare --dataset=synthetic360/64x128 --data_dir=data --picture=data/panorama.png
   foir360 train --config=configs/tiny.py --workdir=runs/tiny
   foir360 predict --workdir=runs/tiny --input=data/panorama.png --output=OUT

@@ -143,6 +143,62 @@ goes on where it was stopped; bad panoramas get a line each, and the exit code i
   computes=True,
 )
 
+_SEGMENTING = (
+  Flag(
+    "segmenter",
+    "NAME",
+    "small, torchvision, transformers[:MODEL], onnx:FILE, masks:FOLDER or package.module:Class"
+    " (small)",
+    str,
+    "small",
+  ),
+  Flag("views", "HOW", "fast, or full: more views (fast)", one_of("fast", "full"), "fast"),
+  Flag(
+    "confidence",
+    "P",
+    "leave out objects of a lower one, in [0, 1]; what suits the segmenter if not given",
+    number(float, 0.0, 1.0),
+  ),
+  Flag(
+    "max_objects", "N", "keep the N of the highest confidence; all if not given", number(int, 1)
+  ),
+)
+
+_RANK = Command(
+  "rank",
+  "find and rank the objects of photographs, without training",
+  """\
+In: a panorama or a folder of them. Out: OUT/ranks/ID.json and OUT/overlays/ID.png. A segmenter
+looks through views of the sphere, and its masks become one mask an object. The same command goes on
+where it was stopped; bad pictures get a line each, and exit code 1.""",
+  "foir360 rank data/panorama.png --output=OUT",
+  (
+    Flag("output", "OUT", "the folder for the results", path, needed=True),
+    _OVERWRITE,
+    *_SEGMENTING,
+  ),
+  arguments=("PICTURES",),
+  computes=True,
+)
+
+_SEGMENT = Command(
+  "segment",
+  "only find the objects of photographs: masks for weak-labels, training or annotation",
+  """\
+In: a panorama or a folder of them. Out: a SCENES folder, images/ID.jpg|png, instances/ID.png and
+objects/ID.json (masks that may overlap, categories, confidence); or the views themselves, for a
+program of another kind, whose masks --segmenter=masks:FOLDER then takes.""",
+  "foir360 segment data/panorama.png --output=SCENES",
+  (
+    Flag("output", "SCENES", "the folder for the results", path),
+    Flag("write_views", "FOLDER", "write the views, FOLDER/ID/VIEW.png, and segment nothing", path),
+    _OVERWRITE,
+    *_SEGMENTING,
+  ),
+  arguments=("PICTURES",),
+  computes=True,
+)
+
 _SCORE = Command(
   "score",
   "score any system's masks and ranks against true ones",
@@ -210,10 +266,11 @@ and benchmark.json in RUN.""",
 COMMANDS = {
   command.name: command
   for command in (
-    *(_PREPARE, _TRAIN, _EVALUATE, _PREDICT, _WEAK_LABELS, _SCORE, _COMPARE_RUNS, _BENCHMARK),
+    *(_RANK, _SEGMENT, _PREPARE, _TRAIN, _EVALUATE, _PREDICT, _WEAK_LABELS, _SCORE),
+    *(_COMPARE_RUNS, _BENCHMARK),
   )
 }
 """The subcommands by name."""
 
-MODES = ("train", "evaluate", "predict", "weak-labels", "benchmark")
+MODES = ("rank", "segment", "train", "evaluate", "predict", "weak-labels", "benchmark")
 """The subcommands that `--mode=NAME` calls as well."""
