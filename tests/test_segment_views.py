@@ -1,0 +1,191 @@
+"""Views of photographs: what they show, what they see, and their masks back on the sphere."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from foir360_jax.segment.view_masks import to_sphere, view_fields
+from foir360_jax.segment.views import (
+  BATCH,
+  MODES,
+  SIZES,
+  flat_views,
+  perspective_view,
+  plan_views,
+  render_views,
+)
+from foir360_jax.sphere import (
+  bounding_box_px,
+  directions_from_angles,
+  pixel_areas,
+  pixel_directions,
+  render_view,
+  rotate_panorama,
+  rotation_matrix,
+)
+
+HEIGHT = 64
+
+
+def noise(rng, height, smooth=4):
+  """A random panorama [H, 2 H, 3] uint8 that is smooth on the sphere: a sum of waves of space."""
+  waves = rng.normal(0, smooth, (8, 3, 3)), rng.uniform(0, 2 * np.pi, (8, 3))
+  phases = np.einsum("hwk,nck->hwnc", pixel_directions(height), waves[0]) + waves[1]
+  return np.rint(np.cos(phases).mean(axis=2) * 127 + 128).astype(np.uint8)
+
+
+def pictures_of(panorama, views):
+  """All views, each alone."""
+  pictures = [None] * len(views)
+  for indices, batch in render_views(panorama, views):
+    assert len(indices) == len(batch) <= BATCH
+    for index, picture in zip(indices, batch, strict=True):
+      pictures[index] = picture
+  return pictures
+
+
+def unpacked(bits, height):
+  return np.unpackbits(bits, axis=-1, count=2 * height**2).reshape(-1, height, 2 * height) > 0
+
+
+def slow_coordinates(view, height):
+  """Columns and rows of a view at each pixel of the sphere in float64, NaN behind the view."""
+  lat_rad = np.pi / 2 - (np.arange(height)[:, None] + 0.5) * np.pi / height
+  lon_rad = (np.arange(2 * height) + 0.5) * np.pi / height - np.pi
+  rows, columns = view.size
+  if view.fov_deg == 360:
+    column = (lon_rad - view.lon_rad + np.pi) % (2 * np.pi) / (2 * np.pi) * columns - 0.5
+    row = (np.pi / 2 - lat_rad) / np.pi * rows - 0.5
+    return np.broadcast_to(column, (height, 2 * height)), row * np.ones(2 * height)
+  directions = directions_from_angles(lon_rad, lat_rad)
+  lon, lat = view.lon_rad, view.lat_rad
+  ahead = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+  east = np.array([-np.sin(lon), np.cos(lon), 0])
+  north = np.cross(ahead, east)
+  depth = directions @ ahead
+  depth = np.where(depth > 1e-9, depth, np.nan)
+  focal = columns / 2 / np.tan(np.radians(view.fov_deg) / 2)
+  x, y = directions @ east / depth * focal, directions @ north / depth * focal
+  return x + columns / 2 - 0.5, rows / 2 - 0.5 - y
+
+
+def slow_to_sphere(mask, view, height):
+  """The share [H, 2 H] of a mask around each pixel, bilinear, 0 outside the view."""
+  column, row = slow_coordinates(dataclasses.replace(view, size=mask.shape), height)
+  rows, columns = mask.shape
+  share = np.zeros((height, 2 * height))
+  for r, c in np.ndindex(share.shape):
+    x, y = column[r, c], row[r, c]
+    if not (-0.5 <= x <= columns - 0.5 and -0.5 <= y <= rows - 0.5):
+      continue
+    for i in (0, 1):
+      for j in (0, 1):
+        at_row, at_column = int(np.floor(y)) + i, int(np.floor(x)) + j
+        weight = (1 - abs(y - at_row)) * (1 - abs(x - at_column))
+        if view.fov_deg == 360:
+          if not 0 <= at_row < rows:
+            at_column += columns // 2
+          at_column %= columns
+        pixel = mask[np.clip(at_row, 0, rows - 1), np.clip(at_column, 0, columns - 1)]
+        share[r, c] += weight * pixel
+  return share
+
+
+def random_masks(rng, number, size):
+  """Random discs [N, h, w], some cut by the border, one of them hardly more than a pixel."""
+  y, x = np.mgrid[: size[0], : size[1]]
+  masks = []
+  for index in range(number):
+    centre = rng.uniform(0, 1, 2) * size
+    radius = rng.uniform(0.1, 0.6) * size[0] if index else 1.0
+    masks.append(np.hypot(y - centre[0], x - centre[1]) < radius)
+  return np.array(masks)
+
+
+VIEWS = (
+  perspective_view(0, 0, 90, 40),
+  perspective_view(175, 40, 90, 40),
+  perspective_view(20, 90, 120, 40),
+  perspective_view(-60, -85, 60, 16),
+  *(dataclasses.replace(view, size=(36, 72)) for view in flat_views()),
+)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_masks_come_back_as_the_plain_reference_says(view):
+  rng = np.random.default_rng(len(view.name) + int(view.fov_deg))
+  height = 32  # about as fine as the views, so that nothing is smoothed
+  masks = random_masks(rng, 4, view.size)
+  found = unpacked(to_sphere(masks, view, height), height)
+  for mask, on_sphere in zip(masks, found, strict=True):
+    share = slow_to_sphere(mask, view, height)
+    clear = abs(share - 0.5) > 0.04  # places are kept to 1/32 of a pixel
+    assert clear.mean() > 0.95
+    np.testing.assert_array_equal(on_sphere[clear], share[clear] > 0.5)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_view_sees_what_lies_within_its_border(view):
+  column, row = slow_coordinates(view, HEIGHT)
+  inside = (abs(column - view.size[1] / 2 + 0.5) - view.size[1] / 2).astype(float)
+  inside = np.maximum(inside, abs(row - view.size[0] / 2 + 0.5) - view.size[0] / 2)
+  (field,) = unpacked(view_fields([view], HEIGHT), HEIGHT)
+  np.testing.assert_array_equal(field[inside < -1e-3], True)
+  np.testing.assert_array_equal(field[~(inside < 1e-3)], False)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_views_show_what_the_plain_rendering_shows(view):
+  """The source is as fine as the view here, so that it is sampled as it is."""
+  rng = np.random.default_rng(int(view.fov_deg))
+  panorama = noise(rng, round(np.pi * view.pixels_per_radian))
+  (picture,) = pictures_of(panorama, [view])
+  if view.fov_deg == 360:
+    expected = np.roll(panorama, 0 if view.lon_rad == 0 else len(panorama), axis=1)
+    np.testing.assert_array_equal(picture, expected)
+    return
+  expected = render_view(panorama, view.lon_rad, view.lat_rad, view.fov_deg, view.size)
+  assert picture.dtype == np.uint8 and picture.shape == (*view.size, 3)
+  assert abs(picture - np.asarray(expected)).max() < 2
+
+
+@pytest.mark.parametrize("height", [48, 250])
+def test_finer_and_coarser_panoramas_of_one_scene_give_alike_views(height):
+  scene = np.random.default_rng(5)
+  state = scene.bit_generator.state
+  same, scene.bit_generator.state = noise(scene, 1000), state
+  other = noise(scene, height)
+  views = [perspective_view(170, 40, 90, 160), perspective_view(0, -90, 120, 160), *flat_views()]
+  for fine, coarse in zip(pictures_of(same, views), pictures_of(other, views), strict=True):
+    assert abs(fine.astype(int) - coarse).max() <= 6
+
+
+def test_stripes_too_fine_for_a_view_average_out():
+  panorama = np.zeros((1024, 2048, 3), np.uint8)
+  panorama[:, ::2] = 255
+  views = [perspective_view(30, 0, 90, 64), perspective_view(-179, 20, 120, 64), flat_views()[1]]
+  for picture in pictures_of(panorama, views):
+    assert abs(picture.astype(int) - 127).max() <= 35  # plain samples reach 127
+
+
+def test_turning_the_panorama_turns_the_views():
+  rng = np.random.default_rng()
+  panorama = noise(rng, HEIGHT, 10)
+  lons_deg = np.arange(0, 360, 45)
+  views = [perspective_view(lon, lat, 100, 32) for lat in (-50, 20) for lon in lons_deg]
+  before = np.array(pictures_of(panorama, views)).reshape(2, 8, 32, 32, 3)
+  turned = np.roll(panorama, 3 * HEIGHT // 4, axis=1)  # by 135 degrees to the east
+  after = np.array(pictures_of(turned, views)).reshape(before.shape)
+  np.testing.assert_array_equal(after, np.roll(before, 3, axis=1))
+
+
+def test_turning_a_view_turns_its_masks():
+  rng = np.random.default_rng()
+  masks = random_masks(rng, 3, (48, 48))
+  first, second = (
+    unpacked(to_sphere(masks, perspective_view(lon, 35, 90, 48), HEIGHT), HEIGHT)
+    for lon in (-100, 125)
+  )
+  different = np.roll(first, HEIGHT * 225 // 180, axis=2) ^ second
+  assert different.mean() < 1e-4  # rounding only
