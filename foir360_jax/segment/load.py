@@ -15,8 +15,14 @@ from foir360_jax.segment.segmenter import Segmenter, SegmenterError
 INSTALL = "pip install 'foir360_jax[segment]'"
 SMALL, TORCHVISION, TRANSFORMERS = "small", "torchvision", "transformers"
 ONNX, MASKS = "onnx", "masks"
-FORMS = (SMALL, f"{TORCHVISION}[:MODEL]", f"{TRANSFORMERS}[:MODEL]", f"{ONNX}:FILE")
-FORMS += (f"{MASKS}:FOLDER", "package.module:Class")
+FORMS = (
+  SMALL,
+  f"{TORCHVISION}[:MODEL]",
+  f"{TRANSFORMERS}[:MODEL]",
+  f"{ONNX}:FILE",
+  f"{MASKS}:FOLDER",
+  "package.module:Class",
+)
 """What may be asked for; the words before a colon are reserved."""
 
 _CLASSES = {
@@ -76,9 +82,7 @@ def load_segmenter(source: str | Any, **settings: Any) -> Segmenter:
   except SegmenterError:
     raise
   except TypeError as error:
-    raise SegmenterError(
-      f"{source}: cannot be made ({_line(error)}); check its settings"
-    ) from error
+    raise SegmenterError(f"{source}: {_line(error)}; check its settings") from error
   except (ImportError, RuntimeError) as error:  # as of a torchvision that is for another torch
     raise SegmenterError(
       f"{source}: its libraries do not work ({_line(error)}); {INSTALL} in a fresh environment"

@@ -78,7 +78,7 @@ def read_mask_file(path: pathlib.Path) -> MaskFile:
       raise ValueError(
         "holds no masks; give COCO's annotations, or a list of objects with segmentation each"
       )
-    records = []
+    records: list[Mapping[str, Any]] = []
     for index, record in enumerate(data["annotations"]):
       with inside(f"annotations[{index}]"):
         if not isinstance(record, dict) or record.get("segmentation") is None:

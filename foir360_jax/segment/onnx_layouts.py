@@ -60,8 +60,13 @@ class YoloObjects:
 
   def take(self, kept: np.ndarray) -> "YoloObjects":
     """Returns those of some indices [n], duplicates being dropped now."""
-    arrays = (self.boxes, self.scores, self.labels, self.coefficients)
-    return YoloObjects(*(array[kept] for array in arrays), suppressed=True)
+    return YoloObjects(
+      self.boxes[kept],
+      self.scores[kept],
+      self.labels[kept],
+      self.coefficients[kept],
+      suppressed=True,
+    )
 
   def objects(
     self, prototypes: np.ndarray, letterbox: Letterbox, name: Callable[[int], str]

@@ -96,7 +96,7 @@ class OnnxSegmenter:
       self._names = dict(enumerate(categories, start=layout != "yolo"))
     self.name = f"onnx:{file.name}"
     self.version = f"onnxruntime {onnxruntime.__version__}, {file.name} sha256 {sha256_of(file)}"
-    self.settings = {"layout": layout}
+    self.settings: dict[str, Any] = {"layout": layout}
     if layout == "yolo":
       self.settings |= {"iou": iou, "most": most}
 

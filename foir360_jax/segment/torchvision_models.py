@@ -92,7 +92,7 @@ def _pretrained(name: str) -> tuple[Any, Any, pathlib.Path]:
     raise SegmenterError(
       f"torchvision:{name}: no Mask R-CNN of torchvision; there are {' and '.join(MODELS)}"
     )
-  weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+  weights = get_model_weights(name).DEFAULT
   file = pathlib.Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
   try:
     return get_model(name, weights=weights, weights_backbone=None), weights, file

@@ -77,7 +77,7 @@ class TransformersSegmenter:
     self.name = f"transformers:{name}"
     self._model, self._processor = model.eval().to(self._device), processor
     self._labels = {int(key): str(label) for key, label in model.config.id2label.items()}
-    self._generator = None
+    self._generator: Any = None
     if model.config.model_type in _mask_generators():
       self._generator = transformers.pipeline(
         "mask-generation", model=model, image_processor=processor, device=self._device
