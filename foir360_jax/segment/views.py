@@ -106,7 +106,7 @@ def plan_views(height: int, mode: Mode = "fast") -> tuple[View, ...]:
     raise ValueError(f"views are {' or '.join(MODES)}, not {mode!r}")
   views = []
   for fov_deg in _FIELDS_OF_VIEW[mode]:
-    side = _side(fov_deg, height)
+    side = side_of(fov_deg, height)
     views += [
       perspective_view(ring.first_lon_deg + index * 360 / ring.number, ring.lat_deg, fov_deg, side)
       for ring in _RINGS[fov_deg]
@@ -237,7 +237,7 @@ def _render(source, row, column, table, whole, fraction):
   return jax.lax.map(of_view, (table, whole, fraction))
 
 
-def _side(fov_deg: float, height: int) -> int:
+def side_of(fov_deg: float, height: int) -> int:
   """Pixels of a view about as fine at its centre as a panorama."""
   native = 2 * np.tan(np.radians(fov_deg) / 2) * height / np.pi
   return next((size for size in SIZES if size >= 0.85 * native), SIZES[-1])
