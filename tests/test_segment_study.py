@@ -300,12 +300,15 @@ def test_the_commands_print_a_row_for_each_way(pictures, tmp_path, monkeypatch, 
   run(collages, pictures, "--out", tmp_path / "c", "--number", 1, "--height", HEIGHT)
   monkeypatch.setitem(sys.modules, "colours", sys.modules[__name__])
   common = [tmp_path / "c", "--segmenter=colours:Colours", "--cache", tmp_path / "cache"]
-  common += ["--ways", "baseline", "--out", tmp_path / "out.json", "--confidence", 0.3]
+  common += ["--ways", "baseline", "candidates", "--confidence", 0.3]
+  common += ["--out", tmp_path / "out.json", "--overlays", tmp_path / "overlays"]
   printed = run(frames, *common, "--views", "fast")
   report = json.loads((tmp_path / "out.json").read_text())
   assert printed.strip() == report["table"] and "baseline, fast" in printed
   assert report["rows"][0]["recall"][0]["mean"] > 0.8
   assert report["rows"][0]["masks_an_object"]["mean"] < 1.3
+  assert report["rows"][1]["masks_an_object"]["mean"] > 3
+  assert (tmp_path / "overlays/collage_000_baseline_fast_0.3.png").is_file()
   monkeypatch.setattr(group_values, "GROUPS", ("90h", "flat"))
   printed = run(group_values, *common, "--sets", "flat")
   assert "90h+flat (7 views)" in printed and "baseline, flat (1 views)" in printed

@@ -1,7 +1,7 @@
 """Measures masks of annotated panoramas: what a segmenter finds through views, merged.
 
-A row for each set of views, confidence (of candidates) and way to make objects of them: `baseline`
-(see `segment.study.baseline`) and `merge`. What the columns mean is said in
+A row for each set of views, confidence (of candidates) and way to make objects of them: `merge`,
+`baseline` (see `segment.study.baseline`), or `candidates` as they are. What the columns mean is said in
 `segment.study.measure`.
 
   python -m foir360_jax.segment.study.frames FOLDER --segmenter=package.module:Class \
@@ -19,11 +19,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from foir360_jax.files import write_atomically
+from foir360_jax.drawing import draw_overlay
+from foir360_jax.files import save_image, write_atomically
 from foir360_jax.files.json_file import without_nan
 from foir360_jax.paths import expand
 from foir360_jax.scenes.packed_masks import pack_masks, resample_masks, unpack_masks
@@ -36,7 +37,8 @@ from foir360_jax.segment.study.truth import read_frames
 from foir360_jax.segment.view_masks import view_fields
 from foir360_jax.segment.views import MODES, View, plan_views
 
-WAYS = ("baseline", "merge")
+WAYS = ("baseline", "merge", "candidates")
+"""How objects are made; candidates as they are tell what a merge could find at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +56,18 @@ class Row:
     return f"{self.way}, {self.label} ({len(self.views)} views), confidence {self.confidence:g}"
 
 
+class Drawn(NamedTuple):
+  """What an overlay shows: objects, best first."""
+
+  masks: np.ndarray
+  ranks: np.ndarray
+
+
 def main() -> None:
   """Measures, prints the table, writes the JSON."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--views", nargs="+", default=["fast"], choices=MODES)
-  parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+  parser.add_argument("--ways", nargs="+", default=list(WAYS[:2]), choices=WAYS)
   arguments = parse(parser)
   try:
     figures = measure_rows(
@@ -85,6 +94,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
   parser.add_argument("--cache", help="folder in which candidates are kept")
   parser.add_argument("--limit", type=int, help="how many frames")
   parser.add_argument("--out", help="JSON file for all figures")
+  parser.add_argument("--overlays", help="folder for pictures of the objects, one a row and frame")
   return parser.parse_args()
 
 
@@ -122,6 +132,10 @@ def measure_rows(
       seconds.setdefault(row.name, []).append(time.perf_counter() - start)
       masks = masks[scores >= arguments.least_score]
       figures.setdefault(row.name, []).append(measure_frame(frame.masks, masks, arguments.best))
+      if arguments.overlays:
+        file = f"{frame.name}_{row.way}_{row.label}_{row.confidence:g}.png"
+        drawn = Drawn(masks, np.arange(1, len(masks) + 1))
+        save_image(expand(arguments.overlays) / file, draw_overlay(frame.panorama, drawn))
     names.append(frame.name)
     groups.append(frame.group)
     videos.append(frame.video)
@@ -173,7 +187,11 @@ def make_objects(
     )
     return objects.masks, objects.scores
   masks = unpack(candidates.masks, working)
-  kept, scores = suppress(candidates, candidate_overlaps(masks))
+  if way == "baseline":
+    kept, scores = suppress(candidates, candidate_overlaps(masks))
+  else:
+    kept = np.argsort(-candidates.scores, kind="stable")
+    scores = candidates.scores[kept]
   masks = masks[kept]
   if height > working:
     masks = unpack_masks(resample_masks(pack_masks(masks), height), 2 * height)
