@@ -1,8 +1,8 @@
 """Measures masks of annotated panoramas: what a segmenter finds through views, merged.
 
 A row for each set of views, confidence (of candidates) and way to make objects of them: `merge`,
-`baseline` (see `segment.study.baseline`), or `candidates` as they are. What the columns mean is said in
-`segment.study.measure`.
+`baseline` (see `segment.study.baseline`), or `candidates` as they are. What the columns mean is
+said in `segment.study.measure`.
 
   python -m foir360_jax.segment.study.frames FOLDER --segmenter=package.module:Class \
     --views fast full --confidence 0.25 0.1 --cache=CACHE --out=frames.json
