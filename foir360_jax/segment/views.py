@@ -240,7 +240,7 @@ def _render(source, row, column, table, whole, fraction):
 def side_of(fov_deg: float, height: int) -> int:
   """Pixels of a view about as fine at its centre as a panorama."""
   native = 2 * np.tan(np.radians(fov_deg) / 2) * height / np.pi
-  return next((size for size in SIZES if size >= 0.85 * native), SIZES[-1])
+  return next((size for size in SIZES if size >= 0.75 * native), SIZES[-1])
 
 
 def _source_height(height: int, pixels_per_radian: float) -> int:
