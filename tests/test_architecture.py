@@ -34,6 +34,12 @@ LEVELS = (
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 DATA_BUILDERS_USE = {"sphere", "metrics", "files", "drawing", "scenes"}
+SEGMENTER_LIBRARIES = {"onnxruntime", "torch", "torchvision", "transformers"}
+ADAPTERS = {
+  PACKAGE / "segment/onnx_models.py": {"onnxruntime"},
+  PACKAGE / "segment/torchvision_models.py": {"torch", "torchvision"},
+  PACKAGE / "segment/transformers_models.py": {"torch", "transformers"},
+}
 PREPARE = PACKAGE / "cli/prepare.py"  # the only module of the package that imports the builders
 
 
@@ -230,7 +236,33 @@ def test_help_comes_at_once_without_jax_and_numpy():
 
 
 def test_only_the_benchmarks_import_opponents():
+  """Adapters of segmenters import the library that they are for, where an instance is made."""
   for file in python_files("foir360_jax", "datasets", "configs"):
-    roots = {name.split(".")[0] for name in imported_modules(file)}
-    opponents = roots & {"tensorflow", "torch", "rax"}
-    assert not opponents or file.parent == PACKAGE / "benchmarks", file
+    if file.parent == PACKAGE / "benchmarks":
+      continue
+    tree = ast.parse(file.read_text())
+    opponents = {name for node in ast.walk(tree) for name in roots_imported_by(node)}
+    opponents &= {"tensorflow", "rax"} | SEGMENTER_LIBRARIES
+    assert opponents <= ADAPTERS.get(file, set()), file
+    at_once = {name for node in tree.body for name in roots_imported_by(node)}
+    assert not at_once & SEGMENTER_LIBRARIES, file
+
+
+def test_the_adapters_of_segmenters_are_loaded_by_name_alone():
+  """Neither does another module import one, nor does a library come with the package."""
+  names = {f"foir360_jax.segment.{file.stem}" for file in ADAPTERS}
+  for file in python_files("foir360_jax", "datasets", "configs"):
+    imported = imported_modules(file)
+    assert not names & {*imported, *(name.rpartition(".")[0] for name in imported)}, file
+  result = run_python(
+    "import sys, foir360_jax.segment\n"
+    f"print([name for name in {SEGMENTER_LIBRARIES} if name in sys.modules])"
+  )
+  assert result.stdout.strip() == "[]", result.stderr
+
+
+def roots_imported_by(node):
+  """Top-level packages that one statement imports."""
+  if isinstance(node, ast.Import):
+    return {alias.name.split(".")[0] for alias in node.names}
+  return {node.module.split(".")[0]} if isinstance(node, ast.ImportFrom) else set()

@@ -10,13 +10,19 @@ each object: a number in [0, 1]; an index into the instance's `categories`, a na
 - the attributes `categories` (names), `name`, `version` and `settings` (JSON values), which are
   kept with everything that it made.
 
+One that knows pictures by their names (`written_masks`) may also have
+
+- keywords `image` and `views` of what is called: the panorama's name, and a view for each picture;
+- `views_of(image, views)`: which of these it can answer for, perhaps at another size;
+- the attribute `needs_pixels`, False: it is called with pictures of the right size, all black.
+
 Here such an instance gets what all of them need alike: its answers are checked and put into arrays.
 Axes: V views, N objects.
 """
 
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +62,7 @@ class Segmenter:
     name: its own name, else the one that was given.
     version: "" where it does not say.
     settings: JSON values.
+    needs_pixels: whether it looks at the pictures at all.
   """
 
   def __init__(self, instance: Any, name: str):
@@ -68,7 +75,9 @@ class Segmenter:
     self._batched = hasattr(instance, "segment_batch")
     self._function = instance.segment_batch if self._batched else instance
     self._takes_confidence = _takes(self._function, "confidence")
+    self._takes_views = _names(self._function, "views")
     self._categories = tuple(map(str, getattr(instance, "categories", None) or ()))
+    self.needs_pixels = bool(getattr(instance, "needs_pixels", True))
     self.name = str(getattr(instance, "name", "") or name)
     self.version = str(getattr(instance, "version", "") or "")
     self.settings = _json(getattr(instance, "settings", None) or {}, name)
@@ -77,12 +86,34 @@ class Segmenter:
     """Returns what results that it made say of it, as JSON values."""
     return {"name": self.name, "version": self.version, "settings": self.settings}
 
-  def __call__(self, pictures: np.ndarray, confidence: float) -> list[Segments]:
+  def views_of(self, image: str, views: Sequence[Any]) -> tuple[Any, ...]:
+    """Returns the views of a panorama through which it can be asked: mostly all that are planned.
+
+    Args:
+      image: the panorama's name, as results are called.
+      views: planned ones.
+
+    Raises:
+      SegmenterError: it knows nothing of this panorama.
+    """
+    chosen = getattr(self._instance, "views_of", None)
+    return tuple(chosen(image, views) if chosen else views)
+
+  def __call__(
+    self,
+    pictures: np.ndarray,
+    confidence: float,
+    *,
+    image: str = "",
+    views: Sequence[Any] = (),
+  ) -> list[Segments]:
     """Segments pictures of one size.
 
     Args:
       pictures: [V, h, w, 3] uint8 RGB.
       confidence: objects of a lower score are left out.
+      image: the name of the panorama that they are views of; most segmenters do not ask.
+      views: the V views of `views_of` that they are.
 
     Returns:
       V lists of objects.
@@ -90,7 +121,9 @@ class Segmenter:
     Raises:
       SegmenterError: an answer is not what the module says.
     """
-    options = {"confidence": confidence} if self._takes_confidence else {}
+    options: dict[str, Any] = {"confidence": confidence} if self._takes_confidence else {}
+    if self._takes_views:
+      options |= {"image": image, "views": views}
     if self._batched:
       answers = list(self._function(pictures, **options))
       if len(answers) != len(pictures):
@@ -153,12 +186,19 @@ class Segmenter:
     return self._categories[index]
 
 
-def _takes(function: Any, keyword: str) -> bool:
+def _parameters(function: Any) -> list[inspect.Parameter]:
   try:
-    parameters = inspect.signature(function).parameters.values()
+    return list(inspect.signature(function).parameters.values())
   except (TypeError, ValueError):  # some built-in functions have no signature
-    return False
-  return any(p.name == keyword or p.kind == p.VAR_KEYWORD for p in parameters)
+    return []
+
+
+def _takes(function: Any, keyword: str) -> bool:
+  return any(p.name == keyword or p.kind == p.VAR_KEYWORD for p in _parameters(function))
+
+
+def _names(function: Any, keyword: str) -> bool:
+  return any(p.name == keyword for p in _parameters(function))
 
 
 def _json(settings: Any, name: str) -> dict[str, Any]:
