@@ -14,6 +14,7 @@ import numpy as np
 
 from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.files.panorama_file import resize_columns, stretch
+from foir360_jax.files.picture_folder import picture_id
 from foir360_jax.inference.ranker_input import (
   InputPanorama,
   Panorama,
@@ -73,7 +74,7 @@ class PhotoRanker:
     self.max_objects = max_objects
 
   @overload
-  def __call__(self, picture: Panorama, *, image: str = "") -> RankedObjects: ...  # type: ignore[overload-overlap]
+  def __call__(self, picture: Panorama, *, image: str = "") -> RankedObjects: ...
 
   @overload
   def __call__(self, picture: list[Panorama] | tuple[Panorama, ...]) -> list[RankedObjects]: ...
@@ -118,7 +119,7 @@ class PhotoRanker:
       confidence=self.confidence,
       max_objects=self.max_objects,
       data=on_sphere,
-      image=panorama.image,
+      image=picture_id(panorama.image) if panorama.image else "",
     )
     masks, kept = cut_to_data(resize_columns(found.masks, width), data)
     return RankedObjects.from_masks(

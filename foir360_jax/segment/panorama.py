@@ -17,8 +17,9 @@ from foir360_jax.segment.segmenter import Segmenter, Segments
 from foir360_jax.segment.view_masks import to_sphere, view_fields
 from foir360_jax.segment.views import Mode, View, plan_views, render_views
 
+METHOD_VERSION = 1
+"""Of all that makes objects of a segmenter's answers; another one, other objects."""
 MAX_WORKING_HEIGHT = 512
-DEFAULT_CONFIDENCE = 0.25
 _LEAST_DATA = 0.02  # share of a view that must hold picture
 
 
@@ -27,9 +28,10 @@ def segment_panorama(
   segmenter: Segmenter,
   *,
   views: Mode | Sequence[View] = "fast",
-  confidence: float = DEFAULT_CONFIDENCE,
+  confidence: float | None = None,
   max_objects: int | None = None,
   data: np.ndarray | None = None,
+  image: str = "",
   settings: MergeSettings | None = None,
   timings: dict[str, float] | None = None,
 ) -> MergedObjects:
@@ -39,10 +41,11 @@ def segment_panorama(
     panorama: [H, 2 H, 3] uint8 RGB.
     segmenter: of pictures.
     views: "fast", "full", or views of one's own.
-    confidence: what the segmenter is less sure of is left out.
+    confidence: what the segmenter is less sure of is left out; None: what suits the segmenter.
     max_objects: the best that are kept; None: all.
     data: [H, 2 H] bool, where a partial panorama has picture; None: everywhere. Views without are
       not looked at, and masks end where it ends.
+    image: the panorama's name, for a segmenter that goes by it.
     settings: of the merge; default `MergeSettings()`.
     timings: seconds are added to its entries "rendering", "segmenter", "back-projection" and
       "merge".
@@ -55,7 +58,9 @@ def segment_panorama(
   full_height = len(panorama)
   height = min(full_height, MAX_WORKING_HEIGHT)
   watch = _Watch({} if timings is None else timings)
+  confidence = segmenter.confidence if confidence is None else confidence
   planned = plan_views(full_height, views) if isinstance(views, str) else tuple(views)
+  planned = segmenter.views_of(image, planned)
   if data is not None and (data.dtype != bool or data.shape != panorama.shape[:2]):
     raise ValueError(
       f"data is bool {list(panorama.shape[:2])}, not {data.dtype} {list(data.shape)}"
@@ -64,13 +69,14 @@ def segment_panorama(
     fields = view_fields(planned, height)
     if data is not None:
       bits = _packed_data(data, height)
-      seen = PackedMasks(fields, height).areas
+      whole = PackedMasks(fields, height).areas
       fields &= bits
-      looked_at = PackedMasks(fields, height).areas >= _LEAST_DATA * np.maximum(seen, 1e-12)
+      looked_at = PackedMasks(fields, height).areas >= _LEAST_DATA * np.maximum(whole, 1e-12)
       planned = tuple(view for view, look in zip(planned, looked_at, strict=True) if look)
       fields = fields[looked_at]
   parts: list[Candidates] = []
-  batches = iter(render_views(panorama, planned))
+  render = render_views if segmenter.needs_pixels else _black_views
+  batches = iter(render(panorama, planned))
   while True:
     with watch.during("rendering"):
       batch = next(batches, None)
@@ -78,7 +84,8 @@ def segment_panorama(
       break
     indices, pictures = batch
     with watch.during("segmenter"):
-      answers = segmenter(pictures, confidence)
+      seen = [planned[index] for index in indices]
+      answers = segmenter(pictures, confidence, image=image, views=seen)
     with watch.during("back-projection"):
       parts += [
         candidates_of(answer, planned[index], index, height)
@@ -100,6 +107,14 @@ def segment_panorama(
     if data is not None:
       objects.masks[:] &= data
   return objects
+
+
+def _black_views(
+  panorama: np.ndarray, views: Sequence[View]
+) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+  """What `render_views` gives, for a segmenter that does not look."""
+  for index, view in enumerate(views):
+    yield (index,), np.zeros((1, *view.size, 3), np.uint8)
 
 
 class _Watch:

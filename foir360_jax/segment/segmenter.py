@@ -8,7 +8,7 @@ each object: a number in [0, 1]; an index into the instance's `categories`, a na
 - the keyword `confidence`: objects of a lower score may be left out;
 - `segment_batch`, the same for uint8 `[V, h, w, 3]`, a list of V answers;
 - the attributes `categories` (names), `name`, `version` and `settings` (JSON values), which are
-  kept with everything that it made.
+  kept with everything that it made, and `confidence`, the score that suits it as a threshold.
 
 One that knows pictures by their names (`written_masks`) may also have
 
@@ -26,6 +26,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+DEFAULT_CONFIDENCE = 0.25
 
 
 class SegmenterError(ValueError):
@@ -62,6 +64,7 @@ class Segmenter:
     name: its own name, else the one that was given.
     version: "" where it does not say.
     settings: JSON values.
+    confidence: the score from which on its objects are taken, unless another is asked for.
     needs_pixels: whether it looks at the pictures at all.
   """
 
@@ -80,6 +83,7 @@ class Segmenter:
     self.needs_pixels = bool(getattr(instance, "needs_pixels", True))
     self.name = str(getattr(instance, "name", "") or name)
     self.version = str(getattr(instance, "version", "") or "")
+    self.confidence = float(getattr(instance, "confidence", DEFAULT_CONFIDENCE))
     self.settings = _json(getattr(instance, "settings", None) or {}, name)
 
   def describe(self) -> dict[str, Any]:
