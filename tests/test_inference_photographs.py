@@ -35,8 +35,10 @@ class ByColour:
     self.settings = dict(self.settings)
 
   def __call__(self, picture, confidence=0.5):
+    reach = self.settings["tolerance"]
     for index, colour in enumerate(COLOURS.values()):
-      mask = np.abs(picture.astype(int) - colour).sum(-1) < 3 * self.settings["tolerance"]
+      low, high = (np.clip(np.add(colour, sign * reach), 0, 255) for sign in (-1, 1))
+      mask = cv2.inRange(picture, low, high) > 0
       if mask.sum() >= 4:
         rim = np.ones_like(mask)
         rim[1:-1, 1:-1] = False
@@ -95,11 +97,14 @@ def test_objects_are_found_whole_and_ordered_by_solid_angle(ranker, picture):
 
 def test_paths_images_arrays_lists_and_generators_are_taken(ranker, picture, folder):
   expected = ranker(picture)
-  taken = [folder / "a.png", str(folder / "a.png"), Image.fromarray(picture), picture]
-  for found in (ranker(taken), list(ranker(x for x in taken))):
+  for found in (
+    ranker([folder / "a.png", Image.fromarray(picture)]),
+    list(ranker(x for x in (str(folder / "a.png"), picture))),
+  ):
+    assert len(found) == 2
     for one in found:
       np.testing.assert_array_equal(one.masks, expected.masks)
-  assert isinstance(ranker(tuple(taken[:1])), list)
+  assert ranker(()) == []
   with pytest.raises(TypeError, match="not NoneType"):
     ranker(None)
   with pytest.raises(PanoramaError, match="flat.png"):
@@ -230,7 +235,7 @@ def test_the_commands_rank_and_segment_with_a_segmenter_by_import_path(
   folder, tmp_path, capsys, monkeypatch
 ):
   source = inspect.getsource(ByColour).replace("class ByColour", "class Mine")
-  head = f"import types\nimport numpy as np\nCOLOURS = {COLOURS}\n\n"
+  head = f"import types\nimport cv2\nimport numpy as np\nCOLOURS = {COLOURS}\n\n"
   (tmp_path / "mine.py").write_text(head + source)
   monkeypatch.syspath_prepend(tmp_path)
   words = [str(folder), "--segmenter=mine:Mine", "--confidence=0.3"]
