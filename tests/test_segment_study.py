@@ -9,8 +9,9 @@ import pytest
 
 from foir360_jax.scenes import RunLengths
 from foir360_jax.segment.merge import Candidates
+from foir360_jax.segment.packed_overlap import PackedMasks
 from foir360_jax.segment.segmenter import Segmenter
-from foir360_jax.segment.study.baseline import candidate_overlaps, suppress, unpack
+from foir360_jax.segment.study.baseline import suppress, unpack
 from foir360_jax.segment.study.candidates import CandidateStore, of_views
 from foir360_jax.segment.study.collages import (
   coordinates,
@@ -20,7 +21,7 @@ from foir360_jax.segment.study.collages import (
   write_collages,
 )
 from foir360_jax.segment.study.group_values import GROUPS, views_of
-from foir360_jax.segment.study.measure import measure_frame, summarise, table
+from foir360_jax.segment.study.measure import compare, measure_frame, summarise, table
 from foir360_jax.segment.study.truth import read_frames
 from foir360_jax.sphere import pixel_areas, pixel_directions, solid_angle
 
@@ -187,6 +188,10 @@ def test_the_annotated_video_frames_have_as_many_objects_as_was_reported(shared)
   }
 
 
+def measured(truth, masks, best=(8,)):
+  return measure_frame(compare(truth, masks), best)
+
+
 def squares(*corners, height=HEIGHT, side=10):
   masks = np.zeros((len(corners), height, 2 * height), bool)
   for mask, (row, column) in zip(masks, corners, strict=True):
@@ -200,7 +205,7 @@ def test_figures_of_a_frame_count_what_they_say():
   part = squares((40, 60), side=4)  # inside the second, .16 of it
   crumb = squares((40, 60), side=2)  # inside, too, and nothing to speak of
   masks = np.concatenate([part, truth[:1], moved, truth[2:], crumb])
-  figures = measure_frame(truth, masks, best=(1, 2))
+  figures = measured(truth, masks, best=(1, 2))
   np.testing.assert_array_equal(figures.found, [[True, False, True]] * 2)
   np.testing.assert_array_equal(figures.masks_of, [2, 1, 1])
   np.testing.assert_array_equal(figures.found_by_best[:, 0], [[False] * 3, [True, False, False]])
@@ -210,17 +215,17 @@ def test_figures_of_a_frame_count_what_they_say():
 
 def test_one_mask_finds_one_object():
   truth = np.concatenate([squares((40, 20)), squares((40, 21))])
-  assert measure_frame(truth, truth[:1]).found.sum(axis=1).tolist() == [1, 1]
-  assert measure_frame(truth, truth[::-1]).found.all()
+  assert measured(truth, truth[:1]).found.sum(axis=1).tolist() == [1, 1]
+  assert measured(truth, truth[::-1]).found.all()
 
 
 def test_a_mask_of_the_nadir_is_told_by_score_and_by_size():
   nadir = np.zeros((1, HEIGHT, 2 * HEIGHT), bool)
   nadir[:, -12:] = True
   small = squares((40, 20))
-  assert measure_frame(small, np.concatenate([small, nadir])).nadir_first == (False, True)
-  assert measure_frame(small, np.concatenate([nadir, small])).nadir_first == (True, True)
-  assert measure_frame(small, small[:0]).nadir_first is None
+  assert measured(small, np.concatenate([small, nadir])).nadir_first == (False, True)
+  assert measured(small, np.concatenate([nadir, small])).nadir_first == (True, True)
+  assert measured(small, small[:0]).nadir_first is None
 
 
 def test_summaries_pool_objects_and_draw_whole_videos():
@@ -230,7 +235,7 @@ def test_summaries_pool_objects_and_draw_whole_videos():
     number = rng.integers(1, 5)
     truth = squares(*((40, 12 * index) for index in range(number)))
     hits = rng.random(number) < 0.6
-    frames.append(measure_frame(truth, truth[hits]))
+    frames.append(measured(truth, truth[hits]))
     found, objects = found + hits.sum(), objects + number
   groups = ["a"] * 3 + ["b"] * 3
   summary = summarise(frames, groups, ["v"] * 3 + ["w", "x", "y"])
@@ -251,7 +256,7 @@ def test_suppression_is_that_of_the_plain_loop():
   packed = np.packbits(masks.reshape(25, -1), axis=1)
   np.testing.assert_array_equal(unpack(packed, HEIGHT), masks)
   candidates = Candidates(packed, scores, ("",) * 25, touches, np.zeros(25, np.int32))
-  kept, _ = suppress(candidates, candidate_overlaps(masks))
+  kept, _ = suppress(candidates, PackedMasks(packed, HEIGHT).overlaps())
   areas = pixel_areas(HEIGHT).astype(np.float64)
   expected = []
   for index in np.argsort(-(scores * np.where(touches, 0.6, 1))):
@@ -281,10 +286,11 @@ def test_the_segmenter_looks_at_each_view_once(pictures, tmp_path):
   assert instance.pictures == 5
   for kept, found in zip(again, everything, strict=True):
     np.testing.assert_array_equal(kept, found)
-  chosen = of_views(everything, views, views[:3], 0.3)
+  chosen, indices = of_views(everything, views, views[:3], 0.3)
+  np.testing.assert_array_equal(everything.scores[indices], chosen.scores)
   for kept, found in zip(some, chosen, strict=True):
     np.testing.assert_array_equal(kept, found)
-  assert (of_views(everything, views, views, 0.6).scores >= 0.6).all()
+  assert (of_views(everything, views, views, 0.6)[0].scores >= 0.6).all()
   with pytest.raises(ValueError, match=r"one.npz: candidates of another picture"):
     store.find("one", collage.panorama[::-1], views)
 
@@ -300,7 +306,7 @@ def test_the_commands_print_a_row_for_each_way(pictures, tmp_path, monkeypatch, 
   run(collages, pictures, "--out", tmp_path / "c", "--number", 1, "--height", HEIGHT)
   monkeypatch.setitem(sys.modules, "colours", sys.modules[__name__])
   common = [tmp_path / "c", "--segmenter=colours:Colours", "--cache", tmp_path / "cache"]
-  common += ["--ways", "baseline", "candidates", "--confidence", 0.3]
+  common += ["--ways", "baseline", "candidates", "merge", "--confidence", 0.3]
   common += ["--out", tmp_path / "out.json", "--overlays", tmp_path / "overlays"]
   printed = run(frames, *common, "--views", "fast")
   report = json.loads((tmp_path / "out.json").read_text())
@@ -308,7 +314,9 @@ def test_the_commands_print_a_row_for_each_way(pictures, tmp_path, monkeypatch, 
   assert report["rows"][0]["recall"][0]["mean"] > 0.8
   assert report["rows"][0]["masks_an_object"]["mean"] < 1.3
   assert report["rows"][1]["masks_an_object"]["mean"] > 3
-  assert (tmp_path / "overlays/collage_000_baseline_fast_0.3.png").is_file()
+  assert report["rows"][2]["recall"][0]["mean"] > 0.8
+  assert report["rows"][2]["masks_an_object"]["mean"] < 1.1
+  assert (tmp_path / "overlays/collage_000_merge_fast_0.3.png").is_file()
   monkeypatch.setattr(group_values, "GROUPS", ("90h", "flat"))
   printed = run(group_values, *common, "--sets", "flat")
   assert "90h+flat (7 views)" in printed and "baseline, flat (1 views)" in printed

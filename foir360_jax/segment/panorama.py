@@ -81,11 +81,11 @@ def segment_panorama(
       answers = segmenter(pictures, confidence)
     with watch.during("back-projection"):
       parts += [
-        _on_sphere(answer, planned[index], index, height)
+        candidates_of(answer, planned[index], index, height)
         for index, answer in zip(indices, answers, strict=True)
       ]
   with watch.during("merge"):
-    candidates = _joined(parts, height)
+    candidates = join_candidates(parts, height)
     if data is not None:
       candidates.masks[:] &= bits
     objects = merge(
@@ -115,7 +115,7 @@ class _Watch:
       self._seconds[part] = self._seconds.get(part, 0.0) + time.perf_counter() - start
 
 
-def _on_sphere(found: Segments, view: View, index: int, height: int) -> Candidates:
+def candidates_of(found: Segments, view: View, index: int, height: int) -> Candidates:
   """What was found in a view, on the sphere, less what falls between pixels there."""
   bits = to_sphere(found.masks, view, height)
   kept = np.flatnonzero(bits.any(axis=1))
@@ -142,7 +142,8 @@ def _is_cut(found: Segments, view: View) -> np.ndarray:
   return np.asarray(cut)
 
 
-def _joined(parts: Sequence[Candidates], height: int) -> Candidates:
+def join_candidates(parts: Sequence[Candidates], height: int) -> Candidates:
+  """Candidates of one panorama one after the other; there may be none."""
   nothing = np.zeros((0, -(-height * height // 4)), np.uint8)
   return Candidates(
     masks=np.concatenate([nothing, *(part.masks for part in parts)]),

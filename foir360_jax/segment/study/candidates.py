@@ -16,11 +16,9 @@ import numpy as np
 
 from foir360_jax.files import write_atomically
 from foir360_jax.segment.merge import Candidates
+from foir360_jax.segment.panorama import MAX_WORKING_HEIGHT, candidates_of, join_candidates
 from foir360_jax.segment.segmenter import Segmenter
-from foir360_jax.segment.view_masks import to_sphere
 from foir360_jax.segment.views import View, render_views
-
-MAX_WORKING_HEIGHT = 512
 
 
 class Seconds(NamedTuple):
@@ -55,32 +53,13 @@ def find_candidates(
     segments = segmenter(pictures, confidence)
     segmented = time.perf_counter()
     for index, of_view in zip(indices, segments, strict=True):
-      found[index] = Candidates(
-        masks=to_sphere(of_view.masks, views[index], height),
-        scores=of_view.scores,
-        categories=of_view.categories,
-        touches_border=of_view.touches_border,
-        view=np.full(len(of_view), index, np.int32),
-      )
+      found[index] = candidates_of(of_view, views[index], index, height)
     rendering += rendered - start
     segmenting += segmented - rendered
     start = time.perf_counter()
     bringing_back += start - segmented
-  candidates = joined(found)
-  # What a view sees between two pixels of the sphere leaves none.
-  seen = np.flatnonzero(candidates.masks.any(axis=1))
-  return of_candidates(candidates, seen), Seconds(len(views), rendering, segmenting, bringing_back)
-
-
-def joined(parts: Sequence[Candidates]) -> Candidates:
-  """One after the other."""
-  return Candidates(
-    masks=np.concatenate([part.masks for part in parts]),
-    scores=np.concatenate([part.scores for part in parts]),
-    categories=tuple(name for part in parts for name in part.categories),
-    touches_border=np.concatenate([part.touches_border for part in parts]),
-    view=np.concatenate([part.view for part in parts]),
-  )
+  seconds = Seconds(len(views), rendering, segmenting, bringing_back)
+  return join_candidates(found, height), seconds
 
 
 def of_candidates(candidates: Candidates, chosen: np.ndarray) -> Candidates:
@@ -97,13 +76,17 @@ def of_candidates(candidates: Candidates, chosen: np.ndarray) -> Candidates:
 
 def of_views(
   candidates: Candidates, views: Sequence[View], wanted: Sequence[View], confidence: float
-) -> Candidates:
-  """The candidates of some of the views, `view` renumbered, from a confidence on."""
+) -> tuple[Candidates, np.ndarray]:
+  """The candidates of some of the views, `view` renumbered, from a confidence on.
+
+  Returns:
+    These candidates; their indices among all.
+  """
   number = {view: index for index, view in enumerate(wanted)}
   places = np.array([number.get(view, -1) for view in views], np.int32)
   view = places[candidates.view]
-  chosen = of_candidates(candidates, (view >= 0) & (candidates.scores >= confidence))
-  return _with_view(chosen, places[chosen.view])
+  indices = np.flatnonzero((view >= 0) & (candidates.scores >= confidence))
+  return _with_view(of_candidates(candidates, indices), view[indices]), indices
 
 
 def _with_view(candidates: Candidates, view: np.ndarray) -> Candidates:
@@ -168,8 +151,9 @@ class CandidateStore:
         kept[view] = of_candidates(candidates, candidates.view == index)
       self._write(name, panorama, kept)
     parts = [(kept[view], index) for index, view in enumerate(views)]
-    return joined(
-      [_with_view(part, np.full(len(part.scores), index, np.int32)) for part, index in parts]
+    return join_candidates(
+      [_with_view(part, np.full(len(part.scores), index, np.int32)) for part, index in parts],
+      min(len(panorama), MAX_WORKING_HEIGHT),
     )
 
   def _origin(self, panorama: np.ndarray) -> dict[str, Any]:

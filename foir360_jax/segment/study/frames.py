@@ -14,6 +14,7 @@ are of what was found in this run.
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -30,10 +31,19 @@ from foir360_jax.paths import expand
 from foir360_jax.scenes.packed_masks import pack_masks, resample_masks, unpack_masks
 from foir360_jax.segment.load import load_segmenter
 from foir360_jax.segment.merge import Candidates, merge
-from foir360_jax.segment.study.baseline import candidate_overlaps, suppress, unpack
-from foir360_jax.segment.study.candidates import MAX_WORKING_HEIGHT, CandidateStore, of_views
-from foir360_jax.segment.study.measure import FrameFigures, measure_frame, summarise, table
-from foir360_jax.segment.study.truth import read_frames
+from foir360_jax.segment.packed_overlap import PackedMasks
+from foir360_jax.segment.panorama import MAX_WORKING_HEIGHT
+from foir360_jax.segment.study.baseline import suppress, unpack
+from foir360_jax.segment.study.candidates import CandidateStore, of_views
+from foir360_jax.segment.study.measure import (
+  Compared,
+  FrameFigures,
+  compare,
+  measure_frame,
+  summarise,
+  table,
+)
+from foir360_jax.segment.study.truth import Frame, read_frames
 from foir360_jax.segment.view_masks import view_fields
 from foir360_jax.segment.views import MODES, View, plan_views
 
@@ -124,17 +134,15 @@ def measure_rows(
   for frame in itertools.islice(read_frames(arguments.frames), arguments.limit):
     rows = rows_for(len(frame.panorama))
     views = tuple(dict.fromkeys(view for row in rows for view in row.views))
-    candidates = store.find(frame.name, frame.panorama, views)
+    objects = FrameObjects(frame, store.find(frame.name, frame.panorama, views), views)
     for row in rows:
-      chosen = of_views(candidates, views, row.views, row.confidence)
       start = time.perf_counter()
-      masks, scores = make_objects(row.way, chosen, row.views, len(frame.panorama))
+      compared, masks = objects.of_row(row, arguments.least_score)
       seconds.setdefault(row.name, []).append(time.perf_counter() - start)
-      masks = masks[scores >= arguments.least_score]
-      figures.setdefault(row.name, []).append(measure_frame(frame.masks, masks, arguments.best))
+      figures.setdefault(row.name, []).append(measure_frame(compared, arguments.best))
       if arguments.overlays:
         file = f"{frame.name}_{row.way}_{row.label}_{row.confidence:g}.png"
-        drawn = Drawn(masks, np.arange(1, len(masks) + 1))
+        drawn = Drawn(masks(), np.arange(1, len(compared.areas) + 1))
         save_image(expand(arguments.overlays) / file, draw_overlay(frame.panorama, drawn))
     names.append(frame.name)
     groups.append(frame.group)
@@ -162,40 +170,62 @@ def measure_rows(
   return report
 
 
-def make_objects(
-  way: str, candidates: Candidates, views: Sequence[View], height: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Makes objects of candidates.
+class FrameObjects:
+  """The objects of a frame, made in all ways; what rows share is worked out once.
 
   Args:
-    way: one of `WAYS`.
-    candidates: at min(height, `MAX_WORKING_HEIGHT`) rows.
-    views: all that were looked at.
-    height: rows of the panorama.
-
-  Returns:
-    Masks [K, H, 2 H] bool, best first; their scores [K].
+    frame: with its truth.
+    candidates: of all views, at min(H, `MAX_WORKING_HEIGHT`) rows.
+    views: all of them.
   """
-  working = min(height, MAX_WORKING_HEIGHT)
-  if way == "merge":
-    objects = merge(
-      candidates,
-      view_fields(views, working),
-      np.array([view.pixels_per_radian for view in views], np.float32),
-      working,
-      full_height=height,
-    )
-    return objects.masks, objects.scores
-  masks = unpack(candidates.masks, working)
-  if way == "baseline":
-    kept, scores = suppress(candidates, candidate_overlaps(masks))
-  else:
-    kept = np.argsort(-candidates.scores, kind="stable")
-    scores = candidates.scores[kept]
-  masks = masks[kept]
-  if height > working:
-    masks = unpack_masks(resample_masks(pack_masks(masks), height), 2 * height)
-  return masks, scores
+
+  def __init__(self, frame: Frame, candidates: Candidates, views: Sequence[View]):
+    self._frame = frame
+    self._candidates = candidates
+    self._views = views
+    self._full = len(frame.panorama)
+    self._height = min(self._full, MAX_WORKING_HEIGHT)
+
+  @functools.cached_property
+  def _shared(self) -> np.ndarray:
+    return PackedMasks(self._candidates.masks, self._height).overlaps()
+
+  @functools.cached_property
+  def _compared(self) -> Compared:
+    return compare(self._frame.masks, self._unpacked(np.arange(len(self._candidates.scores))))
+
+  def _unpacked(self, indices: np.ndarray) -> np.ndarray:
+    """Masks of candidates at all rows of the panorama."""
+    masks = unpack(self._candidates.masks[indices], self._height)
+    if self._full > self._height:
+      masks = unpack_masks(resample_masks(pack_masks(masks), self._full), 2 * self._full)
+    return masks
+
+  def of_row(self, row: Row, least_score: float) -> tuple[Compared, Callable[[], np.ndarray]]:
+    """Makes the objects of a row.
+
+    Returns:
+      Those with a score that is high enough, best first, beside the truth; how to get their masks,
+      [K, H, 2 H] bool.
+    """
+    chosen, indices = of_views(self._candidates, self._views, row.views, row.confidence)
+    if row.way == "merge":
+      objects = merge(
+        chosen,
+        view_fields(row.views, self._height),
+        np.array([view.pixels_per_radian for view in row.views]),
+        self._height,
+        full_height=self._full,
+      )
+      masks = objects.masks[objects.scores >= least_score]
+      return compare(self._frame.masks, masks), lambda: masks
+    if row.way == "baseline":
+      kept, scores = suppress(chosen, self._shared[np.ix_(indices, indices)])
+    else:
+      kept = np.argsort(-chosen.scores, kind="stable")
+      scores = chosen.scores[kept]
+    kept = indices[kept[scores >= least_score]]
+    return self._compared.of(kept), lambda: self._unpacked(kept)
 
 
 if __name__ == "__main__":

@@ -55,46 +55,63 @@ class FrameFigures(NamedTuple):
   nadir_first: tuple[bool, bool] | None
 
 
-def measure_frame(
-  truth: np.ndarray, masks: np.ndarray, best: Sequence[int] = (8,), iou: np.ndarray | None = None
-) -> FrameFigures:
-  """Measures the masks of a frame.
+class Compared(NamedTuple):
+  """Masks of a frame beside the truth.
 
-  Args:
-    truth: [n, H, 2 H] bool.
-    masks: [m, H, 2 H] bool, best first.
-    best: numbers of masks for `found_by_best`.
-    iou: [n, m], where it is known already.
+  Attributes:
+    iou: [n, m] by solid angle.
+    true_areas: [n] in steradians.
+    areas: [m] in steradians.
+    at_nadir: [m] bool, whether a mask covers half of the cap around the nadir.
   """
-  areas = solid_angle(masks) if len(masks) else np.zeros(0)
-  true_areas = solid_angle(truth) if len(truth) else np.zeros(0)
-  if iou is None:
-    iou = overlaps(truth, masks)
-  shared = iou / (1 + iou) * (true_areas[:, None] + areas)
-  is_of = (shared >= INSIDE * areas - 1e-9) & (shared >= COVERS * true_areas[:, None])
-  first = None
-  if len(masks):
-    cap = max(1, round(NADIR_DEG / 180 * truth.shape[-2])) if truth.size else 1
-    covers = (masks[:, -cap:] * pixel_areas(masks.shape[1])[-cap:]).sum((1, 2))
-    at_nadir = covers >= 0.5 * pixel_areas(masks.shape[1])[-cap:].sum()
-    first = bool(at_nadir[0]), bool(at_nadir[areas.argmax()])
-  return FrameFigures(
-    found=_found(iou),
-    found_by_best=np.array([_found(iou[:, :number]) for number in best]).reshape(
-      len(best), len(IOUS), len(truth)
-    ),
-    size=np.digitize(np.degrees(2 * np.arccos(1 - true_areas / (2 * np.pi))), SIZES_DEG),
-    masks_of=is_of.sum(axis=1),
-    masks=len(masks),
-    nadir_first=first,
+
+  iou: np.ndarray
+  true_areas: np.ndarray
+  areas: np.ndarray
+  at_nadir: np.ndarray
+
+  def of(self, indices: np.ndarray) -> "Compared":
+    """Of some of the masks, in that order."""
+    return Compared(
+      self.iou[:, indices], self.true_areas, self.areas[indices], self.at_nadir[indices]
+    )
+
+
+def compare(truth: np.ndarray, masks: np.ndarray) -> Compared:
+  """Compares masks [m, H, 2 H] bool with the truth, [n, H, 2 H] bool."""
+  height = masks.shape[1]
+  pixels = pixel_areas(height)[:, :1]
+  cap = max(1, round(NADIR_DEG / 180 * height))
+  covered = (masks[:, -cap:] * pixels[-cap:]).sum((1, 2))
+  return Compared(
+    iou=mask_iou(truth, masks, pixels) if len(truth) else np.zeros((0, len(masks))),
+    true_areas=solid_angle(truth) if len(truth) else np.zeros(0),
+    areas=solid_angle(masks) if len(masks) else np.zeros(0),
+    at_nadir=covered >= 0.5 * pixels[-cap:].sum() * 2 * height,
   )
 
 
-def overlaps(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
-  """IoU by solid angle, [n, m]."""
-  if not len(truth) or not len(masks):
-    return np.zeros((len(truth), len(masks)))
-  return mask_iou(truth, masks, pixel_areas(truth.shape[1])[:, :1])
+def measure_frame(compared: Compared, best: Sequence[int] = (8,)) -> FrameFigures:
+  """The figures of a frame.
+
+  Args:
+    compared: its masks, best first, beside the truth.
+    best: numbers of masks for `found_by_best`.
+  """
+  iou, true_areas, areas, at_nadir = compared
+  shared = iou / (1 + iou) * (true_areas[:, None] + areas)
+  is_of = (shared >= INSIDE * areas - 1e-9) & (shared >= COVERS * true_areas[:, None])
+  first = (bool(at_nadir[0]), bool(at_nadir[areas.argmax()])) if len(areas) else None
+  return FrameFigures(
+    found=_found(iou),
+    found_by_best=np.array([_found(iou[:, :number]) for number in best]).reshape(
+      len(best), len(IOUS), len(iou)
+    ),
+    size=np.digitize(np.degrees(2 * np.arccos(1 - true_areas / (2 * np.pi))), SIZES_DEG),
+    masks_of=is_of.sum(axis=1),
+    masks=len(areas),
+    nadir_first=first,
+  )
 
 
 def summarise(
