@@ -152,9 +152,9 @@ def _is_cut(found: Segments, view: View) -> np.ndarray:
   margin = max(1, masks.shape[2] // 160) if view.is_flat else 1
   sides = masks[:, :, :margin].any(axis=(1, 2)) | masks[:, :, -margin:].any(axis=(1, 2))
   if view.is_flat:
-    return sides
-  cut: np.ndarray = found.touches_border | sides | masks[:, [0, -1]].any(axis=(1, 2))
-  return cut
+    return np.asarray(sides)
+  cut = found.touches_border | sides | masks[:, [0, -1]].any(axis=(1, 2))
+  return np.asarray(cut)
 
 
 def join_candidates(parts: Sequence[Candidates], height: int) -> Candidates:

@@ -75,30 +75,38 @@ class _Ring(NamedTuple):
 
 
 _RINGS: dict[int, tuple[_Ring, ...]] = {
-  90: (_Ring(6, 0, 0), _Ring(6, 40, 30), _Ring(6, -40, 30)),
+  90: (_Ring(6, 0, 0), _Ring(6, 40, 30), _Ring(6, -40, 30), _Ring(1, 90, 0), _Ring(1, -90, 0)),
   55: (_Ring(12, 0, 0), _Ring(8, 38, 0), _Ring(8, -38, 0)),
   120: (_Ring(4, 0, 45), _Ring(1, 90, 0), _Ring(1, -90, 0)),
+  35: (_Ring(16, 0, 0),),
 }
 """Of each horizontal field of view in degrees."""
-_FIELDS_OF_VIEW: dict[Mode, tuple[int, ...]] = {"fast": (90, 120), "full": (90, 55, 120)}
+_FIELDS_OF_VIEW: dict[Mode, tuple[int, ...]] = {"fast": (90,), "full": (90, 55, 120, 35)}
+_LEAST_REAL_PIXELS = 128
+"""Of the panorama across a view; narrower views are for panoramas that have so many."""
 
 
 def plan_views(height: int, mode: Mode = "fast") -> tuple[View, ...]:
   """The views of a panorama of `height` rows: perspective ones, then the flat panorama twice.
 
-  A view is about as fine at its centre as the panorama, within the range of `SIZES`. The flat
-  panorama is seen twice, once turned by half, so that each seam is in the middle of the other.
+  Views of 90 degrees, 20 in all, lie around the horizon, 40 degrees north and south of it, and at
+  the poles. "full" adds wider ones for large objects, and narrower ones for small objects where the
+  panorama shows them in enough pixels. A view is about as fine at its centre as the panorama,
+  within the range of `SIZES`. The flat panorama is seen twice, once turned by half, so that each
+  seam is in the middle of the other. Chosen by `segment.study.group_values`.
 
   Args:
     height: rows of the panorama.
-    mode: "fast", as few as keep the recall, or "full".
+    mode: "fast", as few as keep the recall of objects of some 5 degrees or more, or "full".
 
   Raises:
     ValueError: an argument is out of range.
 
   >>> views = plan_views(512)
   >>> len(views), views[0].name, views[0].size, views[-1].name
-  (26, 'fov090_lat+00_lon+000', (320, 320), 'flat_lon180')
+  (22, 'fov090_lat+00_lon+000', (320, 320), 'flat_lon180')
+  >>> [len(plan_views(height, "full")) for height in (256, 512, 1024)]
+  [28, 56, 72]
   """
   if height < 1:
     raise ValueError(f"a panorama needs a height of at least 1 row, not {height}")
@@ -106,6 +114,8 @@ def plan_views(height: int, mode: Mode = "fast") -> tuple[View, ...]:
     raise ValueError(f"views are {' or '.join(MODES)}, not {mode!r}")
   views = []
   for fov_deg in _FIELDS_OF_VIEW[mode]:
+    if fov_deg < 90 and native_pixels(fov_deg, height) < _LEAST_REAL_PIXELS:
+      continue
     side = side_of(fov_deg, height)
     views += [
       perspective_view(ring.first_lon_deg + index * 360 / ring.number, ring.lat_deg, fov_deg, side)
@@ -239,8 +249,13 @@ def _render(source, row, column, table, whole, fraction):
 
 def side_of(fov_deg: float, height: int) -> int:
   """Pixels of a view about as fine at its centre as a panorama."""
-  native = 2 * np.tan(np.radians(fov_deg) / 2) * height / np.pi
+  native = native_pixels(fov_deg, height)
   return next((size for size in SIZES if size >= 0.75 * native), SIZES[-1])
+
+
+def native_pixels(fov_deg: float, height: int) -> float:
+  """Pixels across a view that is as fine at its centre as a panorama of `height` rows."""
+  return float(2 * np.tan(np.radians(fov_deg) / 2) * height / np.pi)
 
 
 def _source_height(height: int, pixels_per_radian: float) -> int:
