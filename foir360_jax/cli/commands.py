@@ -144,19 +144,12 @@ goes on where it was stopped; bad panoramas get a line each, and the exit code i
 )
 
 _SEGMENTING = (
-  Flag(
-    "segmenter",
-    "NAME",
-    "small, torchvision, transformers[:MODEL], onnx:FILE, masks:FOLDER or package.module:Class"
-    " (small)",
-    str,
-    "small",
-  ),
+  Flag("segmenter", "NAME", "small if not given, or one of docs/segmenters.md", str, "small"),
   Flag("views", "HOW", "fast, or full: more views (fast)", one_of("fast", "full"), "fast"),
   Flag(
     "confidence",
     "P",
-    "leave out objects of a lower one, in [0, 1]; what suits the segmenter if not given",
+    "leave out what the segmenter is less sure of, in [0, 1]",
     number(float, 0.0, 1.0),
   ),
   Flag(
@@ -169,8 +162,9 @@ _RANK = Command(
   "find and rank the objects of photographs, without training",
   """\
 In: a panorama or a folder of them. Out: OUT/ranks/ID.json and OUT/overlays/ID.png. A segmenter
-looks through views of the sphere, and its masks become one mask an object. The same command goes on
-where it was stopped; bad pictures get a line each, and exit code 1.""",
+looks through views of the sphere, and its masks become one mask an object: small (in the package),
+torchvision[:MODEL], transformers[:MODEL], onnx:FILE, masks:FOLDER or package.module:Class. The same
+command goes on where it was stopped; bad pictures get a line each, and exit code 1.""",
   "foir360 rank data/panorama.png --output=OUT",
   (
     Flag("output", "OUT", "the folder for the results", path, needed=True),

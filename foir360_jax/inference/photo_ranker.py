@@ -38,7 +38,9 @@ class PhotoRanker:
     segmenter: its name ("small", "torchvision", "transformers:MODEL", "onnx:FILE", "masks:FOLDER"
       or an import path "package.module:Class"), or an instance; see `segment.load_segmenter`.
     views: "fast", or "full" for more of them.
-    confidence: objects of a lower one are left out, in [0, 1]; None: what suits the segmenter.
+    confidence: what the segmenter is less sure of in a view is left out, in [0, 1]; None: what
+      suits the segmenter. An object's `detection_confidence` counts the views that miss it, too, so
+      it may be lower.
     max_objects: the most that are kept of a panorama, those of the highest confidence; None: all.
 
   Raises:

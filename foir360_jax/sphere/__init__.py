@@ -24,8 +24,8 @@ from foir360_jax.sphere.tangent import render_view, view_directions
 
 __all__ = [
   "FORMULATIONS",
-  "bearings_deg",
   "angles_from_directions",
+  "bearings_deg",
   "bounding_box_px",
   "bounding_fov_deg",
   "centroid_direction",
