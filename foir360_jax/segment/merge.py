@@ -114,7 +114,7 @@ class MergeSettings:
   seen: float = 0.3
   sure_px: float = 32.0
   least_support: float = 0.2
-  least_score: float = 0.0
+  least_score: float = 0.1
   same: float = 0.5
   part: float = 0.7
   cut_part: float = 0.5
@@ -283,6 +283,7 @@ class _Objects:
     iou = shared / np.maximum(areas[:, None] + areas - shared, 1e-12)
     alike = (self.category[:, None] == self.category) | (self.category < 0)
     ok = (self.masks.areas > 0) & (self.support >= p.least_support)
+    ok &= self.scores >= p.least_score
     reasons: dict[int, str] = {}
     if p.surroundings is not None:
       for k in np.flatnonzero(ok).tolist():
@@ -294,7 +295,6 @@ class _Objects:
       ok[k] = False
       ok &= self.whole | (inside[:, k] < p.part)  # pieces of it
     self._drop_groups(ok, shared, inside, alike)
-    ok &= self.scores >= p.least_score
     rank = self.scores * np.where(self.whole, 1, 0.8)
     kept: list[int] = []
     for k in sorted(np.flatnonzero(ok).tolist(), key=lambda k: (-rank[k], k)):

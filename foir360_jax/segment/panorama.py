@@ -66,7 +66,7 @@ def segment_panorama(
       f"data is bool {list(panorama.shape[:2])}, not {data.dtype} {list(data.shape)}"
     )
   with watch.during("back-projection"):
-    fields = view_fields(planned, height)
+    fields = fields_of(planned, height)
     if data is not None:
       bits = _packed_data(data, height)
       whole = PackedMasks(fields, height).areas
@@ -115,6 +115,22 @@ def _black_views(
   """What `render_views` gives, for a segmenter that does not look."""
   for index, view in enumerate(views):
     yield (index,), np.zeros((1, *view.size, 3), np.uint8)
+
+
+def fields_of(views: Sequence[View], height: int) -> np.ndarray:
+  """What each view sees, for the merge: [V, P / 8] uint8.
+
+  As `segment.view_masks.view_fields`, but the flat panorama sees all but the columns at its seam:
+  there it ends as other views do at their borders.
+  """
+  fields = view_fields(views, height)
+  for view, bits in zip(views, fields, strict=True):
+    if view.is_flat:
+      seen = np.unpackbits(bits).reshape(height, 2 * height)
+      seam = round(view.lon_rad / np.pi * height)  # the middle column's opposite
+      seen[:, [(seam - 1) % (2 * height), seam % (2 * height)]] = 0
+      bits[:] = np.packbits(seen)
+  return fields
 
 
 class _Watch:

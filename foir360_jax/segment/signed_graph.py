@@ -48,7 +48,9 @@ def pair_weights(
   thin = outlines_rad / np.maximum(areas, 1e-12)
   off = np.minimum(thin[:, None], thin) * np.maximum(error_rad[:, None], error_rad) / 2
   expected = np.maximum((1 - off) / (1 + off), 0.4)
-  agreement = np.minimum(shared / union / expected, 1)
+  iou = shared / union
+  # The last term only orders pairs that agree as well as can be expected.
+  agreement = np.minimum(iou / expected, 1) + 1e-3 * iou
   common = np.minimum(union / np.maximum(smaller, 1e-12), 1)
   common = np.where(common >= least_common, common, 0)
   return (agreement - other_category * differ - agree) * common

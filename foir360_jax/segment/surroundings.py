@@ -4,7 +4,9 @@
   logo, operator, roof of a car) or the floor it stands on; an object beside it does not cover it.
 - "overhead": covers the zenith and reaches far down from it, as sky and ceilings do and a lamp does
   not.
-- "ring": goes all the way around the camera away from the poles, as floors, walls and horizons do.
+- "around": goes most of the way around the camera away from the poles, or covers two fifths of all
+  directions, as floors, walls and skies do. An object can be larger than a view, but one that
+  stands on both sides of the camera and before it is what the camera is in.
 - "open": large, and much of its outline is nothing but the borders of the views that found it: no
   view saw where it ends. An object that is larger than a view ends somewhere, and some view that
   found it saw that; a wall was cut out of a view.
@@ -32,17 +34,19 @@ class SurroundingsSettings:
   Attributes:
     nadir_deg: radius of the disc around the nadir of which it covers half.
     overhead_sr: solid angle of what covers such a disc around the zenith.
-    ring: share of all longitudes that it covers within `ring_lat_deg` of the horizon.
-    ring_lat_deg: see `ring`; nearer to a pole every object is wide.
+    around: share of all longitudes that it covers within `around_lat_deg` of the horizon.
+    around_lat_deg: see `around`; nearer to a pole every object is wide.
+    around_sr: solid angle of what is "around" wherever it is.
     open_sr: least solid angle of what is "open".
     open: share of its outline that is borders of views.
   """
 
   nadir_deg: float = 4.0
   overhead_sr: float = 1.2
-  ring: float = 0.9
-  ring_lat_deg: float = 50.0
-  open_sr: float = 0.4
+  around: float = 0.65
+  around_lat_deg: float = 50.0
+  around_sr: float = 5.0
+  open_sr: float = 0.25
   open: float = 0.3
 
 
@@ -50,7 +54,7 @@ class Surroundings(NamedTuple):
   """What was taken out.
 
   Attributes:
-    reasons: S of "nadir", "overhead", "ring" and "open".
+    reasons: S of "nadir", "overhead", "around" and "open".
     scores: [S] float32, as of objects.
     categories: S names.
     area_sr: [S] float32.
@@ -71,7 +75,7 @@ def surroundings_reason(
   depth: np.ndarray,
   settings: SurroundingsSettings,
 ) -> str:
-  """Why an object is taken for surroundings: "nadir", "overhead", "ring", "open", or "".
+  """Why an object is taken for surroundings: "nadir", "overhead", "around", "open", or "".
 
   Args:
     masks: K objects.
@@ -88,10 +92,10 @@ def surroundings_reason(
   if p.overhead_sr and p.nadir_deg and area >= p.overhead_sr and masks.first_row[index] == 0:
     if _share_of_cap(masks, index, p.nadir_deg, south=False) > 0.5:
       return "overhead"
-  first, end = (round(height * (0.5 + side * p.ring_lat_deg / 180)) for side in (-1, 1))
+  first, end = (round(height * (0.5 + side * p.around_lat_deg / 180)) for side in (-1, 1))
   columns = np.bitwise_count(np.bitwise_or.reduce(masks.words[index, first:end], axis=0)).sum()
-  if p.ring < 1 and columns >= p.ring * 2 * height:
-    return "ring"
+  if p.around < 1 and columns >= p.around * 2 * height or 0 < p.around_sr <= area:
+    return "around"
   if p.open < 1 and area >= p.open_sr and _open_share(masks, index, views, depth) >= p.open:
     return "open"
   return ""

@@ -106,6 +106,7 @@ def vote(
       break
     weight = float(weights[views == view].max()) / 255
     say = _columns(fading.weights[view, rows], columns % width)
+    say = np.maximum(say, answer * np.uint8(_LEAST_VOTE))  # what it found, it saw
     votes += cv2.multiply(answer, say, scale=weight, dtype=cv2.CV_32F)
     cv2.scaleAdd(say.astype(np.float32), weight, seen, seen)
   if not single:
