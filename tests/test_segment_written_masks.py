@@ -163,10 +163,7 @@ def test_views_without_a_file_are_left_out_and_a_panorama_without_any_is_one_lin
     ([{"segmentation": [[[0, 0], [9, 0], [9, 5]]]}], "must be a list x1, y1"),
     ([{"segmentation": nested(np.ones(SIZE)), "score": "high"}], "score must be of kind number"),
     (
-      [
-        {"image_id": number, "segmentation": compressed(np.ones(SIZE, bool))}
-        for number in (1, 2)
-      ],
+      [{"image_id": number, "segmentation": compressed(np.ones(SIZE, bool))} for number in (1, 2)],
       "masks of 2 pictures",
     ),
   ],
