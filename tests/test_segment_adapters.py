@@ -480,6 +480,23 @@ def test_masks_of_universal_segmentation_land_where_the_picture_is_bright(
   assert ("wall" in found.categories) == (task == "instance")
 
 
+@pytest.mark.parametrize("size", SIZES[:2])
+def test_masks_of_a_processor_that_pads_land_where_the_picture_is_bright(torch, mask2former, size):
+  """EoMT's, which alone knows how it padded."""
+  from transformers import EomtImageProcessor
+
+  from foir360_jax.segment.transformers_models import TransformersSegmenter
+
+  sides = {"shortest_edge": 192, "longest_edge": 192}
+  processor = EomtImageProcessor(size=sides, do_pad=True, do_split_image=False)
+  network = query_for_bright_pixels(torch, mask2former.config)
+  segmenter = load_segmenter(TransformersSegmenter(network, processor=processor, device="cpu"))
+  picture, mask = picture_with_a_rectangle(size)
+  (found,) = segmenter(picture[None], 0.5)
+  chair = found.categories.index("chair")
+  assert intersection_over_union(found.masks[chair], mask) > 0.9
+
+
 def test_a_folder_with_a_universal_model_is_loaded_and_batches_equal_singles(
   torch, mask2former, tmp_path
 ):

@@ -2,11 +2,15 @@
 
 import dataclasses
 import importlib.util
+import pathlib
 import sys
+import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from foir360_jax.scenes.run_lengths import RunLengths
 from foir360_jax.segment import Segmenter, SegmenterError, load_segmenter
 
 OWN = '''
@@ -147,3 +151,53 @@ def test_a_segmenter_is_told_image_and_views_only_where_it_names_them():
   assert [len(found) for found in ordinary(pictures, 0.5, image="x", views=views)] == [0, 0]
   found = knows(pictures, 0.5, image="x", views=views)
   assert [answer.categories for answer in found] == [("x a",), ("x b",)]
+
+
+def code_of_the_page(heading):
+  """The first block of Python below a heading of docs/segmenters.md."""
+  page = (pathlib.Path(__file__).parents[1] / "docs/segmenters.md").read_text()
+  return page.split(f"\n## {heading}\n")[1].split("```python\n")[1].split("```")[0]
+
+
+def test_the_segmenter_of_ones_own_on_the_page_works_as_it_stands(tmp_path, monkeypatch):
+  (tmp_path / "red_of_the_page.py").write_text(code_of_the_page("A segmenter of your own"))
+  monkeypatch.syspath_prepend(tmp_path)
+  picture = np.full((1, 20, 30, 3), 90, np.uint8)
+  picture[0, 3:8, 4:9] = picture[0, 10:15, 25:] = (255, 0, 0)
+  (found,) = load_segmenter("red_of_the_page:RedThings")(picture, 0.5)
+  assert found.categories == ("red thing",) * 2 and found.masks.sum((1, 2)).tolist() == [25, 25]
+  assert found.touches_border.tolist() == [False, True]
+
+
+def test_masks_written_as_on_the_page_come_back(tmp_path, monkeypatch):
+  mask = np.zeros((20, 30), bool)
+  mask[5:9, 6:20] = True
+
+  class Generator:
+    def __init__(self, sam, output_mode):
+      assert output_mode == "coco_rle"
+
+    def generate(self, picture):
+      assert picture.shape == (20, 30, 3)
+      segmentation = RunLengths.from_mask(mask).to_coco()
+      return [{"segmentation": segmentation, "area": 56, "predicted_iou": 0.9}]
+
+  class Sam:
+    def __init__(self, checkpoint):
+      pass
+
+    def to(self, device):
+      return self
+
+  fake = types.ModuleType("segment_anything")
+  fake.SamAutomaticMaskGenerator, fake.sam_model_registry = Generator, {"vit_b": Sam}
+  monkeypatch.setitem(sys.modules, "segment_anything", fake)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "views/room").mkdir(parents=True)
+  Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save("views/room/fov090_lat+00_lon+000.png")
+  exec(compile(code_of_the_page("Masks of other programs"), "segmenters.md", "exec"), {})
+  segmenter = load_segmenter("masks:views")
+  views = segmenter.views_of("room", [View("fov090_lat+00_lon+000", (20, 30))])
+  pictures = np.zeros((1, 20, 30, 3), np.uint8)
+  (found,) = segmenter(pictures, 0.5, image="room", views=views)
+  np.testing.assert_array_equal(found.masks, mask[None])
