@@ -13,7 +13,7 @@ torchvision's [N, 1, h, w] cover the input, those of the model zoo [N, 1, 28, 28
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class YoloObjects:
     scores: [N] in [0, 1].
     labels: [N] int.
     coefficients: [N, K].
+    categories: how many there are; None where the layout does not show it.
     suppressed: whether duplicates were dropped.
   """
 
@@ -56,6 +57,7 @@ class YoloObjects:
   scores: np.ndarray
   labels: np.ndarray
   coefficients: np.ndarray
+  categories: int | None
   suppressed: bool
 
   def take(self, kept: np.ndarray) -> "YoloObjects":
@@ -65,11 +67,12 @@ class YoloObjects:
       self.scores[kept],
       self.labels[kept],
       self.coefficients[kept],
+      self.categories,
       suppressed=True,
     )
 
   def objects(
-    self, prototypes: np.ndarray, letterbox: Letterbox, name: Callable[[int], str]
+    self, prototypes: np.ndarray, letterbox: Letterbox, names: Mapping[int, str]
   ) -> list[Found]:
     """Computes the masks from prototypes [K, m, n], which cover the whole input."""
     grids = np.tensordot(self.coefficients, prototypes, 1)
@@ -77,7 +80,7 @@ class YoloObjects:
     return [
       Found(
         float(min(score, 1)),
-        name(int(label)),
+        names.get(int(label), f"class {label}"),
         mask_in_box(grid, frame, box, letterbox.picture, threshold=0.0),
         box,
       )
@@ -103,7 +106,7 @@ def read_yolo(
     found = predictions[predictions[:, 4] >= max(confidence, np.finfo(np.float32).tiny)]
     found = found[np.argsort(-found[:, 4], kind="stable")]
     return YoloObjects(
-      found[:, :4], found[:, 4], found[:, 5].astype(int), found[:, 6:], suppressed=True
+      found[:, :4], found[:, 4], found[:, 5].astype(int), found[:, 6:], None, suppressed=True
     )
   count = len(predictions) - 4 - coefficients
   # Version 5 gives a row a place, with one more value; there the rows are far more than columns.
@@ -119,6 +122,7 @@ def read_yolo(
     scores[kept],
     probabilities[:, kept].argmax(0),
     predictions[4 + count :, kept].T,
+    count,
     suppressed=False,
   )
 
@@ -156,7 +160,7 @@ def read_mask_rcnn(
   outputs: Sequence[np.ndarray],
   letterbox: Letterbox,
   confidence: float,
-  name: Callable[[int], str],
+  names: Mapping[int, str],
   *,
   of_boxes: bool,
 ) -> list[Found] | None:
@@ -166,7 +170,7 @@ def read_mask_rcnn(
     outputs: boxes, labels, scores and masks in any order, told apart by their shapes and types.
     letterbox: how the picture lies in the input.
     confidence: objects of a lower score are left out.
-    name: of a label.
+    names: by label.
     of_boxes: masks cover their boxes rather than the input.
 
   Returns:
@@ -196,5 +200,6 @@ def read_mask_rcnn(
       mask = mask_in_box(
         masks[index], frame, whole, letterbox.picture, threshold=BOX_MASK_THRESHOLD
       )
-    found.append(Found(float(min(scores[index], 1)), name(int(labels[index])), mask, box))
+    label = int(labels[index])
+    found.append(Found(float(min(scores[index], 1)), names.get(label, f"class {label}"), mask, box))
   return found

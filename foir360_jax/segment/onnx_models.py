@@ -29,6 +29,7 @@ YOLO_FILL = (114, 114, 114)
 MEAN_RGB = (124, 116, 104)  # becomes 0, as the padding is, when the network takes the mean
 ZOO_MEAN_BGR = np.array([102.9801, 115.9465, 122.7717], np.float32)
 ZOO_SIDES = (800, 1333)
+ZOO_NAMES = dict(enumerate(COCO_NAMES, start=1))
 LARGEST_BOX_MASK = 64  # cells along a side: larger masks are of the whole picture
 
 
@@ -120,6 +121,7 @@ class OnnxSegmenter:
     else:
       letterbox = Letterbox.rectangle(size, self._yolo_side())
     count = batch if isinstance(batch, int) else min(self._batch_size, len(pictures))
+    known = len(self._names) or None
     found: list[list[Found]] = []
     for start in range(0, len(pictures), count):
       part = pictures[start : start + count]
@@ -128,7 +130,7 @@ class OnnxSegmenter:
         inputs[index] = letterbox.fit(picture, YOLO_FILL).transpose(2, 0, 1) / np.float32(255)
       predictions, prototypes = self._two_outputs(self._run(inputs))
       for index in range(len(part)):
-        raw = read_yolo(predictions[index], len(prototypes[index]), confidence, self._known_count())
+        raw = read_yolo(predictions[index], len(prototypes[index]), confidence, known)
         if raw is None:
           raise SegmenterError(
             f"{self._file}: predictions {list(predictions.shape)} beside prototypes"
@@ -137,7 +139,10 @@ class OnnxSegmenter:
           )
         if not raw.suppressed:
           raw = raw.take(suppress_duplicates(raw.boxes, raw.scores, self._iou, self._most))
-        found.append(raw.objects(prototypes[index], letterbox, self._name))
+        names = self._names
+        if not names and raw.categories in (None, len(COCO_NAMES)):
+          names = dict(enumerate(COCO_NAMES))
+        found.append(raw.objects(prototypes[index], letterbox, names))
     return found
 
   def _two_outputs(self, outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +172,9 @@ class OnnxSegmenter:
     if len(self._input.shape) == 4:
       values = values[None]
     outputs = self._run(np.ascontiguousarray(values, self._float))
-    found = read_mask_rcnn(
-      outputs, letterbox, confidence, self._name, of_boxes=self._layout == "mask_rcnn_zoo"
-    )
+    of_boxes = self._layout == "mask_rcnn_zoo"
+    names = self._names or (ZOO_NAMES if of_boxes else NAME_OF_COCO_NUMBER)
+    found = read_mask_rcnn(outputs, letterbox, confidence, names, of_boxes=of_boxes)
     if found is None:
       raise SegmenterError(
         f"{self._file}: outputs {[list(output.shape) for output in outputs]} are not boxes [N, 4],"
@@ -186,17 +191,6 @@ class OnnxSegmenter:
       return max(int(side) for side in ast.literal_eval(self._metadata["imgsz"]))
     except (KeyError, ValueError, SyntaxError, TypeError):
       return YOLO_SIDE
-
-  def _known_count(self) -> int | None:
-    return len(self._names) or None
-
-  def _name(self, label: int) -> str:
-    names = self._names
-    if not names and self._layout == "mask_rcnn":
-      names = NAME_OF_COCO_NUMBER
-    elif not names:
-      names = dict(enumerate(COCO_NAMES, start=self._layout != "yolo"))
-    return names.get(label, f"class {label}")
 
 
 def _layout_of(entry: Sequence[Any], outputs: Sequence[Sequence[Any]]) -> Layout | None:
