@@ -13,7 +13,6 @@ from foir360_jax.paths import expand
 from foir360_jax.saliency.fixations.run import evaluate_fixation
 from foir360_jax.segment.training.run import evaluate_segmenter
 
-
 _EVALUATE = {
   "ranking": evaluate_ranking,
   "fixation": evaluate_fixation,

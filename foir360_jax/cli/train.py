@@ -14,7 +14,6 @@ from foir360_jax.saliency.fixations.run import train_fixation
 from foir360_jax.segment.training.run import train_segmenter
 from foir360_jax.train.run import train_ranking
 
-
 _TRAIN = {"ranking": train_ranking, "fixation": train_fixation, "segmenter": train_segmenter}
 
 

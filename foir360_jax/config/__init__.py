@@ -17,4 +17,10 @@ from foir360_jax.config.ranking import base_config, full_config
 from foir360_jax.config.segmenter import segmenter_config
 from foir360_jax.config.weak_labels import weak_labels_config
 
-__all__ = ["base_config", "fixation_config", "full_config", "segmenter_config", "weak_labels_config"]
+__all__ = [
+  "base_config",
+  "fixation_config",
+  "full_config",
+  "segmenter_config",
+  "weak_labels_config",
+]

@@ -224,7 +224,8 @@ class SmallNetwork(nnx.Module):
         layer.bias.set_value(given.bias[...])
 
 
-def _freeze(layer: nnx.Module, name: str) -> None:
+def _freeze(layer: nnx.Module | None, name: str) -> None:
+  assert layer is not None  # the later blocks expand
   setattr(layer, name, Frozen(getattr(layer, name)[...]))
 
 

@@ -130,7 +130,8 @@ def _propose(
   overlap: float,
 ) -> Proposals:
   places = network(backbone.stages(picture[None], FROZEN_STAGES))
-  return propose(places, picture.shape[:2], number, overlap)
+  height, width, _ = picture.shape
+  return propose(places, (height, width), number, overlap)
 
 
 def working_size(size: tuple[int, ...], pixels: int) -> tuple[int, int]:

@@ -70,7 +70,7 @@ def draw_canvas(
   else:
     canvas = draw_part(pictures[index], size, settings.scales, settings.working_pixels, rng)
     if rng.random() < settings.paste:
-      other = pictures[rng.integers(len(pictures))]
+      other = pictures[int(rng.integers(len(pictures)))]
       source = draw_part(other, size, settings.scales, settings.working_pixels, rng)
       canvas = paste(canvas, source, rng)
   image = canvas.image
@@ -146,7 +146,7 @@ def _mosaic(
   for number in range(4):
     top, bottom = ((0, row), (row, size))[number // 2]
     left, right = ((0, column), (column, size))[number % 2]
-    chosen = index if number == first else rng.integers(len(pictures))
+    chosen = index if number == first else int(rng.integers(len(pictures)))
     part = draw_part(
       pictures[chosen],
       (bottom - top, right - left),

@@ -87,14 +87,14 @@ def _overlaps(
   first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Pixels of [K, N] intersections, of the first masks [K] and of the second ones [N]."""
-  a, b = (
-    np.array([mask.ravel() for mask in masks], np.float32) if len(masks) else None
-    for masks in (first, second)
-  )
-  if a is None or b is None:
-    areas = [np.zeros(0) if x is None else x.sum(1) for x in (a, b)]
-    return np.zeros((len(first), len(second))), *areas
+  if not first or not second:
+    return np.zeros((len(first), len(second))), _areas(first), _areas(second)
+  a, b = (np.array([m.ravel() for m in masks], np.float32) for masks in (first, second))
   return a @ b.T, a.sum(1), b.sum(1)
+
+
+def _areas(masks: Sequence[np.ndarray]) -> np.ndarray:
+  return np.array([mask.sum() for mask in masks], np.float64)
 
 
 def _judge(iou: np.ndarray, in_crowd: np.ndarray) -> np.ndarray:

@@ -126,7 +126,7 @@ def canvas_batches(
   def read(index: int, rng: np.random.Generator) -> Example:
     canvas = draw_canvas(pictures, index, settings, rng)
     masks, owner = make_targets(canvas, max_objects, rng)
-    seed = rng.integers(2**32, dtype=np.uint32)
+    seed = np.asarray(rng.integers(2**32, dtype=np.uint32))
     return {"image": canvas.image, "masks": masks, "owner": owner, "seed": seed}
 
   stream = grain.MapDataset.range(len(pictures)).seed(seed).shuffle().repeat(EPOCHS)
@@ -152,7 +152,9 @@ def encode_examples(
   """
 
   @jax.jit
-  def encode(backbone: EfficientNetLite0, network: SmallNetwork, image: jax.Array) -> list[jax.Array]:
+  def encode(
+    backbone: EfficientNetLite0, network: SmallNetwork, image: jax.Array
+  ) -> list[jax.Array]:
     maps = network.encode(backbone.stages(image, FROZEN_STAGES))
     return [maps[stride].astype(jnp.float16) for stride in MAP_STRIDES]
 
@@ -179,7 +181,7 @@ def encoded_batches(examples: Example, batch_size: int, seed: int) -> Iterator[E
 
   def read(place: int, rng: np.random.Generator) -> Example:
     row = {name: value[place] for name, value in examples.items()}
-    return row | {"seed": rng.integers(2**32, dtype=np.uint32)}
+    return row | {"seed": np.asarray(rng.integers(2**32, dtype=np.uint32))}
 
   stream = grain.MapDataset.range(len(examples["owner"])).seed(seed).shuffle().repeat(EPOCHS)
   stream = stream.random_map(read)

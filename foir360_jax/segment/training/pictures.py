@@ -204,7 +204,10 @@ def _encode(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
   if isinstance(segmentation["counts"], list):
     return run_lengths.frPyObjects(segmentation, *size)
   # In files of before annotations were rotated or resized, size may be a list of floats.
-  return {"size": [int(length) for length in segmentation["size"]], "counts": segmentation["counts"]}
+  return {
+    "size": [int(length) for length in segmentation["size"]],
+    "counts": segmentation["counts"],
+  }
 
 
 def licence_counts(pictures: Iterable[LabelledPicture]) -> dict[str, int]:

@@ -1,4 +1,8 @@
-"""The task "segmenter": trains the small segmenter, and evaluates it."""
+"""The task "segmenter": trains the small segmenter, and evaluates it.
+
+First the head alone on what the encoder gives of canvases that pass through it once, then all that
+is trained on ever new canvases: most of the way is gone at half the cost.
+"""
 
 import json
 import os
@@ -39,10 +43,11 @@ from foir360_jax.segment.training.pictures import (
 )
 from foir360_jax.train import build_optimizer, create_state, model_from_state
 from foir360_jax.train.loop import train
-from foir360_jax.train.step import Objective
 from foir360_jax.train.settings import first_change, load_settings
+from foir360_jax.train.step import Objective
 
 _MAY_CHANGE = ("data.data_dir", "data.annotations")  # where the data lie
+_HEAD = "head"  # folder of the first part of a run
 
 
 def train_segmenter(
@@ -62,13 +67,13 @@ def train_segmenter(
     ValueError: the run in `workdir` was trained with other settings, or there are no pictures.
   """
   _check_goes_on(pathlib.Path(workdir), config)
-  data = config.data
   pictures, kept_apart = (_read(config, part) for part in ("train", "validation"))
   print(f"{len(pictures)} pictures to train on, {len(kept_apart)} to choose by", flush=True)
   backbone = load_efficientnet_lite0(padding="zero")
-  head = _train_head(config, pathlib.Path(workdir), backbone, pictures, show)
   network = _network(config, backbone, train_encoder=True)
-  nnx.update(network, nnx.state(head))
+  if not (pathlib.Path(workdir) / "checkpoints").exists():  # else that is where it goes on
+    head = _train_head(config, pathlib.Path(workdir), backbone, pictures, show)
+    nnx.update(network, nnx.state(head))
   network = _train(
     config,
     network,
@@ -106,7 +111,7 @@ def _train_head(
     network,
     build_segmenter_objective(None, config.loss.places),
     encoded_batches(examples, config.data.batch_size, config.seed),
-    workdir / "head",
+    workdir / _HEAD,
     show,
     {**config.optimizer, "learning_rate": config.head.learning_rate},
     **{**config.train, **schedule},
@@ -140,7 +145,7 @@ def _train(
   batches: Iterator[dict[str, np.ndarray]],
   workdir: pathlib.Path,
   show: Callable[[float, float], None] | None,
-  optimizer_settings: dict[str, float],
+  optimizer_settings: dict[str, Any],
   **schedule: Any,
 ) -> SmallNetwork:
   optimizer = build_optimizer(**optimizer_settings)
@@ -197,7 +202,7 @@ def evaluate_segmenter(
   print(f"wrote {path} ({part})")
 
 
-def _settings(config: ConfigDict) -> dict[str, int | float]:
+def _settings(config: ConfigDict) -> dict[str, Any]:
   return {
     "working_pixels": config.augmentation.working_pixels,
     "proposals": config.evaluate.proposals,
@@ -218,7 +223,8 @@ def _check_goes_on(workdir: pathlib.Path, config: ConfigDict) -> None:
   parts = ("data", "augmentation", "model", "loss", "head")
   fields = ["task", "seed", *(f"{part}.{name}" for part in parts for name in given[part])]
   fields = [field for field in fields if field not in _MAY_CHANGE]
-  if change := first_change(load_settings(workdir) or {}, given, fields):
+  settings = load_settings(workdir) or load_settings(workdir / _HEAD) or {}
+  if change := first_change(settings, given, fields):
     raise ValueError(
       f"{workdir} cannot go on with other settings: config.{change.field} is {change.new!r}, and"
       f" was {change.old!r} when it was trained; give another --workdir, or the run's own settings"

@@ -61,9 +61,7 @@ def make_targets(
   return masks, assign(kept, ignored, (height, width))
 
 
-def assign(
-  masks: Sequence[np.ndarray], ignored: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
+def assign(masks: Sequence[np.ndarray], ignored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """To which object each place belongs; to the smallest, where several want it.
 
   Args:
@@ -95,7 +93,8 @@ def assign(
     for view, stride, (least, most) in zip(levels, STRIDES, SIZES, strict=True):
       if not least <= longer < most:
         continue
-      r, c = (np.abs((np.arange(n) + 0.5) * stride - at) for n, at in zip(view.shape, (y, x)))
+      r = np.abs((np.arange(view.shape[0]) + 0.5) * stride - y)
+      c = np.abs((np.arange(view.shape[1]) + 0.5) * stride - x)
       near = np.ix_(r < _RADIUS * stride, c < _RADIUS * stride)
       view[near] = index
       view[r.argmin(), c.argmin()] = index
