@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+import scipy.special
 from flax import nnx
 
 from foir360_jax.files import write_atomically
@@ -49,7 +50,7 @@ class Calibration(NamedTuple):
     """Scores in [0, 1] as they come from the network -> the shares of right masks among such."""
     clipped = np.clip(scores, 1e-6, 1 - 1e-6)
     odds = self.slope * np.log(clipped / (1 - clipped)) + self.offset
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return scipy.special.expit(odds).astype(np.float32)
 
 
 def file_of_run(workdir: str | os.PathLike) -> pathlib.Path:

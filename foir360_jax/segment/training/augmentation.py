@@ -10,7 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from foir360_jax.segment.training.pictures import LabelledPicture, decode
+from foir360_jax.scenes.run_lengths import RunLengths
+from foir360_jax.segment.training.pictures import LabelledPicture
 
 _GREY = 127  # beyond a picture's edge: zero for the network
 _ASPECT = 0.15  # standard deviation of the log of the stretch of one axis against the other
@@ -120,16 +121,21 @@ def draw_part(
   image = moved(picture.image, _GREY)
   ignored = np.zeros(size, np.uint8)
   for crowd in picture.crowds:
-    ignored = np.maximum(ignored, moved(255 * decode(crowd), 0))
+    ignored = np.maximum(ignored, moved(_bytes(crowd), 0))
   masks = []
   for encoded in picture.objects:
-    whole = 255 * decode(encoded)
+    whole = _bytes(encoded)
     mask = moved(whole, 0)
     if mask.sum(dtype=np.int64) >= _LEAST_SHARE * scale**2 * whole.sum(dtype=np.int64):
       masks.append(mask)
     else:
       ignored = np.maximum(ignored, mask)
   return Canvas(image, masks, ignored)
+
+
+def _bytes(mask: RunLengths) -> np.ndarray:
+  """[h, w] uint8 of 0 and 255."""
+  return 255 * mask.mask().view(np.uint8)
 
 
 def _mosaic(

@@ -14,7 +14,7 @@ import scipy.optimize
 
 from foir360_jax.segment.small.segmenter import SmallSegmenter
 from foir360_jax.segment.small.weights import Calibration
-from foir360_jax.segment.training.pictures import LabelledPicture, decode
+from foir360_jax.segment.training.pictures import LabelledPicture
 
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
 """Pixels of an object at the picture's own resolution: from one up to below the other, COCO's."""
@@ -61,7 +61,7 @@ def measure(
     found = segmenter(picture.image, confidence=0.0)
     masks = [mask for _, _, mask, _ in found]
     scores = np.array([score for score, _, _, _ in found], np.float32)
-    objects, crowds = ([decode(x) > 0 for x in part] for part in (picture.objects, picture.crowds))
+    objects, crowds = ([x.mask() for x in part] for part in (picture.objects, picture.crowds))
     iou = mask_iou(masks, objects)
     best = iou[:max_proposals].max(0, initial=0.0)
     areas = np.array([mask.sum() for mask in objects], np.float64)
@@ -87,7 +87,7 @@ def _overlaps(
   first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Pixels of [K, N] intersections, of the first masks [K] and of the second ones [N]."""
-  if not first or not second:
+  if not len(first) or not len(second):
     return np.zeros((len(first), len(second))), _areas(first), _areas(second)
   a, b = (np.array([m.ravel() for m in masks], np.float32) for masks in (first, second))
   return a @ b.T, a.sum(1), b.sum(1)

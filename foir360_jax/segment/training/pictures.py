@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from pycocotools import mask as run_lengths
 
 from foir360_jax.paths import expand
+from foir360_jax.scenes.run_lengths import RunLengths
+from foir360_jax.scenes.segmentation import read_segmentation
 
 PARTS = ("train", "validation", "test")
 
@@ -42,7 +43,7 @@ class LabelledPicture(NamedTuple):
   Attributes:
     key: its name without the ending.
     image: [h, w, 3] uint8 RGB.
-    objects: run lengths of masks [h, w], see `decode`; may be none.
+    objects: masks [h, w]; may be none.
     crowds: the same, of regions with objects that nobody has told apart.
     licence: as the file says, "" where it does not.
     source: its address, "" where it is not known.
@@ -50,8 +51,8 @@ class LabelledPicture(NamedTuple):
 
   key: str
   image: np.ndarray
-  objects: tuple[dict[str, Any], ...]
-  crowds: tuple[dict[str, Any], ...]
+  objects: tuple[RunLengths, ...]
+  crowds: tuple[RunLengths, ...]
   licence: str
   source: str
 
@@ -75,11 +76,6 @@ def is_kept_apart(key: str) -> bool:
   """
   digest = hashlib.sha256(f"small segmenter {key}".encode()).digest()
   return int.from_bytes(digest[:8]) < _VALIDATION_SHARE * 2**64
-
-
-def decode(encoded: Mapping[str, Any]) -> np.ndarray:
-  """A mask of run lengths, [h, w] uint8 of 0 and 1."""
-  return run_lengths.decode(encoded)
 
 
 def read_pictures(
@@ -110,7 +106,7 @@ def read_pictures(
       chosen = {key: entry for key, entry in chosen.items() if entry.licence in FREE_LICENCES}
     if not chosen:
       raise ValueError(f"{path}: has no pictures of part {part}; its parts are {_counts(entries)}")
-    return [_read_picture(key, chosen[key]) for key in sorted(chosen)]
+    return [_read_picture(key, chosen[key], path) for key in sorted(chosen)]
   except (AttributeError, KeyError, TypeError) as error:
     raise ValueError(
       f"{path}: is neither a COCO instances JSON nor an ann.json ({error!r}); see"
@@ -176,38 +172,24 @@ def _counts(entries: Mapping[str, _Entry]) -> str:
   return ", ".join(f"{part} ({parts.count(part)})" for part in sorted(set(parts))) or "none"
 
 
-def _read_picture(key: str, entry: _Entry) -> LabelledPicture:
+def _read_picture(key: str, entry: _Entry, annotations: pathlib.Path) -> LabelledPicture:
   image = cv2.imread(str(entry.file), cv2.IMREAD_COLOR_RGB)
   if image is None:
-    raise ValueError(f"{entry.file}: no picture can be read; it is named in the annotations")
+    raise ValueError(f"{entry.file}: no picture can be read; it is named in {annotations}")
   if image.shape[:2] != entry.size:
     raise ValueError(
       f"{entry.file}: has {image.shape[1]} x {image.shape[0]} pixels, its annotations are for"
       f" {entry.size[1]} x {entry.size[0]}"
     )
-  encoded = [(_encode(found, entry.size), crowd) for found, crowd in entry.objects]
-  encoded = [(rle, crowd) for rle, crowd in encoded if run_lengths.area(rle) > 0]
-  return LabelledPicture(
-    key,
-    image,
-    tuple(rle for rle, crowd in encoded if not crowd),
-    tuple(rle for rle, crowd in encoded if crowd),
-    entry.licence,
-    entry.source,
-  )
-
-
-def _encode(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-  """Compressed run lengths of polygons, of run lengths, or of compressed ones."""
-  if isinstance(segmentation, list):
-    return run_lengths.merge(run_lengths.frPyObjects(segmentation, *size))
-  if isinstance(segmentation["counts"], list):
-    return run_lengths.frPyObjects(segmentation, *size)
-  # In files of before annotations were rotated or resized, size may be a list of floats.
-  return {
-    "size": [int(length) for length in segmentation["size"]],
-    "counts": segmentation["counts"],
-  }
+  masks: dict[bool, list[RunLengths]] = {False: [], True: []}
+  for segmentation, is_crowd in entry.objects:
+    try:
+      masks[is_crowd].append(read_segmentation(segmentation, *entry.size))
+    except ValueError as error:
+      if "no pixel" not in str(error):  # COCO has some outlines that are thinner than one
+        raise ValueError(f"{annotations}: picture {key}: {error}") from error
+  objects, crowds = tuple(masks[False]), tuple(masks[True])
+  return LabelledPicture(key, image, objects, crowds, entry.licence, entry.source)
 
 
 def licence_counts(pictures: Iterable[LabelledPicture]) -> dict[str, int]:
