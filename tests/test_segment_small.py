@@ -13,19 +13,25 @@ from flax import nnx
 from foir360_jax.models.pretrained import load_efficientnet_lite0
 from foir360_jax.segment import Segmenter
 from foir360_jax.segment.small import SmallSegmenter
-from foir360_jax.segment.small import weights as weights_file
 from foir360_jax.segment.small.network import (
   POSITION_TERMS,
   STRIDES,
   Places,
   SmallNetwork,
   _smooth_twice,
+  encoder_arrays,
   mask_logits,
   place_centres,
 )
 from foir360_jax.segment.small.proposals import is_first, propose
 from foir360_jax.segment.small.segmenter import working_size
-from foir360_jax.segment.small.weights import COMMITTED, Calibration, load_network, save_network
+from foir360_jax.segment.small.weights import (
+  COMMITTED,
+  Calibration,
+  load_network,
+  named_arrays,
+  save_network,
+)
 
 SIZE = (64, 96)
 
@@ -138,23 +144,37 @@ def test_a_mask_that_repeats_one_that_is_dropped_is_kept():
   np.testing.assert_array_equal(is_first(jnp.stack([a, b, c, 0 * a]), 0.4), [1, 0, 1, 0])
 
 
-def drawn_network(backbone, rng):
-  network = SmallNetwork(8, 4, rngs=nnx.Rngs(0))
-  network.take_encoder(backbone)
-  state = nnx.state(network, nnx.Param)
-  noise = lambda x: x + jnp.asarray(rng.normal(size=x.shape), jnp.float32) * 0.01  # noqa: E731
-  nnx.update(network, jax.tree.map(noise, state))
-  return network
+@pytest.fixture(scope="module")
+def drawn(backbone):
+  """A network that has moved from the public weights."""
+  network = nnx.eval_shape(lambda: SmallNetwork(8, 4, rngs=nnx.Rngs(0)))
+  graphdef, params, frozen = nnx.split(network, nnx.Param, ...)
+  rng = np.random.default_rng(0)
+  public = {name: np.asarray(x) for name, x in encoder_arrays(backbone).items()}
+
+  def values(state, spread):
+    names = [
+      jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+      for path, _ in jax.tree.leaves_with_path(state)
+    ]
+    leaves = [
+      public.get(name, 0) + spread * rng.normal(size=leaf.shape)
+      for name, leaf in zip(names, jax.tree.leaves(state), strict=True)
+    ]
+    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+  return nnx.merge(graphdef, values(params, 0.01), values(frozen, 0.0))
 
 
-def test_a_file_of_weights_gives_the_network_back(backbone, tmp_path):
-  network = drawn_network(backbone, np.random.default_rng(0))
+def test_a_file_of_weights_gives_the_network_back(backbone, drawn, tmp_path):
+  network = drawn
   calibration = Calibration(1.5, -0.25, 0.4)
   save_network(tmp_path / "x.safetensors", network, backbone, calibration, {"what": "a test"})
   loaded, calibrated, metadata = load_network(tmp_path / "x.safetensors", backbone)
   assert calibrated == calibration and metadata["what"] == "a test"
-  before, after = (weights_file._named(x) for x in (network, loaded))
-  start = weights_file._public(network, backbone)
+  before, after = (named_arrays(x) for x in (network, loaded))
+  start = encoder_arrays(backbone)
   assert before.keys() == after.keys()
   for name, value in before.items():
     moved = np.abs(value - start.get(name, 0)).max()
@@ -165,7 +185,7 @@ def test_a_file_of_weights_gives_the_network_back(backbone, tmp_path):
   assert (tmp_path / "x.safetensors").stat().st_size < 1.1 * sum(x.size for x in before.values())
 
 
-def test_files_that_are_no_weights_of_it_are_refused(backbone, tmp_path):
+def test_files_that_are_no_weights_of_it_are_refused(backbone, drawn, tmp_path):
   def refusal(path):
     with pytest.raises(ValueError) as caught:
       load_network(path, backbone)
@@ -177,7 +197,7 @@ def test_files_that_are_no_weights_of_it_are_refused(backbone, tmp_path):
   assert "no weights of a small segmenter can be read" in refusal(path)
   path.write_bytes(b"no weights")
   assert "no weights of a small segmenter can be read" in refusal(path)
-  save_network(path, drawn_network(backbone, np.random.default_rng(0)), backbone, Calibration(), {})
+  save_network(path, drawn, backbone, Calibration(), {})
   tensors = safetensors.numpy.load_file(path)
   built = {"channels": "8", "mask_channels": "4"}
 

@@ -439,9 +439,7 @@ def test_a_run_trains_calibrates_measures_and_goes_on(tmp_path, monkeypatch, cap
   config = tiny_config(tmp_path / "data")
   # The gradient of the encoder's blocks takes long to compile, and has a test of its own.
   build = run._network
-  monkeypatch.setattr(
-    run, "_network", lambda *args, train_encoder: build(*args, train_encoder=False)
-  )
+  monkeypatch.setattr(run, "_network", lambda *args: build(*args[:2], False))
   train_and_evaluate(config, tmp_path / "run")
   report = json.loads((tmp_path / "run/metrics.json").read_text())
   assert report["split"] == "validation" and report["results"]["pictures"] >= 1

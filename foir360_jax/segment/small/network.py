@@ -217,11 +217,19 @@ class SmallNetwork(nnx.Module):
 
   def take_encoder(self, backbone: EfficientNetLite0) -> None:
     """Sets the later blocks to those of a whole encoder."""
-    for mine, theirs in zip(self.encoder, backbone.blocks[_FROZEN_BLOCKS:], strict=True):
-      for name in ("expand", "depthwise", "project"):
-        layer, given = getattr(mine, name), getattr(theirs, name)
-        layer.kernel.set_value(given.kernel[...])
-        layer.bias.set_value(given.bias[...])
+    for name, value in encoder_arrays(backbone).items():
+      _, index, layer, parameter = name.split(".")
+      getattr(getattr(self.encoder[int(index)], layer), parameter).set_value(value)
+
+
+def encoder_arrays(backbone: EfficientNetLite0) -> dict[str, jax.Array]:
+  """The arrays of a whole encoder's later blocks by their names in a `SmallNetwork`."""
+  return {
+    f"encoder.{index}.{layer}.{parameter}": getattr(getattr(block, layer), parameter)[...]
+    for index, block in enumerate(backbone.blocks[_FROZEN_BLOCKS:])
+    for layer in ("expand", "depthwise", "project")
+    for parameter in ("kernel", "bias")
+  }
 
 
 def _freeze(layer: nnx.Module | None, name: str) -> None:

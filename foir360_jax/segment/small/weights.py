@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from flax import nnx
 from foir360_jax.files import write_atomically
 from foir360_jax.models.encoders import EfficientNetLite0
 from foir360_jax.paths import expand
-from foir360_jax.segment.small.network import SmallNetwork
+from foir360_jax.segment.small.network import SmallNetwork, encoder_arrays
 
 COMMITTED = pathlib.Path(__file__).with_name("small_segmenter.safetensors")
 """The segmenter that comes with the package; `MODEL_CARD.md` beside it says what it is."""
@@ -78,9 +78,9 @@ def save_network(
     calibration: of its scores.
     metadata: what the file says of itself.
   """
-  start = _public(network, backbone)
+  start = {name: np.asarray(x) for name, x in encoder_arrays(backbone).items()}
   tensors: dict[str, np.ndarray] = {}
-  for name, value in _named(network).items():
+  for name, value in named_arrays(network).items():
     if name in start:
       added = value - start[name]
       if not added.any():
@@ -119,38 +119,28 @@ def load_network(
   try:
     channels, mask_channels = (int(metadata[name]) for name in ("channels", "mask_channels"))
     calibration = Calibration(**json.loads(metadata["calibration"]))
-    network = SmallNetwork(channels, mask_channels, rngs=nnx.Rngs(0))
+    network = nnx.eval_shape(lambda: SmallNetwork(channels, mask_channels, rngs=nnx.Rngs(0)))
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
       f"{path}: its metadata do not name channels and calibration of a small segmenter; {_CURE}"
     ) from error
-  network.take_encoder(backbone)
-  state = nnx.state(network)
-  values = {}
-  for name, value in _named(network).items():
-    shape, found = value.shape, tensors.pop(name, None)
+  graphdef, state = nnx.split(network)
+  public = {name: np.asarray(x) for name, x in encoder_arrays(backbone).items()}
+  leaves = []
+  for name, abstract in _named(state).items():
+    found, shape = tensors.pop(name, public.get(name)), abstract.shape
     if name + _ADDED in tensors:
       added, scale = tensors.pop(name + _ADDED), tensors.pop(name + _SCALE, np.zeros(0))
-      if added.shape == shape and scale.shape == shape[-1:]:
-        found = value + added.astype(np.float32) * scale
-    elif found is None and name.startswith("encoder."):
-      found = value
+      fits = name in public and added.shape == shape and scale.shape == shape[-1:]
+      found = public[name] + added.astype(np.float32) * scale if fits else None
     if found is None or found.shape != shape:
       got = "missing" if found is None else list(found.shape)
       raise ValueError(f"{path}: {name} is {got}, a small segmenter needs {list(shape)}; {_CURE}")
-    values[name] = jnp.asarray(found, jnp.float32)
+    leaves.append(jnp.asarray(found, jnp.float32))
   if tensors:
     raise ValueError(f"{path}: a small segmenter has no place for {', '.join(tensors)}; {_CURE}")
-  leaves = [values[name] for name in _named(network)]
-  nnx.update(network, jax.tree.unflatten(jax.tree.structure(state), leaves))
-  return network, calibration, metadata
-
-
-def _public(network: SmallNetwork, backbone: EfficientNetLite0) -> dict[str, np.ndarray]:
-  """The encoder's arrays before any training, by their names in the network."""
-  like = nnx.clone(network)
-  like.take_encoder(backbone)
-  return {name: x for name, x in _named(like).items() if name.startswith("encoder.")}
+  state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+  return nnx.merge(graphdef, state), calibration, metadata
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -163,9 +153,13 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str
     ) from error
 
 
-def _named(network: SmallNetwork) -> dict[str, np.ndarray]:
-  """{"encoder.0.expand.kernel": array}."""
+def named_arrays(network: SmallNetwork) -> dict[str, np.ndarray]:
+  """All arrays of a network: {"encoder.0.expand.kernel": [in, out]}."""
+  return {name: np.asarray(leaf) for name, leaf in _named(nnx.state(network)).items()}
+
+
+def _named(state: nnx.State) -> dict[str, Any]:
   return {
-    jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): np.asarray(leaf)
-    for path, leaf in jax.tree.leaves_with_path(nnx.state(network))
+    jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
+    for path, leaf in jax.tree.leaves_with_path(state)
   }

@@ -70,7 +70,7 @@ def train_segmenter(
   pictures, kept_apart = (_read(config, part) for part in ("train", "validation"))
   print(f"{len(pictures)} pictures to train on, {len(kept_apart)} to choose by", flush=True)
   backbone = load_efficientnet_lite0(padding="zero")
-  network = _network(config, backbone, train_encoder=True)
+  network = _network(config, backbone, True)
   if not (pathlib.Path(workdir) / "checkpoints").exists():  # else that is where it goes on
     head = _train_head(config, pathlib.Path(workdir), backbone, pictures, show)
     nnx.update(network, nnx.state(head))
@@ -101,7 +101,7 @@ def _train_head(
   show: Callable[[float, float], None] | None,
 ) -> SmallNetwork:
   """The first part of a training: the head alone, on canvases that are encoded once."""
-  network = _network(config, backbone, train_encoder=False)
+  network = _network(config, backbone, False)
   batches = config.head.canvases * len(pictures) // config.data.batch_size
   print(f"features of {batches * config.data.batch_size} canvases ...", flush=True)
   examples = encode_examples(network, backbone, _canvases(config, pictures, config.seed), batches)
@@ -118,9 +118,7 @@ def _train_head(
   )
 
 
-def _network(
-  config: ConfigDict, backbone: EfficientNetLite0, *, train_encoder: bool
-) -> SmallNetwork:
+def _network(config: ConfigDict, backbone: EfficientNetLite0, train_encoder: bool) -> SmallNetwork:
   network = SmallNetwork(**config.model, train_encoder=train_encoder, rngs=nnx.Rngs(config.seed))
   network.take_encoder(backbone)
   return network
