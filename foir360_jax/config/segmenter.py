@@ -47,16 +47,16 @@ def segmenter_config() -> ConfigDict:
   config.head = ConfigDict()
   config.head.canvases = 5
   config.head.learning_rate = 2e-3
-  config.head.steps = 2500
+  config.head.steps = 1200
   config.head.minutes = 0.0
 
   config.train = ConfigDict()  # as in base_config; then all that is trained, on ever new canvases
-  config.train.steps = 2000
+  config.train.steps = 700
   config.train.minutes = 0.0
   config.train.ema_decay = 0.998
   config.train.mode = "jit"
   config.train.log_every = 50
-  config.train.checkpoint_every = 250
+  config.train.checkpoint_every = 100
   config.train.keep_checkpoints = 1
 
   config.evaluate = ConfigDict()
