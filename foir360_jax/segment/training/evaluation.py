@@ -168,7 +168,8 @@ def _pooled(results: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
 def fit_calibration(results: Sequence[Measured]) -> Calibration:
   """The slope and offset of log odds under which what was right is most likely (Platt, 1999).
 
-  The default confidence is where the harmonic mean of precision and recall is highest.
+  The default confidence is the tenth at which precision and recall, the first of which counts twice
+  (F with beta 0.5), are best: many views of a panorama are looked at, and false masks add up.
   """
   scores, right = _pooled(results)
   clipped = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
@@ -181,11 +182,12 @@ def fit_calibration(results: Sequence[Measured]) -> Calibration:
   slope, offset = scipy.optimize.minimize(surprise, np.array([1.0, 0.0]), method="Nelder-Mead").x
   calibration = Calibration(float(slope), float(offset))
   objects = sum(len(r.iou) for r in results)
-  order = np.argsort(-scores, kind="stable")
-  found = np.cumsum(right[order])
-  f = 2 * found / (np.arange(1, len(order) + 1) + objects)
-  confidence = float(calibration(scores[order][[f.argmax()]])[0])
-  return calibration._replace(confidence=round(confidence, 3))
+  tenths = np.arange(1, 10) / 10
+  calibrated = calibration(scores)
+  given = [calibrated >= tenth for tenth in tenths]
+  # (1 + b^2) P R / (b^2 P + R) with b = 1/2 in terms of counts.
+  f = [1.25 * right[kept].sum() / max(kept.sum() + 0.25 * objects, 1) for kept in given]
+  return calibration._replace(confidence=float(tenths[int(np.argmax(f))]))
 
 
 def table(summary: Mapping[str, Any]) -> str:
