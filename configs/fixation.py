@@ -4,7 +4,7 @@ foir360 prepare --dataset=fixations/crowd --manual_dir=FOLDER --data_dir=data
 foir360 prepare --dataset=fixations/osie --manual_dir=FOLDER --data_dir=data
 foir360 train --config=configs/fixation.py --workdir=runs/fixation_tune
 
-Needs the extra `pretrained`. Trains on the part `train` and reports on `tune`, by which the
+Trains on the part `train` and reports on `tune`, by which the
 settings were chosen: 234 pictures, without the centre bias (as the readout is used) and with it,
 NSS 2.60 and 2.66, CC 0.779 and 0.801, AUC-Judd 0.894 and 0.897; on crowd alone 2.14 and 2.19, 0.791
 and 0.817, 0.871 and 0.874.

