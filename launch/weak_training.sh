@@ -18,7 +18,7 @@ out="runs/weak_training/$saliency-$panoramas-$steps"
 scenes="runs/weak_training/scenes-$panoramas"
 
 .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[pretrained]"
+.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
 
 [[ -d "$scenes" ]] || .venv/bin/foir360 prepare --dataset=synthetic360/64x128 --data_dir=data \
   --export="$scenes" --export_split="train[:$panoramas]"

@@ -9,9 +9,8 @@ Each run is a command of its own. Finished runs are kept in `ablation.json` and 
 even where that file alone was brought to another machine; a stopped ablation goes on by the same
 command, and each run where it was.
 
-Needs the data set (`foir360 prepare --dataset=synthetic360/128x256 --data_dir=data`) and
-for all settings but `random` the extra `pretrained`. Nothing else should run on the machine: runs
-are bounded by time.
+Needs the data set (`foir360 prepare --dataset=synthetic360/128x256 --data_dir=data`). Nothing else
+should run on the machine: runs are bounded by time.
 """
 
 import argparse

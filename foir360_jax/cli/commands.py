@@ -136,7 +136,7 @@ goes on where it was stopped; bad panoramas get a line each, and the exit code i
     Flag("input", "SCENES", "a folder with pictures and masks", path, needed=True),
     Flag("output", "OUT", "the folder for the results", path, needed=True),
     _OVERWRITE,
-    Flag("saliency", "NAME", "learned (the extra pretrained) or spectral", one_of(*SALIENCY)),
+    Flag("saliency", "NAME", "learned, or spectral", one_of(*SALIENCY)),
     Flag("config", "FILE", "configs/weak_labels.py, to set its fields; the defaults if not given"),
   ),
   takes_config=True,

@@ -53,8 +53,8 @@ def base_config() -> ConfigDict:
   config.model.compute_dtype = "float32"  # of encoder and pixel decoder; or "bfloat16"
   config.model.remat = False  # the backward pass computes blocks again: on a GPU less memory
 
-  # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0, the extra
-  # `pretrained`) or a file (ResNet-50 of torchvision, Swin of timm); "": random ones.
+  # Public weights that the encoder starts from: "package" (sphere_efficientnet_lite0; it is
+  # installed) or a file (ResNet-50 of torchvision, Swin of timm); "": random ones.
   config.encoder_weights = ""
   # Folder of a run whose averaged parameters training starts from, as far as their shapes agree.
   config.init_from = ""
