@@ -200,7 +200,7 @@ def test_of_exact_masks_every_object_is_found_once(kind, fast):
 def corrupted(through, seeds, corruption=None, kinds=("synthetic360", *KINDS), settings=None):
   """Shares found, duplicates an object and false masks a scene."""
   found, duplicates, false, objects = [], 0, 0, 0
-  settings = settings or MergeSettings(least_score=0.3, surroundings=None)
+  settings = settings or MergeSettings(least_score=0.35, surroundings=None)
   for kind in kinds:
     for seed in seeds:
       masks, categories = exact_scene(kind, seed)
@@ -215,7 +215,9 @@ def corrupted(through, seeds, corruption=None, kinds=("synthetic360", *KINDS), s
 
 def test_of_corrupted_masks_nine_in_ten_objects_are_found_and_few_twice(full):
   """The study measures more scenes; of these few it may be off by its spread."""
-  found, duplicates, false = corrupted(full, [20])
+  found, duplicates, false = corrupted(
+    full, [20], kinds=("synthetic360", "poles", "thin", "touching")
+  )
   assert found >= 0.86 and duplicates <= 0.06 and false <= 0.6
 
 
@@ -288,15 +290,15 @@ def test_a_wall_that_views_cut_out_is_taken_out_and_an_object_larger_than_a_view
   assert not objects.whole.all()
 
 
-def test_one_threshold_serves_views_that_score_lower(full):
+def test_one_threshold_serves_views_that_score_lower(fast):
   """Scores of the flat panorama halved: those of objects hardly change, and hardly their order."""
   scores = []
   for flat_score in (1.0, 0.5):
     masks, categories = made_up_scene(np.random.default_rng(4), "mixed", HEIGHT)
     candidates = corrupted_candidates(
-      np.random.default_rng(5), masks, categories, full.views, Corruption(flat_score=flat_score)
+      np.random.default_rng(5), masks, categories, fast.views, Corruption(flat_score=flat_score)
     )
-    objects = full.merge(candidates)
+    objects = fast.merge(candidates)
     judged = judge(objects.masks, masks)
     assert objects.scores[judged.right].mean() > 2 * objects.scores[~judged.right].mean()
     scores.append(objects.scores[judged.right])

@@ -15,6 +15,7 @@ K objects; h x 2 h of the working height, H x 2 H of the panorama, row 0 north-m
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -150,12 +151,14 @@ def merge(
   p = settings or MergeSettings()
   full_height = height if full_height is None else full_height
   _check(candidates, fields, pixels_per_radian, height, full_height)
-  masks, views = PackedMasks(candidates.masks, height), PackedMasks(fields, height)
+  masks = PackedMasks(candidates.masks, height)
+  bits = np.ascontiguousarray(fields)
+  views, fading = _prepared(bits.tobytes(), bits.shape, height, p.fade_deg)
   fine = np.asarray(pixels_per_radian, np.float64)
   kept = np.flatnonzero(masks.areas > 0)
   if not len(kept):
     return _no_objects(full_height, height)
-  found = _Found(candidates, masks, views, fine, p)
+  found = _Found(candidates, masks, views, fine, fading, p)
   groups = found.groups(kept)
   objects = _Objects(found, groups, p)
   chosen, surroundings = objects.choose()
@@ -174,6 +177,14 @@ def merge(
   )
 
 
+@functools.lru_cache(maxsize=2)  # panoramas of one size have the same views
+def _prepared(
+  fields: bytes, shape: tuple[int, ...], height: int, fade_deg: float
+) -> tuple[PackedMasks, Fading]:
+  views = PackedMasks(np.frombuffer(fields, np.uint8).reshape(shape), height)
+  return views, Fading(views, fade_deg)
+
+
 class _Found:
   """Candidates and views, and which candidates belong together."""
 
@@ -183,10 +194,11 @@ class _Found:
     masks: PackedMasks,
     views: PackedMasks,
     fine: np.ndarray,
+    fading: Fading,
     settings: MergeSettings,
   ):
     self.settings = settings
-    self.masks, self.views, self.fine = masks, views, fine
+    self.masks, self.views, self.fine, self.fading = masks, views, fine, fading
     self.view = np.asarray(candidates.view, int)
     self.cut = np.asarray(candidates.touches_border, bool)
     self.scores = np.asarray(candidates.scores, np.float64)
@@ -252,11 +264,11 @@ class _Objects:
     groups = [g for g, lone, s in zip(groups, alone, support, strict=True)
               if not lone or s >= p.least_support]  # fmt: skip
     self.members = [np.sort(group) for group in groups]
-    fading = Fading(found.views, p.fade_deg)
     weight = found.scores * np.where(found.cut, p.piece, 1) * found.fine[found.view] ** p.fineness
     weight = np.maximum(weight, 1e-6)
     self.soft: list[SoftMask] = [
-      vote(found.masks, group, found.view[group], weight[group], fading) for group in self.members
+      vote(found.masks, group, found.view[group], weight[group], found.fading)
+      for group in self.members
     ]
     self.masks = pack_soft(self.soft, found.masks.height)
     self.in_views = self.masks.overlaps_with(found.views)
@@ -272,7 +284,7 @@ class _Objects:
       self.category[index] = totals.argmax() if len(totals) else -1
       name = found.categories[group[found.category[group] == self.category[index]][0]]
       self.categories.append(name)
-    self.found, self.fading = found, fading
+    self.found = found
 
   def choose(self) -> tuple[list[int], Surroundings]:
     """The objects that stay, and what was taken for surroundings."""
@@ -288,7 +300,9 @@ class _Objects:
     if p.surroundings is not None:
       for k in np.flatnonzero(ok).tolist():
         views = self.found.view[self.members[k]]
-        reason = surroundings_reason(self.masks, k, views, self.fading.weights, p.surroundings)
+        reason = surroundings_reason(
+          self.masks, k, views, self.found.fading.weights, p.surroundings
+        )
         if reason:
           reasons[k] = reason
     for k in reasons:

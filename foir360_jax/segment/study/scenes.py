@@ -4,6 +4,7 @@ Objects are superellipses in azimuthal equidistant coordinates, the earlier ones
 objects, H x 2 H of the panorama, h x w of a view; row 0 north-most.
 """
 
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -66,12 +67,18 @@ def masks_in_view(masks: np.ndarray, view: View) -> np.ndarray:
         for mask in masks
       ]
     ) > 0.5  # fmt: skip
+  padded = np.pad(masks.astype(np.uint8) * 255, ((0, 0), (0, 0), (_PAD, _PAD)), mode="wrap")
+  maps = _maps(view, height)
+  return np.stack([cv2.remap(mask, *maps, cv2.INTER_LINEAR) for mask in padded]) > 127
+
+
+@functools.lru_cache(maxsize=128)
+def _maps(view: View, height: int) -> tuple[np.ndarray, np.ndarray]:
+  """Columns and rows [h, w] float32 on a padded panorama."""
   row, column = pixels_from_directions(
     view_directions(view.lon_rad, view.lat_rad, view.fov_deg, view.size), height
   )
-  maps = (column + _PAD).astype(np.float32), np.clip(row, 0, height - 1).astype(np.float32)
-  padded = np.pad(masks.astype(np.float32), ((0, 0), (0, 0), (_PAD, _PAD)), mode="wrap")
-  return np.stack([cv2.remap(mask, *maps, cv2.INTER_LINEAR) for mask in padded]) > 0.5
+  return (column + _PAD).astype(np.float32), np.clip(row, 0, height - 1).astype(np.float32)
 
 
 def covers_nadir(masks: np.ndarray, radius_deg: float) -> np.ndarray:
