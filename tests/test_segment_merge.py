@@ -132,7 +132,7 @@ def test_votes_are_those_of_a_dense_count(height):
     view = np.array([0, 1, 1, 2, 3, 3])
     masks &= fields[view]
     weights = rng.uniform(0.1, 1, 6)
-    fading = Fading(PackedMasks(packed(fields), height), 8.0)
+    fading = Fading(PackedMasks(packed(fields), height), 4.0)
     candidates = PackedMasks(packed(masks), height)
     soft = vote(candidates, np.arange(6), view, weights, fading)
     votes, seen = np.zeros((2, height, 2 * height))
@@ -155,7 +155,7 @@ def test_masks_on_a_finer_grid_have_no_blocks_and_cross_the_seam():
     centre = np.array(centre, np.float32) / np.linalg.norm(centre)
     mask = pixel_directions(64) @ centre > np.cos(0.5)
     candidates = PackedMasks(packed(mask[None]), 64)
-    everything = Fading(PackedMasks(packed(np.ones((1, 64, 128), bool)), 64), 8.0)
+    everything = Fading(PackedMasks(packed(np.ones((1, 64, 128), bool)), 64), 4.0)
     soft = vote(candidates, np.array([0]), np.array([0]), np.ones(1), everything)
     assert pack_soft([soft], 64).areas[0] == pytest.approx(candidates.areas[0], rel=0.03)
     fine = soft_to_mask(soft, 512, 64)

@@ -46,7 +46,7 @@ class SurroundingsSettings:
   around: float = 0.65
   around_lat_deg: float = 50.0
   around_sr: float = 5.0
-  open_sr: float = 0.25
+  open_sr: float = 0.15
   open: float = 0.3
 
 
