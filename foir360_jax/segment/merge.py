@@ -109,7 +109,7 @@ class MergeSettings:
   least_common: float = 0.05
   piece: float = 0.6
   fineness: float = 0.5
-  fade_deg: float = 8.0
+  fade_deg: float = 4.0
   cut_score: float = 0.6
   support: float = 0.5
   seen: float = 0.3

@@ -46,7 +46,7 @@ class SurroundingsSettings:
   around: float = 0.65
   around_lat_deg: float = 50.0
   around_sr: float = 5.0
-  open_sr: float = 0.25
+  open_sr: float = 0.15
   open: float = 0.3
 
 
@@ -127,7 +127,7 @@ def _open_share(masks: PackedMasks, index: int, views: np.ndarray, depth: np.nda
     return 0.0
   deepest = np.max([_cells(depth[view], rows) for view in np.unique(views)], axis=0)
   weights = np.sin((np.arange(rows) + 0.5) * np.pi / rows)[:, None] * outline
-  return float((weights * (deepest < 128)).sum() / weights.sum())
+  return float((weights * (deepest < 255)).sum() / weights.sum())
 
 
 def _cells(depth: np.ndarray, rows: int) -> np.ndarray:

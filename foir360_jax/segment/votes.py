@@ -17,7 +17,7 @@ import numpy as np
 
 from foir360_jax.segment.packed_overlap import WORD, PackedMasks
 
-_ROWS = 64  # of the grid on which the fading is worked out
+_ROWS = 128  # of the grid on which the fading is worked out
 _LEAST_VOTE = 8  # of 255, at a view's border
 _MARGIN = 3  # pixels around an object
 
@@ -61,7 +61,7 @@ class Fading:
       if coarse.min() == 255:
         self.weights[index] = 255
         continue
-      faded = _depth(coarse, reach)
+      faded = _depth(coarse < 230, reach)  # a gap of two pixels is a border, too
       whole = cv2.resize(faded, (2 * height, height), interpolation=cv2.INTER_LINEAR)
       np.maximum(whole, _LEAST_VOTE, out=whole)
       np.multiply(whole, field, out=self.weights[index])
@@ -154,22 +154,25 @@ def pack_soft(soft: Sequence[SoftMask], height: int) -> PackedMasks:
   return PackedMasks(np.array(bits, np.uint8).reshape(len(bits), -(-height * height // 4)), height)
 
 
-def _depth(coarse: np.ndarray, reach: int) -> np.ndarray:
-  """How deep cells lie in a field, 255 from `reach` cells on, along rows of equal solid angle."""
-  rows, columns = coarse.shape
-  half = columns // 2
-  padded = np.concatenate(
-    [np.roll(coarse[reach - 1 :: -1], half, 1), coarse, np.roll(coarse[: -reach - 1 : -1], half, 1)]
-  )
-  deep = cv2.blur(padded, (1, 2 * reach + 1))[reach:-reach].astype(np.float32)
-  sines = np.sin((np.arange(rows) + 0.5) * np.pi / rows)
-  spans = np.minimum(np.round(reach / sines).astype(int), half - 1)
-  total = np.cumsum(np.concatenate([np.zeros((rows, 1)), np.tile(deep, 3)], axis=1), axis=1)
-  at = np.arange(columns) + columns
-  row = np.arange(rows)[:, None]
-  means = total[row, at + spans[:, None] + 1] - total[row, at - spans[:, None]]
-  means /= 2 * spans[:, None] + 1
-  return np.clip(2 * means - 255, 0, 255).astype(np.uint8)
+def _depth(outside: np.ndarray, reach: int) -> np.ndarray:
+  """How far cells lie from those `outside` [R, 2 R]: uint8, 255 from `reach` rows on."""
+  rows, columns = outside.shape
+  # Along each row to either side, around the sphere.
+  at = np.arange(3 * columns, dtype=np.float32)
+  places = np.where(np.tile(outside, 3), at, np.float32(-1e6))
+  west = at - np.maximum.accumulate(places, axis=1)
+  places = np.where(places < 0, np.float32(1e6), places)
+  east = np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1] - at
+  along = np.minimum(west, east)[:, columns : 2 * columns]
+  along *= np.sin((np.arange(rows, dtype=np.float32) + 0.5) * np.float32(np.pi / rows))[:, None]
+  # Beyond a pole the sphere goes on on its other side.
+  north, south = (np.roll(part, columns // 2, axis=1) for part in (along[:reach], along[-reach:]))
+  along = np.concatenate([north[::-1], along, south[::-1]])
+  nearest = np.full((rows, columns), np.float32(reach))
+  for offset in range(-reach, reach + 1):
+    part = along[reach + offset : reach + offset + rows]
+    np.minimum(nearest, np.hypot(part, np.float32(offset)), out=nearest)
+  return (nearest * (255 / reach)).astype(np.uint8)
 
 
 def _around(occupied: np.ndarray) -> np.ndarray:
