@@ -32,7 +32,7 @@ from foir360_jax.scenes.packed_masks import pack_masks, resample_masks, unpack_m
 from foir360_jax.segment.load import load_segmenter
 from foir360_jax.segment.merge import Candidates, merge
 from foir360_jax.segment.packed_overlap import PackedMasks
-from foir360_jax.segment.panorama import MAX_WORKING_HEIGHT
+from foir360_jax.segment.panorama import MAX_WORKING_HEIGHT, fields_of
 from foir360_jax.segment.study.baseline import suppress, unpack
 from foir360_jax.segment.study.candidates import CandidateStore, of_views
 from foir360_jax.segment.study.measure import (
@@ -44,7 +44,6 @@ from foir360_jax.segment.study.measure import (
   table,
 )
 from foir360_jax.segment.study.truth import Frame, read_frames
-from foir360_jax.segment.view_masks import view_fields
 from foir360_jax.segment.views import MODES, View, plan_views
 
 WAYS = ("baseline", "merge", "candidates")
@@ -212,7 +211,7 @@ class FrameObjects:
     if row.way == "merge":
       objects = merge(
         chosen,
-        view_fields(row.views, self._height),
+        fields_of(row.views, self._height),
         np.array([view.pixels_per_radian for view in row.views]),
         self._height,
         full_height=self._full,
