@@ -74,7 +74,8 @@ def load_segmenter(source: str | Any, **settings: Any) -> Segmenter:
     raise SegmenterError(f"{source}: is written {form}")
   missing = [name for name in _LIBRARIES.get(word, ()) if importlib.util.find_spec(name) is None]
   if missing:
-    raise SegmenterError(f"{source}: {' and '.join(missing)} are not installed; {INSTALL}")
+    verb = "is" if len(missing) == 1 else "are"
+    raise SegmenterError(f"{source}: {' and '.join(missing)} {verb} not installed; {INSTALL}")
   arguments = [rest] if rest else []
   try:
     module, class_name = _CLASSES[word]
