@@ -136,3 +136,10 @@ def test_masks_of_stored_pixels_are_turned_where_their_size_says_so(tmp_path):
   assert placement.place_mask(upright) is upright
   assert "EXIF orientation 6" in placement.notes(with_masks=False)[0]
   assert [placement.fits(size) for size in ((64, 32), (32, 64), (64, 64))] == [True, True, False]
+
+
+def test_without_a_heading_there_is_no_pose_and_so_no_bearing(tmp_path):
+  path = write(tmp_path / "a.webp", noise(64, 128), xmp(full=(64, 128), PosePitchDegrees="3"))
+  assert read_placement(path, whole=False).pose is None
+  path = write(tmp_path / "b.webp", noise(64, 128), xmp(full=(64, 128), PoseHeadingDegrees="0"))
+  assert read_placement(path, whole=False).pose == Pose()

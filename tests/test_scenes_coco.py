@@ -377,15 +377,18 @@ def test_masks_of_stored_pixels_are_turned_where_their_size_says_so(folder, cont
   assert_placed(open_scenes(folder).read("b"), masks, rgb)
 
 
+POSE = "GPano:PoseHeadingDegrees='90' GPano:PoseRollDegrees='4'"
+
+
 def test_a_part_of_the_sphere_and_its_masks_are_placed_and_written_back(folder, masks, tmp_path):
   rgb, (height, width) = coloured(masks), masks.shape[1:]
   names = ("FullPanoHeight", "FullPanoWidth", "CroppedAreaTop", "CroppedAreaLeft")
   values = (3 * height, 3 * width, height, width)
   fields = " ".join(f'GPano:{n}Pixels="{v}"' for n, v in zip(names, values, strict=True))
-  turned(folder, 1, rgb, f"<rdf:Description {fields} GPano:PoseRollDegrees='4'/>".encode())
+  turned(folder, 1, rgb, f"<rdf:Description {fields} {POSE}/>".encode())
   scene = open_scenes(folder).read("b")
   assert (scene.height, scene.width) == (3 * height, 3 * width)
-  assert scene.extra["pose_deg"] == [0.0, 0.0, 4.0]
+  assert scene.extra["pose_deg"] == [90.0, 0.0, 4.0]
   assert_placed(scene, masks, rgb)
   for format in ("coco", "seqrank", "irsr"):
     ranked = dataclasses.replace(scene, objects=scene.objects[:3])

@@ -30,7 +30,7 @@ _ROUNDING_PX = 2.0
 
 
 class Pose(NamedTuple):
-  """How the camera was held, as GPano says it; 0 where it does not.
+  """How the camera was held, as GPano says it; pitch and roll are 0 where it does not.
 
   Attributes:
     heading_deg: of the middle of the full panorama, clockwise from north.
@@ -54,7 +54,7 @@ class Placement:
     size: the size of what is read: of the full sphere, where the picture is a part of it.
     top: the row of it in which the upright picture begins.
     left: the column; the picture may pass the right edge, which is the seam.
-    pose: None where there is no GPano.
+    pose: None where GPano does not tell the heading.
   """
 
   stored: tuple[int, int]
@@ -146,7 +146,8 @@ def placement_of(path: pathlib.Path, picture: Image.Image) -> Placement:
   pose = Pose(
     *(_number(fields, f"Pose{name}Degrees", 0.0) for name in ("Heading", "Pitch", "Roll"))
   )
-  placement = dataclasses.replace(placement, pose=pose)
+  if not math.isnan(_number(fields, "PoseHeadingDegrees")):  # else no bearing is known
+    placement = dataclasses.replace(placement, pose=pose)
   if fields.get("ProjectionType", "equirectangular").lower() != "equirectangular":
     return placement
   try:
